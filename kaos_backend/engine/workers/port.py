@@ -1,0 +1,99 @@
+"""What the job scheduler knows of runtimes: plain values in, one `Exit` out.
+
+Adapters (process, docker) implement `Runtime` and `Worker`; nothing in here does I/O.
+Units: memory in bytes, times in seconds, cpu in cores (fractions allowed).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+Reason = Literal["exited", "signal", "oom", "timeout", "canceled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The share of the machine one datum may use. `memory_bytes=None` means no limit."""
+
+    cpu: float
+    cores: tuple[int, ...]
+    memory_bytes: int | None
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What stays the same for a worker's whole life (Pachyderm: the pod of one pipeline version)."""
+
+    name: str
+    image: str
+    env: Mapping[str, str]
+    user: str
+    working_dir: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatumRun:
+    """One execution of a pipeline's command.
+
+    `inputs`: input name → read-only host directory that appears as `/pfs/<name>`.
+    `input_paths`: input name → path in the repo; the worker sets env `<name>` to `<pfs root>/<name><path>`.
+    `out`: empty host directory that appears as `/pfs/out`. `log`: file that is appended to, one line
+    `<unix µs> <u|s> <text>` per line the command prints.
+    """
+
+    cmd: tuple[str, ...]
+    stdin: bytes
+    env: Mapping[str, str]
+    inputs: Mapping[str, Path]
+    input_paths: Mapping[str, str]
+    out: Path
+    log: Path
+    grant: Grant
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a run ended.
+
+    `code` is set for "exited" (shell conventions: 126 not executable, 127 not found), `signal` for
+    "signal"; `message` is one line for people, empty when the reason says it all.
+    """
+
+    code: int | None
+    signal: int | None
+    reason: Reason
+    message: str
+    max_rss_bytes: int
+    wall_s: float
+
+
+class Worker(Protocol):
+    """A long-lived place that runs datums one at a time."""
+
+    def run(self, run: DatumRun, cancel: threading.Event) -> Exit:
+        """Run one datum to its end. Never raises for what the user's code does."""
+        ...
+
+    def close(self) -> None:
+        """Stop the worker and remove what it wrote outside `/pfs`; a running datum is killed. Idempotent."""
+        ...
+
+
+class Runtime(Protocol):
+    """Starts workers. `isolation` is one word, `notes` say what is not isolated."""
+
+    name: str
+    isolation: str
+    notes: tuple[str, ...]
+
+    def start_worker(self, spec: WorkerSpec) -> Worker:
+        """Raises `EngineError` naming the image when it is not there or broken."""
+        ...
+
+    def image_ready(self, image: str) -> bool: ...
