@@ -13,7 +13,9 @@ from tests.support.home import Home
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """One running kaos for all tests that do not kill it; each of them works in a workspace of its own."""
-    kaos = Home(tmp_path_factory.mktemp("kaos") / "home", env={"KAOS_ENGINE_CPUS": "2", "KAOS_ENGINE_GPUS": "2"})
+    kaos = Home(
+        tmp_path_factory.mktemp("kaos") / "home", env={"KAOS_ENGINE_CPUS": "2", "KAOS_ENGINE_GPUS": "2"}
+    )
     yield kaos
     kaos.down()
 

@@ -1,0 +1,89 @@
+"""`kill -9` at many moments of a grid: nothing acknowledged is lost, nothing finished runs twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bundles import write_data, write_grid, write_source
+from tests.support.home import Home, eventually
+
+VICTIMS = [("engine",), ("backend",), ("backend", "engine")]
+TRIALS = 8
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Home]:
+    kaos = Home(tmp_path / "home", env={"KAOS_ENGINE_CPUS": "2"})
+    yield kaos
+    kaos.down()
+
+
+def finished(job: Any) -> dict[str, float]:
+    return {
+        t["model"]: t["metrics"]["stamp"]
+        for t in job["trials"]
+        if t["state"] in ("success", "skipped") and "stamp" in t["metrics"]
+    }
+
+
+@pytest.mark.parametrize("victims", VICTIMS, ids="+".join)
+def test_a_grid_survives_kills_at_many_points(mortal: Home, tmp_path: Path, victims: tuple[str, ...]) -> None:
+    src = write_source(tmp_path / "src", body="time.sleep(0.25)")
+    data = write_data(tmp_path / "data")
+    grid = write_grid(tmp_path / "grid.json", {"x": list(range(TRIALS))})
+    job_id = mortal.json("train", "deploy", "-s", src, "-d", data, "-h", grid)["job"]
+    dice = random.Random(0)
+    seen: dict[str, float] = {}
+    kills = 0
+    while True:
+        job = mortal.json("train", "info", job_id)
+        now = finished(job)
+        assert {model: now.get(model) for model in seen} == seen, "a finished trial was lost or ran again"
+        seen = now
+        if job["state"] not in ("queued", "building", "training"):
+            break
+        if kills < 6:
+            goal = min(TRIALS, len(seen) + dice.choice([0, 1, 2]))
+            if goal > len(seen):
+                eventually(
+                    lambda: len(finished(mortal.json("train", "info", job_id))) >= goal, f"{goal} done"
+                )
+                seen = finished(mortal.json("train", "info", job_id))
+            for victim in victims:
+                mortal.kill(victim)
+            kills += 1
+    assert kills >= 3
+    assert job["state"] == "success", job
+    assert len(seen) == TRIALS
+    assert len(mortal.json("train", "list")["jobs"]) == 1
+
+
+def test_a_deploy_that_is_killed_lands_whole_or_not_at_all(mortal: Home, tmp_path: Path) -> None:
+    """Kills while bundles are on their way; afterwards the same deploy always lands, once, with whole bundles."""
+    src = write_source(tmp_path / "src")
+    data = write_data(tmp_path / "data", {f"f{i}": bytes([i]) * 200_000 for i in range(64)})
+    dice = random.Random(1)
+    mortal.run("status")
+    for round_ in range(6):
+        (data / "round").write_text(str(round_))
+        deploying = mortal.spawn("train", "deploy", "-s", src, "-d", data)
+        try:
+            deploying.wait(timeout=dice.uniform(0.05, 0.6))
+        except Exception:  # noqa: BLE001, S110 - still running is the point
+            pass
+        for victim in dice.choice(VICTIMS):
+            mortal.kill(victim)
+        deploying.communicate(timeout=60)
+        answer = mortal.json("train", "deploy", "-s", src, "-d", data, "--wait")
+        assert answer["status"] in ("started", "unchanged")
+        job = mortal.json("train", "info", answer["job"])
+        assert job["state"] == "success", job
+        out = tmp_path / f"out{round_}"
+        mortal.run("train", "get", "--data", "-o", out)
+        assert len(list(out.rglob("f*"))) >= 64
+        assert next(out.rglob("round")).read_text() == str(round_)
