@@ -1,0 +1,134 @@
+"""What a person does around a run: follow a log, press Ctrl-C, ask for status, stop and come back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+from tests.support.bundles import write_grid, write_source
+from tests.support.home import Home, alive, eventually
+
+
+def slow_source(folder: Path, gate: Path) -> Path:
+    """A trial that says it runs, then waits until the test opens the gate (or gives up by itself)."""
+    body = (
+        "gate = " + repr(str(gate)) + "\n"
+        "for _ in range(3000):\n"
+        "    if os.path.exists(gate): break\n"
+        "    time.sleep(0.02)"
+    )
+    return write_source(folder, body=body)
+
+
+def test_follow_shows_lines_while_the_trial_runs_and_ends_with_it(
+    home: Home, workspace: str, tmp_path: Path, data: Path
+) -> None:
+    gate = tmp_path / "gate"
+    home.run("train", "deploy", "-w", workspace, "-s", slow_source(tmp_path / "src", gate), "-d", data)
+    following = home.spawn("train", "logs", "-w", workspace, "-f")
+    assert following.stdout is not None
+    seen = []
+    for line in following.stdout:
+        seen.append(line)
+        if "training" in line:
+            gate.touch()
+            break
+    rest, _ = following.communicate(timeout=60)
+    assert following.returncode == 0
+    assert "trained" in rest
+
+
+def test_ctrl_c_detaches_and_kills_nothing(home: Home, workspace: str, tmp_path: Path, data: Path) -> None:
+    gate = tmp_path / "gate"
+    src = slow_source(tmp_path / "src", gate)
+    waiting = home.spawn("train", "deploy", "-w", workspace, "-s", src, "-d", data, "--wait")
+    eventually(
+        lambda: (
+            (jobs := home.json("train", "list", "-w", workspace)["jobs"]) and jobs[0]["state"] == "training"
+        ),
+        "training",
+    )
+    waiting.send_signal(signal.SIGINT)
+    _, told = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert "kaos train" in told
+    assert home.json("train", "list", "-w", workspace)["jobs"][0]["state"] == "training"
+    gate.touch()
+    home.run("train", "logs", "-w", workspace, "-f")
+    assert home.json("train", "info", "-w", workspace)["state"] == "success"
+
+
+def test_stop_ends_the_trial_but_keeps_what_was_finished(
+    home: Home, workspace: str, tmp_path: Path, data: Path
+) -> None:
+    gate = tmp_path / "gate"
+    grid = write_grid(tmp_path / "grid.json", {"x": [1, 2]})
+    src = write_source(
+        tmp_path / "src",
+        body=f"while params['x'] == 2 and not os.path.exists({str(gate)!r}): time.sleep(0.02)",
+    )
+    job = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid)["job"]
+    done = eventually(
+        lambda: [
+            t for t in home.json("train", "info", job, "-w", workspace)["trials"] if t["state"] == "success"
+        ],
+        "first trial done",
+    )
+    home.run("train", "stop", job, "-w", workspace)
+    assert home.json("train", "info", job, "-w", workspace)["state"] == "killed"
+    gate.touch()
+    again = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid, "--wait")
+    assert again["status"] == "started"
+    trials = {t["model"]: t for t in home.json("train", "info", "-w", workspace)["trials"]}
+    assert trials[done[0]["model"]]["metrics"]["stamp"] == done[0]["metrics"]["stamp"]
+
+
+def test_up_status_down_and_up_again(tmp_path: Path) -> None:
+    kaos = Home(tmp_path / "home")
+    try:
+        kaos.run("up")
+        status = kaos.json("status")
+        assert status["runtime"]["name"] == "process"
+        pids = [kaos.pid("backend"), kaos.pid("engine")]
+        kaos.run("up")
+        assert [kaos.pid("backend"), kaos.pid("engine")] == pids
+        exports = kaos.run("status", "--env").stdout
+        assert all(line.startswith("export ") for line in exports.splitlines())
+        kaos.run("down")
+        for pid in pids:
+            eventually(lambda pid=pid: not alive(pid), f"{pid} gone")
+        kaos.run("down")
+        assert kaos.json("workspace", "list")["workspaces"][0]["name"] == "default"
+    finally:
+        kaos.down()
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        kaos = Home(tmp_path / "home", env={"KAOS_PORT": str(port)})
+        try:
+            done = kaos.run("up", check=False)
+            assert done.returncode == 1
+            assert str(port) in done.stderr
+            assert "Traceback" not in done.stderr
+        finally:
+            kaos.down()
+
+
+def test_a_backend_of_another_version_is_told(tmp_path: Path) -> None:
+    kaos = Home(tmp_path / "home")
+    try:
+        kaos.run("up")
+        state = kaos.path / "backend.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"version": "0.0.1"}))
+        done = kaos.run("train", "list", check=False)
+        assert done.returncode != 0
+        assert "0.0.1" in done.stderr
+        assert "kaos down" in done.stderr
+    finally:
+        kaos.down()
