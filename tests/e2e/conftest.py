@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_data, write_source
+from tests.support.gate import Gate
 from tests.support.home import Home
 
 
@@ -18,6 +19,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     )
     yield kaos
     kaos.down()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.close()
 
 
 @pytest.fixture

@@ -8,41 +8,33 @@ import socket
 from pathlib import Path
 
 from tests.support.bundles import write_grid, write_source
+from tests.support.gate import Gate
 from tests.support.home import Home, alive, eventually
 
 
-def slow_source(folder: Path, gate: Path) -> Path:
-    """A trial that says it runs, then waits until the test opens the gate (or gives up by itself)."""
-    body = (
-        "gate = " + repr(str(gate)) + "\n"
-        "for _ in range(3000):\n"
-        "    if os.path.exists(gate): break\n"
-        "    time.sleep(0.02)"
-    )
-    return write_source(folder, body=body)
-
-
 def test_follow_shows_lines_while_the_trial_runs_and_ends_with_it(
-    home: Home, workspace: str, tmp_path: Path, data: Path
+    home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate
 ) -> None:
-    gate = tmp_path / "gate"
-    home.run("train", "deploy", "-w", workspace, "-s", slow_source(tmp_path / "src", gate), "-d", data)
+    home.run(
+        "train", "deploy", "-w", workspace, "-s", write_source(tmp_path / "src", body=gate.wait), "-d", data
+    )
     following = home.spawn("train", "logs", "-w", workspace, "-f")
     assert following.stdout is not None
     seen = []
     for line in following.stdout:
         seen.append(line)
         if "training" in line:
-            gate.touch()
+            gate.open()
             break
     rest, _ = following.communicate(timeout=60)
     assert following.returncode == 0
     assert "trained" in rest
 
 
-def test_ctrl_c_detaches_and_kills_nothing(home: Home, workspace: str, tmp_path: Path, data: Path) -> None:
-    gate = tmp_path / "gate"
-    src = slow_source(tmp_path / "src", gate)
+def test_ctrl_c_detaches_and_kills_nothing(
+    home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate
+) -> None:
+    src = write_source(tmp_path / "src", body=gate.wait)
     waiting = home.spawn("train", "deploy", "-w", workspace, "-s", src, "-d", data, "--wait")
     eventually(
         lambda: (
@@ -55,20 +47,16 @@ def test_ctrl_c_detaches_and_kills_nothing(home: Home, workspace: str, tmp_path:
     assert waiting.returncode == 130
     assert "kaos train" in told
     assert home.json("train", "list", "-w", workspace)["jobs"][0]["state"] == "training"
-    gate.touch()
+    gate.open()
     home.run("train", "logs", "-w", workspace, "-f")
     assert home.json("train", "info", "-w", workspace)["state"] == "success"
 
 
 def test_stop_ends_the_trial_but_keeps_what_was_finished(
-    home: Home, workspace: str, tmp_path: Path, data: Path
+    home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate
 ) -> None:
-    gate = tmp_path / "gate"
     grid = write_grid(tmp_path / "grid.json", {"x": [1, 2]})
-    src = write_source(
-        tmp_path / "src",
-        body=f"while params['x'] == 2 and not os.path.exists({str(gate)!r}): time.sleep(0.02)",
-    )
+    src = write_source(tmp_path / "src", body=f"if params['x'] == 2: {gate.wait}")
     job = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid)["job"]
     done = eventually(
         lambda: [
@@ -78,7 +66,7 @@ def test_stop_ends_the_trial_but_keeps_what_was_finished(
     )
     home.run("train", "stop", job, "-w", workspace)
     assert home.json("train", "info", job, "-w", workspace)["state"] == "killed"
-    gate.touch()
+    gate.open()
     again = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid, "--wait")
     assert again["status"] == "started"
     trials = {t["model"]: t for t in home.json("train", "info", "-w", workspace)["trials"]}

@@ -58,7 +58,8 @@ class Home:
         )
         if check and done.returncode != 0:
             raise AssertionError(
-                f"kaos {' '.join(map(str, args))} -> {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
+                f"kaos {' '.join(map(str, args))} -> {done.returncode}\n"
+                f"{done.stdout}\n{done.stderr}\n{self.logs()}"
             )
         return done
 
