@@ -7,7 +7,7 @@ import threading
 
 
 class Gate:
-    """Trials run `gate.wait` (a line of Python) and block there; `open()` lets all of them, and later ones, go."""
+    """Trials run `gate.wait` (a line of Python) and block there until `open()`; later ones pass at once."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
