@@ -1,0 +1,1 @@
+"""Versioned storage: content-addressed objects, file trees, repos, branches and commits."""

@@ -1,0 +1,72 @@
+"""What can go wrong in the engine, as typed values.
+
+Every error carries the gRPC status name it is answered with; `facade.errors` does the translation. Texts follow
+`reference/pachyderm-api.md`: clients match on parts of them.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """A refusal or failure with a message for the caller.
+
+    Attributes:
+        code: name of the gRPC status, e.g. ``"NOT_FOUND"``.
+        message: what was wrong, where, and what to do about it.
+    """
+
+    default_code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+
+
+class Unknown(EngineError):
+    """A broken rule for which pachd has no status of its own (its default status is UNKNOWN)."""
+
+
+class NotFound(EngineError):
+    default_code = "NOT_FOUND"
+
+
+class AlreadyExists(EngineError):
+    default_code = "ALREADY_EXISTS"
+
+
+class InvalidArgument(EngineError):
+    default_code = "INVALID_ARGUMENT"
+
+
+class FailedPrecondition(EngineError):
+    default_code = "FAILED_PRECONDITION"
+
+
+class Unimplemented(EngineError):
+    default_code = "UNIMPLEMENTED"
+
+
+class Unauthenticated(EngineError):
+    default_code = "UNAUTHENTICATED"
+
+
+class ResourceExhausted(EngineError):
+    """The disk is full (or a quota is): nothing was changed, and the call may be repeated."""
+
+    default_code = "RESOURCE_EXHAUSTED"
+
+
+class Internal(EngineError):
+    default_code = "INTERNAL"
+
+
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def disk_full(where: str) -> ResourceExhausted:
+    """The error for a write that found no room below `where`."""
+    return ResourceExhausted(f"no space left on the device that holds {where}: free some space and try again")

@@ -1,0 +1,137 @@
+"""The values the store speaks in. All of them are immutable; none knows SQL, files or protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_PROJECT = "default"
+USER_REPO = "user"
+SPEC_REPO = "spec"
+META_REPO = "meta"
+DEFAULT_TAG = "default"
+
+Origin = Literal["USER", "AUTO", "FSCK"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepoKey:
+    """A repo's address. `type` is ``user``, ``spec`` or ``meta``."""
+
+    project: str
+    name: str
+    type: str = USER_REPO
+
+    def __str__(self) -> str:
+        suffix = "" if self.type == USER_REPO else f".{self.type}"
+        return f"{self.project}/{self.name}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class BranchKey:
+    repo: RepoKey
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitKey:
+    """A commit's address; `id` is also the id of its commit set."""
+
+    repo: RepoKey
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    name: str
+    description: str
+    created_us: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Repo:
+    key: RepoKey
+    description: str
+    created_us: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A named head. `provenance` is direct, in the order given; `never` are those of it that start nothing."""
+
+    key: BranchKey
+    head: CommitKey
+    provenance: tuple[BranchKey, ...]
+    created_us: int
+    updated_us: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    trigger: bytes | None = None
+    never: frozenset[BranchKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One version of a repo. Times are UTC microseconds; `root` is None for an empty tree.
+
+    Open: `finishing_us` is None. Finished: `finished_us` is set; then `error` tells a bad one (``""`` is good).
+    `provenance` and `subvenance` are direct.
+    """
+
+    key: CommitKey
+    branch: str
+    origin: Origin
+    description: str
+    parent: CommitKey | None
+    children: tuple[CommitKey, ...]
+    provenance: tuple[CommitKey, ...]
+    subvenance: tuple[CommitKey, ...]
+    started_us: int
+    finishing_us: int | None
+    finished_us: int | None
+    error: str
+    size_bytes: int | None
+    root: bytes | None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    updated_us: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.finished_us is not None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file or directory of a tree. Directory paths end in ``/`` (the root is ``/``); `hash` has 32 bytes."""
+
+    path: str
+    kind: Literal["file", "dir"]
+    size_bytes: int
+    hash: bytes
+    tag: str = ""
+    committed_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """What `build_tree` grafts: the file or directory at `path` of the tree `root` (by reference)."""
+
+    root: bytes
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file for `build_tree`, given by its content (small) or by a file on disk."""
+
+    content: bytes | Path
+    tag: str = DEFAULT_TAG
