@@ -1,0 +1,1 @@
+"""What runs inside a workspace's `build` and `train` pipelines, and their specs. Imports nothing of kaos."""

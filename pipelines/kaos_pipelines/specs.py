@@ -1,0 +1,110 @@
+"""The specs of a workspace's two pipelines, as CreatePipelineRequest JSON (section 10 of the Pachyderm reference).
+
+Pure functions of their arguments: equal arguments give equal specs, so "does the pipeline need an update" is a
+comparison of values. `update` and `reprocess` are the caller's: they belong to the request, never to the spec.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+BUILDER_IMAGE = "kaos/builder"
+BUILD_PIPELINE = "build"
+TRAIN_PIPELINE = "train"
+SOURCE_REPO, DATA_REPO, HYPER_REPO = "source", "data", "hyper"
+BRANCH = "master"
+ID_LENGTH = 32  # hex digits of a bundle id; the glob of `data` must not match `/<id>.tree`
+
+Json = dict[str, Any]
+
+
+def image_name(workspace: str, source_id: str) -> str:
+    """Name of the image that `build` makes of a source bundle: known before the build, derived from content."""
+    return f"kaos/{workspace}:{source_id}"
+
+
+def train_script() -> list[str]:
+    """The lines of train.sh, as `transform.stdin` takes them."""
+    return resources.files(__package__).joinpath("train.sh").read_text("utf-8").splitlines()
+
+
+def build_spec(workspace: str, source_id: str, image: str | None = None) -> Json:
+    """Spec of the `build` pipeline for one source bundle.
+
+    `image` defaults to `image_name(workspace, source_id)`. One try: a Dockerfile that fails once fails again.
+    """
+    return {
+        "pipeline": {"project": {"name": workspace}, "name": BUILD_PIPELINE},
+        "description": f"makes the training image of source {source_id[:6]}",
+        "input": {"pfs": _pfs(workspace, SOURCE_REPO, "/")},
+        "transform": {
+            "image": BUILDER_IMAGE,
+            "cmd": ["python", "-m", "kaos_pipelines.build"],
+            "env": {
+                "KAOS_IMAGE": image or image_name(workspace, source_id),
+                "KAOS_SOURCE_ID": source_id,
+                "KAOS_WORKSPACE": workspace,
+            },
+        },
+        "datumTries": 1,
+        "parallelismSpec": {"constant": 1},
+    }
+
+
+def train_spec(
+    workspace: str,
+    image: str,
+    *,
+    parallelism: int = 1,
+    cpu: float | None = None,
+    memory_bytes: int | None = None,
+    gpu: int | None = None,
+    script: list[str] | None = None,
+) -> Json:
+    """Spec of the `train` pipeline: one datum per (image, data bundle, params).
+
+    `cpu` in cores (default 1), `memory_bytes` in bytes (default: no limit), `gpu` in whole devices (default none);
+    all three are per trial. A failing trial is recovered (`errCmd`), so that the others' models land.
+    Raises ValueError for amounts that no machine can grant.
+    """
+    cores = 1.0 if cpu is None else float(cpu)
+    if parallelism < 1 or cores <= 0 or (memory_bytes is not None and memory_bytes < 1) or (gpu or 0) < 0:
+        raise ValueError(
+            f"not grantable: parallelism={parallelism} cpu={cpu} memory={memory_bytes} gpu={gpu}"
+        )
+    limits: Json = {"cpu": cores}
+    if memory_bytes is not None:
+        limits["memory"] = str(memory_bytes)
+    if gpu:
+        limits["gpu"] = {"type": "nvidia.com/gpu", "number": gpu}
+    return {
+        "pipeline": {"project": {"name": workspace}, "name": TRAIN_PIPELINE},
+        "description": f"trains one model per point of the grid with {image}",
+        "input": {
+            "cross": [
+                {"pfs": _pfs(workspace, BUILD_PIPELINE, "/*")},
+                {"pfs": _pfs(workspace, DATA_REPO, "/" + "?" * ID_LENGTH)},
+                {"pfs": _pfs(workspace, HYPER_REPO, "/*")},
+            ]
+        },
+        "transform": {
+            "image": image,
+            "cmd": ["sh"],
+            "stdin": train_script() if script is None else script,
+            "errCmd": ["true"],
+            "env": {
+                "KAOS_WORKSPACE": workspace,
+                "KAOS_CPU": f"{cores:g}",
+                "KAOS_MEMORY": "" if memory_bytes is None else str(memory_bytes),
+                "KAOS_GPU": str(gpu or 0),
+            },
+        },
+        "datumTries": 1,
+        "parallelismSpec": {"constant": parallelism},
+        "resourceLimits": limits,
+    }
+
+
+def _pfs(workspace: str, repo: str, glob: str) -> Json:
+    return {"project": workspace, "repo": repo, "branch": BRANCH, "glob": glob, "name": repo}
