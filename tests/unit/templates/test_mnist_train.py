@@ -19,10 +19,24 @@ REPOSITORY = Path(__file__).parents[3]
 TEMPLATE = REPOSITORY / "templates" / "mnist"
 MODEL = TEMPLATE / "model-train" / "mnist" / "model"
 
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None,
-    reason="torch is no dependency of kaos; the e2e tests install it",
-)
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """An interpreter with the template's requirements, which kaos itself does not need.
+
+    The environment is kept below scratch/, by the content of requirements.txt.
+    """
+    if importlib.util.find_spec("torch"):
+        return sys.executable
+    requirements = MODEL / "requirements.txt"
+    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    venv = REPOSITORY / "scratch" / f"venv-mnist-{key}"
+    ready = venv / ".ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+        subprocess.run([venv / "bin" / "pip", "install", "--quiet", "-r", requirements], check=True)
+        ready.touch()
+    return str(venv / "bin" / "python")
 
 
 def write_split(folder: Path, take: int, source: str) -> None:
