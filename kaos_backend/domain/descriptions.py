@@ -1,0 +1,91 @@
+"""Commit descriptions: who deployed what, when, as JSON in the one place where Pachyderm keeps a reason. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+Kind = Literal["source", "data", "hyper", "staging"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a commit of ours says about itself.
+
+    ``kind`` "staging" marks an upload that waits for its deploy; the others are deployed inputs. ``files`` and
+    ``bytes`` count a bundle, ``trials`` and ``grid`` (as given) describe hyperparameters. ``staging`` is the id
+    of the commit that holds the content of a deployed bundle until its own commit has it.
+    """
+
+    kind: Kind
+    id: str
+    name: str = ""
+    author: str = ""
+    created: str = ""
+    files: int = 0
+    bytes: int = 0
+    staging: str = ""
+    trials: int = 0
+    grid: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        value: dict[str, Any] = {"kaos": _FORMAT, "kind": self.kind, "id": self.id}
+        if self.kind == "hyper":
+            value |= {
+                "author": self.author,
+                "created": self.created,
+                "trials": self.trials,
+                "axes": self.grid or {},
+            }
+        else:
+            value |= {"name": self.name, "author": self.author, "created": self.created}
+            value |= {"files": self.files, "bytes": self.bytes}
+            if self.staging:
+                value["staging"] = self.staging
+        return json.dumps(value, separators=(",", ":"))
+
+
+class _Wire(msgspec.Struct):
+    kaos: int
+    kind: Kind
+    id: str
+    name: str = ""
+    author: str = ""
+    created: str = ""
+    files: int = 0
+    bytes: int = 0
+    staging: str = ""
+    trials: int = 0
+    axes: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_DECODER = msgspec.json.Decoder(_Wire)
+
+
+def parse(text: str) -> Description | None:
+    """The description in ``text``, or None if the commit is not one of ours."""
+    if not text.startswith("{"):
+        return None
+    try:
+        wire = _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+    if wire.kaos != _FORMAT:
+        return None
+    return Description(
+        kind=wire.kind, id=wire.id, name=wire.name, author=wire.author, created=wire.created, files=wire.files,
+        bytes=wire.bytes, staging=wire.staging, trials=wire.trials, grid=wire.axes if wire.kind == "hyper" else None,
+    )  # fmt: skip
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """``moment`` as RFC 3339 in UTC with microseconds, None for None."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,185 @@
+"""The values that pass between services and the Pachyderm port: frozen, plain, without protobuf. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+MICROSECONDS = 1_000_000
+
+
+class JobState(StrEnum):
+    """Pachyderm's job states (``JOB_…`` in lower case)."""
+
+    UNKNOWN = "unknown"
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    FAILURE = "failure"
+    SUCCESS = "success"
+    KILLED = "killed"
+    EGRESSING = "egressing"
+    FINISHING = "finishing"
+    UNRUNNABLE = "unrunnable"
+
+    @property
+    def terminal(self) -> bool:
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({JobState.FAILURE, JobState.SUCCESS, JobState.KILLED, JobState.UNRUNNABLE})
+
+
+class DatumState(StrEnum):
+    """Pachyderm's datum states in lower case; ``unknown`` is one that has not been started."""
+
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+    SUCCESS = "success"
+    SKIPPED = "skipped"
+    STARTING = "starting"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    name: str
+    description: str
+    created: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """A user repo with the names of its branches."""
+
+    project: str
+    name: str
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit. ``finished`` is None while it is open; ``provenance`` maps repo name → commit id (direct,
+    user repos only); ``parent`` is the parent's id or "".
+    """
+
+    repo: str
+    id: str
+    description: str
+    parent: str
+    error: str
+    started: datetime | None
+    finished: datetime | None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        return self.finished is None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A pipeline's current version: ``spec`` is the CreatePipelineRequest as JSON, in the server's spelling."""
+
+    name: str
+    version: int
+    stopped: bool
+    state: str
+    reason: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One pipeline's job in a commit set. Counters are disjoint, as in Pachyderm."""
+
+    pipeline: str
+    id: str
+    state: JobState
+    reason: str
+    total: int
+    processed: int
+    skipped: int
+    failed: int
+    recovered: int
+    created: datetime | None
+    started: datetime | None
+    finished: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One datum of a job. ``job`` names the job that ran it (an older one if it was skipped);
+    ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended.
+    """
+
+    id: str
+    job: str
+    state: DatumState
+    inputs: tuple[tuple[str, str], ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a pipeline's log; ``user`` is False for what the system said."""
+
+    datum: str
+    ts: datetime | None
+    user: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the Pachyderm at the other end says about itself; ``metadata`` is InspectCluster's."""
+
+    address: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AddFile:
+    """Append ``data`` to the file at ``path`` (made if missing)."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFile:
+    """Remove the file at ``path``, or with a trailing ``/`` the folder; nothing there is no error."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFile:
+    """Put ``src`` of another commit at ``dst`` by reference, replacing what is there."""
+
+    dst: str
+    src_repo: str
+    src_commit: str
+    src: str
+
+
+FileOp = AddFile | DeleteFile | CopyFile
+
+
+@dataclass(frozen=True, slots=True)
+class StartCommit:
+    """Open a commit on ``branch`` of ``repo``."""
+
+    repo: str
+    branch: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutPipeline:
+    """Create or update a pipeline; ``spec`` is a CreatePipelineRequest as JSON."""
+
+    spec: Mapping[str, Any]

@@ -1,0 +1,116 @@
+"""Names: a workspace's repos, pipelines, branches and files, and what may be a name at all.
+
+Pure. Every name that kaos puts into Pachyderm is made here and nowhere else; ``parse_*`` is the inverse
+of its maker, so no code has to match names by substring.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from kaos_backend.errors import InvalidName
+
+BundleKind = Literal["source", "data"]
+
+SOURCE: Literal["source"] = "source"
+DATA: Literal["data"] = "data"
+HYPER = "hyper"
+BUILD = "build"
+TRAIN = "train"
+INPUT_REPOS = (SOURCE, DATA, HYPER)
+MASTER = "master"
+DEFAULT_WORKSPACE = "default"
+
+# Pachyderm: at most 51 characters, and "<project>-<pipeline>-v99" within the 63 of a Kubernetes name.
+MAX_WORKSPACE_LENGTH = min(51, 63 - max(len(BUILD), len(TRAIN)) - len("--v99"))
+MAX_BUNDLE_NAME_LENGTH = 128
+
+_WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_ID = re.compile(r"[0-9a-f]{32}")
+_STAGING = re.compile(r"staging-([0-9a-f]{32})")
+
+
+def check_workspace(name: str) -> str:
+    """``name`` itself if Pachyderm can hold a project of that name; raises InvalidName otherwise."""
+    if not _WORKSPACE.fullmatch(name):
+        raise InvalidName(
+            f"invalid workspace name {name!r}",
+            hint="use letters, digits, '-' and '_', with a letter or a digit first",
+            name=name,
+        )
+    if len(name) > MAX_WORKSPACE_LENGTH:
+        raise InvalidName(
+            f"workspace name {name!r} has {len(name)} characters",
+            hint=f"use at most {MAX_WORKSPACE_LENGTH} characters",
+            name=name,
+        )
+    return name
+
+
+def check_bundle_name(name: str) -> str:
+    """``name`` itself if it can be shown on one line and be a folder's name; raises InvalidName otherwise."""
+    if not name or name in (".", "..") or not name.isprintable() or any(c in name for c in "/\\"):
+        raise InvalidName(
+            f"invalid bundle name {name!r}",
+            hint="a bundle is named like a folder: printable, without '/' or '\\'",
+            name=name,
+        )
+    if len(name) > MAX_BUNDLE_NAME_LENGTH:
+        raise InvalidName(
+            f"bundle name of {len(name)} characters", hint=f"use at most {MAX_BUNDLE_NAME_LENGTH} characters"
+        )
+    return name
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` has the form of a bundle, grid or job id: 32 lowercase hexadecimal digits."""
+    return _ID.fullmatch(text) is not None
+
+
+def staging_branch(bundle_id: str) -> str:
+    """The branch on which a bundle waits for its deploy; in no pipeline's provenance."""
+    return f"staging-{bundle_id}"
+
+
+def parse_staging_branch(branch: str) -> str | None:
+    """The bundle id of a staging branch, or None for any other branch."""
+    match = _STAGING.fullmatch(branch)
+    return match[1] if match else None
+
+
+def image_name(workspace: str, source_id: str) -> str:
+    """The training image of one source bundle; the repository part is lower case, as Docker demands."""
+    return f"kaos/{workspace.lower()}:{source_id}"
+
+
+def bundle_dir(bundle_id: str) -> str:
+    """Path of a bundle's folder in its repo."""
+    return f"/{bundle_id}"
+
+
+def tree_path(bundle_id: str) -> str:
+    """Path of a bundle's tree text in its repo, beside the folder."""
+    return f"/{bundle_id}.tree"
+
+
+def params_path(params_id: str) -> str:
+    """Path of one trial's parameters in the hyper repo."""
+    return f"/{params_id}.json"
+
+
+def parse_params_path(path: str) -> str | None:
+    """The params id of a path in the hyper repo, or None if it is no parameter file."""
+    match = re.fullmatch(r"/([0-9a-f]{8,64})\.json", path)
+    return match[1] if match else None
+
+
+def model_id(source_id: str, data_id: str, params_id: str) -> str:
+    """The id of the model that these three inputs make, on any machine."""
+    return f"{source_id[:6]}-{data_id[:6]}-{params_id}"
+
+
+def parse_model_id(text: str) -> tuple[str, str, str] | None:
+    """(source prefix, data prefix, params id) of a model id, or None if it is none."""
+    match = re.fullmatch(r"([0-9a-f]{6})-([0-9a-f]{6})-([0-9a-f]{8,64})", text)
+    return (match[1], match[2], match[3]) if match else None

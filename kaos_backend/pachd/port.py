@@ -1,0 +1,130 @@
+"""The port to Pachyderm: the few operations that kaos needs, and what a caller may rely on.
+
+One implementation, ``pachd.sdk``. Every method raises errors of ``kaos_backend.errors`` only: NotFound for a
+project, repo, branch, commit, pipeline or job that does not exist, EngineUnavailable when nobody answers,
+DiskFull, NeverFits, and Internal with the server's text for the rest. Reads are retried once after the engine
+has been brought back; writes are not, since nobody knows whether they happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from kaos_backend.domain.models import (
+    Cluster,
+    Commit,
+    Datum,
+    FileOp,
+    Job,
+    LogLine,
+    Pipeline,
+    Project,
+    PutPipeline,
+    Repo,
+    StartCommit,
+)
+
+
+class LogStream(Protocol):
+    """Log lines in order of arrival. Iterating blocks while following; ``close`` ends it from any thread."""
+
+    def __iter__(self) -> Iterator[LogLine]: ...
+
+    def close(self) -> None: ...
+
+
+class Pachd(Protocol):
+    """What kaos asks of Pachyderm. Safe to use from several threads."""
+
+    # -- projects and repos
+    def cluster(self) -> Cluster: ...
+
+    def projects(self) -> list[Project]: ...
+
+    def project(self, name: str) -> Project: ...
+
+    def create_project(self, name: str, description: str) -> None:
+        """Raises Exists if there is one of that name."""
+
+    def delete_project(self, name: str) -> None:
+        """Deletes its pipelines, jobs, repos and then the project; a repeated call goes on where it stopped."""
+
+    def repos(self, project: str | None = None) -> list[Repo]:
+        """User repos of one project or of all, with their branches."""
+
+    def ensure_repos(self, project: str, names: Sequence[str]) -> None:
+        """Creates those that do not exist; idempotent."""
+
+    # -- commits
+    def commit(self, project: str, repo: str, ref: str) -> Commit:
+        """The commit that ``ref`` (a commit id, a commit set id or a branch) names; does not wait."""
+
+    def commits(self, project: str, repo: str, number: int) -> list[Commit]:
+        """The ``number`` newest commits of a repo over all branches, newest first (0: all); [] without the repo."""
+
+    def start_commit(self, project: str, repo: str, branch: str, description: str) -> str:
+        """Opens a commit on its own and returns its id."""
+
+    def modify(self, project: str, repo: str, commit_id: str, ops: Iterable[FileOp]) -> None:
+        """Applies all of ``ops`` in order, or none of them: an exception in the iterator aborts the whole stream
+        and is raised from here. ``ops`` is consumed in another thread.
+        """
+
+    def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
+        """Closes a commit and returns it when it is finished; one that is closed already is no error."""
+
+    def drop_branch(self, project: str, repo: str, branch: str) -> None:
+        """Deletes a branch that nothing depends on; a missing one is no error. Its commits stay."""
+
+    def drop_commit_set(self, commit_id: str) -> None:
+        """Deletes a commit set without children; a missing one is no error."""
+
+    def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
+        """Opens all commits and puts all pipelines in one transaction and returns its id, which is the id of the
+        commit set and of its jobs. All or nothing; a crash before the end leaves at most an unfinished transaction,
+        which ``delete_abandoned_transactions`` finds.
+        """
+
+    def delete_abandoned_transactions(self, marker: str) -> int:
+        """Deletes unfinished transactions of ours: those whose commits' descriptions start with ``marker``, or
+        that put pipelines carrying the annotation of kaos. Returns how many.
+        """
+
+    # -- files
+    def read_file(self, project: str, repo: str, commit_id: str, path: str) -> Iterator[bytes]:
+        """Content of one file. NotFound is raised at the first ``next``."""
+
+    def read_tar(self, project: str, repo: str, commit_id: str, glob: str) -> Iterator[bytes]:
+        """A tar of everything that ``glob`` matches, folders with all below; names are absolute, modes 0.
+        Nothing matched: NotFound at the first ``next``.
+        """
+
+    # -- pipelines, jobs, datums
+    def pipelines(self, project: str) -> list[Pipeline]: ...
+
+    def jobs(self, project: str, pipeline: str | None = None, number: int = 0) -> list[Job]:
+        """Jobs of all versions, newest first; ``number`` 0 means all. [] without the pipeline."""
+
+    def job_set(self, project: str, job_id: str) -> list[Job]:
+        """This project's jobs of a commit set; [] if there are none."""
+
+    def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
+        """Idempotent on a job that has ended."""
+
+    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]: ...
+
+    def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
+        """Why a datum failed, as recorded with it; "" if nothing is."""
+
+    def logs(
+        self,
+        project: str,
+        pipeline: str,
+        job_id: str,
+        *,
+        datum_id: str = "",
+        follow: bool = False,
+        tail: int = 0,
+    ) -> LogStream:
+        """The log of a job or of one of its datums; following ends when the job has ended."""

@@ -1,0 +1,312 @@
+"""The adapter from the port to pachyderm-sdk: translates values and errors, decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import grpc
+from pachyderm_sdk import Client
+from pachyderm_sdk.api import pfs, pps, transaction
+
+from kaos_backend import errors
+from kaos_backend.domain.deploys import ANNOTATION
+from kaos_backend.domain.models import (
+    Cluster,
+    Commit,
+    Datum,
+    FileOp,
+    Job,
+    LogLine,
+    Pipeline,
+    Project,
+    PutPipeline,
+    Repo,
+    StartCommit,
+)
+from kaos_backend.pachd import convert, wire
+from kaos_backend.pachd.connection import Connection, Engine
+from kaos_backend.pachd.errors import translate
+from kaos_backend.pachd.port import LogStream
+
+_ALL_VERSIONS = -1
+
+
+class SdkPachd:
+    """Implements ``port.Pachd``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = Connection(engine)
+
+    # -- projects and repos
+
+    def cluster(self) -> Cluster:
+        info = self._connection.read(lambda c: c.admin.inspect_cluster())
+        return Cluster(self._connection.address, dict(info.metadata))
+
+    def projects(self) -> list[Project]:
+        infos = self._list(lambda c: c.pfs.list_project())
+        return [_project(info) for info in infos]
+
+    def project(self, name: str) -> Project:
+        return _project(
+            self._connection.read(lambda c: c.pfs.inspect_project(project=pfs.Project(name=name)))
+        )
+
+    def create_project(self, name: str, description: str) -> None:
+        project = pfs.Project(name=name)
+        self._connection.write(lambda c: c.pfs.create_project(project=project, description=description))
+
+    def delete_project(self, name: str) -> None:
+        project = pfs.Project(name=name)
+        self._connection.write(lambda c: c.pps.delete_pipelines(projects=[project], force=True))
+        self._connection.write(lambda c: c.pfs.delete_project(project=project, force=True))
+
+    def repos(self, project: str | None = None) -> list[Repo]:
+        projects = [] if project is None else [pfs.Project(name=project)]
+        return [
+            convert.repo(i) for i in self._list(lambda c: c.pfs.list_repo(type="user", projects=projects))
+        ]
+
+    def ensure_repos(self, project: str, names: Sequence[str]) -> None:
+        existing = {repo.name for repo in self.repos(project)}
+        for name in names:
+            if name not in existing:
+                repo = _repo(project, name)
+                with contextlib.suppress(errors.Exists):
+                    self._connection.write(lambda c, repo=repo: c.pfs.create_repo(repo=repo))  # type: ignore[misc]
+
+    # -- commits
+
+    def commit(self, project: str, repo: str, ref: str) -> Commit:
+        commit = _commit(project, repo, ref)
+        return convert.commit(self._connection.read(lambda c: c.pfs.inspect_commit(commit=commit)))
+
+    def commits(self, project: str, repo: str, number: int) -> list[Commit]:
+        try:
+            infos = self._list(
+                lambda c: c.pfs.list_commit(repo=_repo(project, repo), number=number, all=True)
+            )
+        except errors.NotFound:
+            return []
+        return [convert.commit(info) for info in infos]
+
+    def start_commit(self, project: str, repo: str, branch: str, description: str) -> str:
+        target = pfs.Branch(repo=_repo(project, repo), name=branch)
+        commit = self._connection.write(lambda c: c.pfs.start_commit(branch=target, description=description))
+        return str(commit.id)
+
+    def modify(self, project: str, repo: str, commit_id: str, ops: Iterable[FileOp]) -> None:
+        failure: list[BaseException] = []
+
+        def requests() -> Iterator[wire.Encoded]:
+            yield wire.set_commit(project, repo, commit_id)
+            try:
+                for op in ops:
+                    yield wire.encode(project, op)
+            except BaseException as error:
+                failure.append(error)
+                raise
+
+        try:
+            # Not `write`: the iterator can be consumed only once.
+            self._connection.client().pfs.modify_file(cast(Any, requests()))
+        except (grpc.RpcError, ConnectionError) as error:
+            if failure:
+                raise failure[0] from error
+            raise translate(error) from error
+
+    def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
+        commit = _commit(project, repo, commit_id)
+        try:
+            self._connection.write(lambda c: c.pfs.finish_commit(commit=commit, error=error))
+        except errors.Internal as refused:
+            if "already finished" not in refused.message:
+                raise
+        info = self._connection.read(
+            lambda c: c.pfs.inspect_commit(commit=commit, wait=pfs.CommitState.FINISHED)
+        )
+        return convert.commit(info)
+
+    def drop_branch(self, project: str, repo: str, branch: str) -> None:
+        target = pfs.Branch(repo=_repo(project, repo), name=branch)
+        with contextlib.suppress(errors.NotFound):
+            self._connection.write(lambda c: c.pfs.delete_branch(branch=target))
+
+    def drop_commit_set(self, commit_id: str) -> None:
+        commit_set = pfs.CommitSet(id=commit_id)
+        with contextlib.suppress(errors.NotFound):
+            self._connection.write(lambda c: c.pfs.drop_commit_set(commit_set=commit_set))
+
+    def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
+        def run(client: Client) -> str:
+            # The generated stub: the SDK's own would put the transaction's id into the shared client.
+            stub = transaction.ApiStub(client._channel)
+            started = stub.start_transaction()
+            stubs = self._connection.in_transaction(started.id)
+            try:
+                for start in commits:
+                    branch = pfs.Branch(repo=_repo(project, start.repo), name=start.branch)
+                    stubs.pfs.start_commit(branch=branch, description=start.description)
+                for put in pipelines:
+                    stubs.pps.create_pipeline_v2(
+                        create_pipeline_request_json=json.dumps(put.spec), update=True
+                    )
+                stub.finish_transaction(transaction=started)
+            except grpc.RpcError:
+                with contextlib.suppress(grpc.RpcError, ConnectionError):
+                    stub.delete_transaction(transaction=started)
+                raise
+            return str(started.id)
+
+        return self._connection.write(run)
+
+    def delete_abandoned_transactions(self, marker: str) -> int:
+        infos = self._connection.read(
+            lambda c: transaction.ApiStub(c._channel).list_transaction()
+        ).transaction_info
+        ours = [info.transaction for info in infos if _is_ours(info, marker)]
+        for abandoned in ours:
+            with contextlib.suppress(errors.NotFound):
+                self._connection.write(
+                    lambda c, t=abandoned: transaction.ApiStub(c._channel).delete_transaction(transaction=t)  # type: ignore[misc]
+                )
+        return len(ours)
+
+    # -- files
+
+    def read_file(self, project: str, repo: str, commit_id: str, path: str) -> Iterator[bytes]:
+        file = pfs.File(commit=_commit(project, repo, commit_id), path=path)
+        for message in self._connection.stream(lambda c: c.pfs.get_file(file=file)):
+            yield message.value
+
+    def read_tar(self, project: str, repo: str, commit_id: str, glob: str) -> Iterator[bytes]:
+        file = pfs.File(commit=_commit(project, repo, commit_id), path=glob)
+        for message in self._connection.stream(lambda c: c.pfs.get_file_tar(file=file)):
+            yield message.value
+
+    # -- pipelines, jobs, datums
+
+    def pipelines(self, project: str) -> list[Pipeline]:
+        infos = self._list(lambda c: c.pps.list_pipeline(projects=[pfs.Project(name=project)]))
+        return [convert.pipeline(info) for info in infos]
+
+    def jobs(self, project: str, pipeline: str | None = None, number: int = 0) -> list[Job]:
+        request: dict[str, Any] = {"history": _ALL_VERSIONS, "number": number}
+        if pipeline is None:
+            request["projects"] = [pfs.Project(name=project)]
+        else:
+            request["pipeline"] = _pipeline(project, pipeline)
+        try:
+            return [convert.job(info) for info in self._list(lambda c: c.pps.list_job(**request))]
+        except errors.NotFound:
+            return []
+
+    def job_set(self, project: str, job_id: str) -> list[Job]:
+        try:
+            infos = self._list(lambda c: c.pps.inspect_job_set(job_set=pps.JobSet(id=job_id)))
+        except errors.NotFound:
+            return []
+        return [convert.job(info) for info in infos if info.job.pipeline.project.name == project]
+
+    def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
+        job = _job(project, pipeline, job_id)
+        self._connection.write(lambda c: c.pps.stop_job(job=job, reason=reason))
+
+    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
+        job = _job(project, pipeline, job_id)
+        return [convert.datum(info) for info in self._list(lambda c: c.pps.list_datum(job=job))]
+
+    def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
+        repo = pfs.Repo(name=pipeline, type="meta", project=pfs.Project(name=project))
+        file = pfs.File(commit=pfs.Commit(repo=repo, id=job_id), path=f"/meta/{datum_id}/meta")
+        try:
+            content = b"".join(m.value for m in self._connection.stream(lambda c: c.pfs.get_file(file=file)))
+        except (errors.NotFound, errors.Internal):
+            return ""
+        try:
+            # Readers take only the first JSON message of a meta file (reference 11.5).
+            meta, _ = json.JSONDecoder().raw_decode(content.decode("utf-8", "replace").lstrip())
+        except ValueError:
+            return ""
+        return str(meta.get("reason", "")) if isinstance(meta, dict) else ""
+
+    def logs(
+        self,
+        project: str,
+        pipeline: str,
+        job_id: str,
+        *,
+        datum_id: str = "",
+        follow: bool = False,
+        tail: int = 0,
+    ) -> LogStream:
+        request: dict[str, Any] = {"follow": follow, "tail": tail}
+        if datum_id:
+            request["datum"] = pps.Datum(id=datum_id, job=_job(project, pipeline, job_id))
+        request["job"] = _job(project, pipeline, job_id)
+        return _SdkLogStream(self._connection, request)
+
+    def _list(self, call: Any) -> list[Any]:
+        return self._connection.read(lambda c: list(call(c)))
+
+
+class _SdkLogStream:
+    """Implements ``port.LogStream`` over GetLogs."""
+
+    def __init__(self, connection: Connection, request: dict[str, Any]) -> None:
+        self._stub, self._capture = connection.cancelable_pps()
+        self._request = request
+        self._closed = False
+
+    def __iter__(self) -> Iterator[LogLine]:
+        try:
+            for message in self._stub.get_logs(**self._request):
+                yield convert.log_line(message)
+                if self._closed:
+                    return
+        except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
+            if self._closed:
+                return
+            translated = translate(error)
+            if isinstance(translated, errors.NotFound):
+                return
+            raise translated from error
+
+    def close(self) -> None:
+        self._closed = True
+        if self._capture.call is not None:
+            self._capture.call.cancel()
+
+
+def _project(info: pfs.ProjectInfo) -> Project:
+    return Project(info.project.name, info.description, convert.moment(info.created_at))
+
+
+def _repo(project: str, name: str) -> pfs.Repo:
+    return pfs.Repo(name=name, type="user", project=pfs.Project(name=project))
+
+
+def _commit(project: str, repo: str, ref: str) -> pfs.Commit:
+    return pfs.Commit(repo=_repo(project, repo), id=ref)
+
+
+def _pipeline(project: str, name: str) -> pps.Pipeline:
+    return pps.Pipeline(name=name, project=pfs.Project(name=project))
+
+
+def _job(project: str, pipeline: str, job_id: str) -> pps.Job:
+    return pps.Job(pipeline=_pipeline(project, pipeline), id=job_id)
+
+
+def _is_ours(info: transaction.TransactionInfo, marker: str) -> bool:
+    for request in info.requests:
+        if request.is_set("start_commit") and request.start_commit.description.startswith(marker):
+            return True
+        if request.is_set("create_pipeline_v2"):
+            metadata = request.create_pipeline_v2.create_pipeline_request.metadata
+            if ANNOTATION in metadata.annotations:
+                return True
+    return False
