@@ -1,7 +1,9 @@
-"""The specs of a workspace's two pipelines, as CreatePipelineRequest JSON (section 10 of the Pachyderm reference).
+"""The specs of a workspace's two pipelines, as CreatePipelineRequest JSON (section 10 of the Pachyderm
+reference).
 
-Pure functions of their arguments: equal arguments give equal specs, so "does the pipeline need an update" is a
-comparison of values. `update` and `reprocess` are the caller's: they belong to the request, never to the spec.
+Pure functions of their arguments: equal arguments give equal specs, so "does the pipeline need an update" is
+a comparison of values. `update` and `reprocess` are the caller's: they belong to the request, never to the
+spec.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Json = dict[str, Any]
 
 
 def image_name(workspace: str, source_id: str) -> str:
-    """Name of the image that `build` makes of a source bundle: known before the build, derived from content."""
+    """Name of the image that `build` makes of a source bundle: known before the build runs."""
     return f"kaos/{workspace}:{source_id}"
 
 
@@ -64,8 +66,8 @@ def train_spec(
 ) -> Json:
     """Spec of the `train` pipeline: one datum per (image, data bundle, params).
 
-    `cpu` in cores (default 1), `memory_bytes` in bytes (default: no limit), `gpu` in whole devices (default none);
-    all three are per trial. A failing trial is recovered (`errCmd`), so that the others' models land.
+    `cpu` in cores (default 1), `memory_bytes` in bytes (default: no limit), `gpu` in whole devices (default
+    none); all three are per trial. A failing trial is recovered (`errCmd`), so that the others' models land.
     Raises ValueError for amounts that no machine can grant.
     """
     cores = 1.0 if cpu is None else float(cpu)

@@ -1,0 +1,68 @@
+"""The environment variables of a datum: pure functions of what the engine, the image and the spec say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kaos_backend.engine.workers.images import Image
+from kaos_backend.engine.workers.port import DatumRun
+
+# What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
+HOST = re.compile(
+    r"LANG|LANGUAGE|LC_[A-Z]+|TZ|LD_LIBRARY_PATH|CUDA_HOME|CUDA_PATH|NIX_SSL_CERT_FILE|SSL_CERT_(FILE|DIR)"
+    r"|[A-Z]+_CA_BUNDLE|(?i:(https?|ftp|no|all)_proxy)"
+)
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "TORCH_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+def container(
+    host: Mapping[str, str], image: Image, spec: Mapping[str, str], home: str, locate: Callable[[str], str]
+) -> dict[str, str]:
+    """The part that is constant for a worker's life.
+
+    `locate` maps an image path to where it is for the command; it is applied to each ":"-separated element of
+    the image's own variables, so that `ENV PYTHONPATH=/app/src` means the same with and without a sandbox.
+    """
+    env = {name: value for name, value in host.items() if HOST.fullmatch(name)}
+    env |= {"HOME": home}
+    env |= {name: ":".join(locate(item) for item in value.split(":")) for name, value in image.env.items()}
+    path = [env.get("PATH", ""), host.get("PATH", DEFAULT_PATH)]
+    if image.venv is not None:
+        path.insert(0, str(image.venv / "bin"))
+        env["VIRTUAL_ENV"] = str(image.venv)
+    elements = [item for item in ":".join(path).split(":") if item.startswith("/")]
+    env["PATH"] = ":".join(dict.fromkeys(elements))
+    return env | {"PYTHONUNBUFFERED": "1"} | dict(spec)
+
+
+def builder(
+    host: Mapping[str, str], spec: Mapping[str, str], engine_dir: Path, python_path: str
+) -> dict[str, str]:
+    """The builder's: all of the host's, so that pip finds its configuration, less what holds kaos secrets."""
+    env = {name: value for name, value in host.items() if not name.startswith(("KAOS_", "PACH_", "PACHD_"))}
+    env = {name: value for name, value in env.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
+    env |= {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1", "KAOS_IMAGE_STORE": str(engine_dir)}
+    return env | dict(spec)
+
+
+def datum(container_env: Mapping[str, str], run: DatumRun, pfs: str) -> dict[str, str]:
+    """All variables of one run; `pfs` is where its /pfs is."""
+    threads = str(max(1, math.ceil(run.grant.cpu)))
+    env = dict.fromkeys(THREADS, threads) | dict(container_env) | dict(run.env)
+    env |= {name: f"{pfs}/{name}{path}" for name, path in run.input_paths.items()}
+    env |= dict.fromkeys(GPU_LISTS, ",".join(map(str, run.grant.gpus)))
+    return env | {"PACH_PFS": pfs, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -1,0 +1,399 @@
+"""Runs datums for one worker slot; executed as a script by `workers.process`, never imported by the engine.
+
+Standard library only and few imports: it must be up in milliseconds and small to fork. One JSON object per
+line on stdin ({"run": …} or {"cancel": true}) and on stdout ({"pid": n} when the command runs, then {"exit":
+…}).
+
+It is the subreaper of everything the command starts, so nothing outlives its datum: however a process
+detaches itself, it ends up as a child of this one and is killed. End of stdin means the engine is gone: the
+command dies too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CHUNK = 1 << 16
+LONGEST_LINE = 1 << 16
+OOM_SCORE_ADJ = b"500"  # should the machine itself run out of memory, trials go before anything else
+# How fast a process can dirty fresh pages on common hardware; sets how long a sample of its memory is good
+# for.
+BYTES_PER_S = 3 << 30
+SAMPLE_S = (0.004, 0.25)
+DRAIN_S = 2.0
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Log:
+    """The datum's log file: stamps lines, survives binary output, endless lines and a full disk."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        while len(self._rest) > LONGEST_LINE:
+            lines.append(self._rest[:LONGEST_LINE])
+            self._rest = self._rest[LONGEST_LINE:]
+        self._write(lines)
+
+    def close(self) -> None:
+        if self._rest:
+            self._write([self._rest])
+        os.close(self._fd)
+
+    def _write(self, lines: list[bytes]) -> None:
+        stamp = b"%d u " % (time.time_ns() // 1000)
+        clean = b"".join(b"%b%b\n" % (stamp, _utf8(line)) for line in lines)
+        while clean:
+            try:
+                clean = clean[os.write(self._fd, clean) :]
+            except OSError:  # disk full: the trial's fate must not hang on its log
+                return
+
+
+def _utf8(line: bytes) -> bytes:
+    # Progress bars overwrite their line: keep what a terminal would show in the end.
+    line = line.removesuffix(b"\r").rpartition(b"\r")[2]
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return line.decode("utf-8", "replace").encode()
+    return line
+
+
+class Datum:
+    """One running command and all that it starts."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.limit: int | None = request["memory"]
+        self.sandboxed: bool = request["sandboxed"]
+        self.started = time.monotonic()
+        self.deadline = self.started + request["timeout"] if request["timeout"] is not None else None
+        self.reason = ""
+        self.message = ""
+        self.peak = 0
+        self.status: int | None = None
+        self.next_sample = self.started + SAMPLE_S[0]
+        self._kernel_kills = _kernel_oom_kills()
+        self._feed = request["stdin"].encode("latin-1")
+        self.log = Log(request["log"])
+        in_r, in_w = os.pipe()
+        out_r, out_w = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(request, parent, in_r, out_w)
+        os.close(in_r)
+        os.close(out_w)
+        self.out: int | None = out_r
+        self.input: int | None = in_w
+        for fd in (out_r, in_w):
+            os.set_blocking(fd, False)
+        self.feed()
+
+    def feed(self) -> None:
+        """Push stdin; a command that does not read it to the end is fine."""
+        if self.input is None:
+            return
+        try:
+            while self._feed:
+                self._feed = self._feed[os.write(self.input, self._feed[:CHUNK]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        os.close(self.input)
+        self.input = None
+
+    def drain(self) -> bool:
+        """Take one chunk of output; False when there is none now."""
+        if self.out is None:
+            return False
+        try:
+            data = os.read(self.out, CHUNK)
+        except BlockingIOError:
+            return False
+        if data:
+            self.log.feed(data)
+            return True
+        os.close(self.out)
+        self.out = None
+        return False
+
+    def tick(self, now: float) -> None:
+        """Enforce the memory limit and the deadline."""
+        if self.deadline is not None and now >= self.deadline:
+            self.kill("timeout")
+        elif now >= self.next_sample:
+            self._sample()
+            cost = time.monotonic() - now
+            headroom = self.limit - self.peak if self.limit is not None else BYTES_PER_S
+            wait = min(max(headroom / BYTES_PER_S, SAMPLE_S[0], 20 * cost), SAMPLE_S[1])
+            self.next_sample = now + wait
+
+    def _sample(self) -> None:
+        pids = _descendants(os.getpid())
+        used = sum(map(_rss, pids))
+        if self.limit is not None and used > self.limit:
+            # RSS counts a page once per process that maps it; before killing, count shared pages once.
+            used = sum(map(_pss, pids))
+            if used > self.limit:
+                self.kill("oom", f"used {_mib(used)} MiB of {_mib(self.limit)} MiB")
+        self.peak = max(self.peak, used)
+
+    def kill(self, reason: str, message: str = "") -> None:
+        if not self.reason:
+            self.reason, self.message = reason, message
+        with contextlib.suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in _descendants(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Collect ended children; remembers how the command itself ended."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self.pid:
+                    self.status = status
+                    self.peak = max(self.peak, usage.ru_maxrss * 1024)
+
+    def finish(self) -> dict[str, Any]:
+        """After the command ended: kill what it left running, take the last output, tell how it went."""
+        until = time.monotonic() + DRAIN_S
+        while time.monotonic() < until:
+            try:
+                if os.wait4(-1, os.WNOHANG)[0] == 0:
+                    for pid in _descendants(os.getpid()):
+                        with contextlib.suppress(OSError):
+                            os.kill(pid, signal.SIGKILL)
+                    while self.drain():
+                        pass
+                    _wait_child(0.01)
+            except ChildProcessError:
+                break
+        while self.drain():
+            pass
+        for fd in (self.out, self.input):
+            if fd is not None:
+                os.close(fd)
+        self.log.close()
+        return self._outcome()
+
+    def _outcome(self) -> dict[str, Any]:
+        status = self.status if self.status is not None else 0
+        code = os.waitstatus_to_exitcode(status)
+        number: int | None = -code if code < 0 else None
+        if self.sandboxed and 128 < code < 128 + signal.NSIG:
+            number = code - 128  # bubblewrap, like a shell, tells of a signal this way
+        if not self.reason:
+            self.reason = "signal" if number else "exited"
+            if number == signal.SIGKILL and _kernel_oom_kills() > self._kernel_kills:
+                self.reason = "oom"
+                limit = "no limit of its own" if self.limit is None else f"{_mib(self.limit)} MiB"
+                self.message = f"used {_mib(self.peak)} MiB of {limit}; the machine itself ran out of memory"
+        return {
+            "code": 128 + number if number else code,
+            "signal": number,
+            "reason": self.reason,
+            "message": self.message,
+            "max_rss_bytes": self.peak,
+            "wall_s": time.monotonic() - self.started,
+        }
+
+
+def _become(request: dict[str, Any], parent: int, stdin: int, output: int) -> None:
+    """In the forked child: take on the grant and turn into the command. Never returns."""
+    argv = request["argv"]
+    try:
+        os.setsid()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the line above took effect
+            os._exit(1)
+        os.dup2(stdin, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.umask(0o022)
+        with contextlib.suppress(
+            OSError
+        ):  # a core that this container may not use: the engine's count still holds
+            if request["cores"]:
+                os.sched_setaffinity(0, request["cores"])
+        with contextlib.suppress(OSError):
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(fd, OOM_SCORE_ADJ)
+            os.close(fd)
+        os.chdir(request["cwd"])
+        os.execvpe(argv[0], argv, request["env"])  # noqa: S606
+    except ValueError as error:
+        os.write(2, f"kaos: cannot run {argv[0]!r}: {error}\n".encode("utf-8", "replace"))
+    except OSError as error:
+        # What a shell would say and return, so that logs read the same in every runtime.
+        why = os.strerror(error.errno or 0)
+        if error.errno == errno.ENOENT and os.path.exists(argv[0]):  # noqa: PTH110
+            why = "the program that its first line names is missing"
+        with contextlib.suppress(OSError):
+            os.write(2, f"kaos: cannot run {argv[0]} in {request['cwd']}: {why}\n".encode("utf-8", "replace"))
+        os._exit(127 if error.errno == errno.ENOENT else 126)
+    finally:
+        os._exit(126)
+
+
+def _descendants(pid: int) -> list[int]:
+    """All living processes below `pid`. May miss some that are being born: callers sample or loop."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        parent = queue.pop()
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208
+                with open(f"/proc/{parent}/task/{task}/children", "rb") as file:  # noqa: PTH123
+                    children = [int(word) for word in file.read().split()]
+                found += children
+                queue += children
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _rss(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _pss(pid: int) -> int:
+    """Proportional set size and swap in bytes; the RSS where the kernel does not tell."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
+            rows = [line.split() for line in file]
+        return sum(int(row[1]) * 1024 for row in rows if row[0] in (b"Pss:", b"SwapPss:"))
+    except (OSError, ValueError, IndexError):
+        return _rss(pid)
+
+
+def _kernel_oom_kills() -> int:
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _mib(size: int) -> int:
+    return -(-size // (1 << 20))
+
+
+def _wait_child(timeout_s: float) -> None:
+    """Sleep until a child ends (its signal lands in the wake-up pipe) or the time is over."""
+    select.select([WAKE], [], [], timeout_s)
+    _clear_wake()
+
+
+def _clear_wake() -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(WAKE, 4096):
+            pass
+
+
+def _say(message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[os.write(REPLIES, data) :]
+
+
+def main() -> None:
+    """Serve one engine until it closes stdin."""
+    global WAKE, REPLIES
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    REPLIES = os.dup(1)
+    os.dup2(2, 1)
+    WAKE, wake_w = os.pipe()
+    os.set_blocking(WAKE, False)
+    os.set_blocking(wake_w, False)
+    signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests = b""
+    datum: Datum | None = None
+    while True:
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(WAKE, select.POLLIN)
+        timeout = None
+        if datum is not None:
+            if datum.out is not None:
+                poll.register(datum.out, select.POLLIN)
+            if datum.input is not None:
+                poll.register(datum.input, select.POLLOUT)
+            due = datum.next_sample if datum.deadline is None else min(datum.next_sample, datum.deadline)
+            timeout = max(0.0, due - time.monotonic()) * 1000
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if WAKE in ready:
+            _clear_wake()
+        if 0 in ready:
+            data = os.read(0, CHUNK)
+            if not data:
+                stopping.append(1)
+            requests += data
+        if stopping:
+            if datum is not None:
+                datum.kill("canceled")
+                datum.finish()
+            return
+        *lines, requests = requests.split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "cancel" in message and datum is not None:
+                datum.kill("canceled")
+            elif "run" in message:
+                try:
+                    datum = Datum(message["run"])
+                    _say({"pid": datum.pid})
+                except OSError as error:
+                    _say({"exit": {"reason": "error", "message": f"cannot start the command: {error}"}})
+        if datum is None:
+            continue
+        if datum.input in ready:
+            datum.feed()
+        if datum.out in ready:
+            datum.drain()
+        datum.reap()
+        if datum.status is None:
+            datum.tick(time.monotonic())
+        else:
+            outcome, datum = datum.finish(), None
+            _say({"exit": outcome})
+
+
+WAKE = REPLIES = -1
+
+if __name__ == "__main__":
+    # A cancel that crosses an exit on the wire finds no datum, and a vanished engine breaks the reply pipe.
+    with contextlib.suppress(BrokenPipeError):
+        main()
+    sys.exit(0)
