@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # the first test installs torch
+
 REPOSITORY = Path(__file__).parents[3]
 TEMPLATE = REPOSITORY / "templates" / "mnist"
 MODEL = TEMPLATE / "model-train" / "mnist" / "model"
