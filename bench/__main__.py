@@ -30,12 +30,12 @@ def main() -> int:
     if unknown := sorted(set(options.parts) - PARTS.keys()):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
 
-    lines = report.header(options.quick)
-    print("\n".join(lines), end="\n\n", flush=True)
     rows: list[Row] = []
     failed = False
     run = begin(options.quick)
     try:
+        lines = report.header(run)
+        print("\n".join(lines), end="\n\n", flush=True)
         for name in PARTS:
             if options.parts and name not in options.parts:
                 continue

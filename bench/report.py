@@ -15,20 +15,22 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bench.kaos import started
 from bench.measure import Row
-from bench.places import REPOSITORY, dvc, dvc_env, swept_seconds_ago
+from bench.places import REPOSITORY, Run, dvc, dvc_env, swept_seconds_ago
 
 BUSY = 0.5
 
 
-def header(quick: bool) -> list[str]:
-    """Machine, versions, and whatever may spoil the figures."""
+def header(run: Run) -> list[str]:
+    """Machine, versions, runtime, and whatever may spoil the figures."""
     now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     lines = [
         f"{now} UTC, kaos {metadata.version('kaos')} at {commit()}",
         f"{cpu()}, {os.cpu_count()} cores, {memory_gib()} GiB; {platform.system()} {platform.release()}, "
         f"{filesystem(REPOSITORY)}; Python {platform.python_version()}, typer {metadata.version('typer')}, "
         f"dvc {dvc_version()}",
+        runtime(run),
         "wall time, median [min-max], inputs in the page cache",
     ]
     load = os.getloadavg()[0]
@@ -39,7 +41,7 @@ def header(quick: bool) -> list[str]:
             f"WARNING: the last run's files were deleted {ago:.0f} s ago: on ext4, creating files is slow "
             "for about six minutes after that, for every tool"
         )
-    if quick:
+    if run.quick:
         lines.append("QUICK: small sizes and few runs, for trying the benchmark; not for quoting")
     return lines
 
@@ -63,6 +65,13 @@ def save(lines: Sequence[str], rows: Sequence[Row], where: Path) -> Path:
         json.dumps({"header": list(lines), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
     )
     return path
+
+
+def runtime(run: Run) -> str:
+    """What runs the trials here, in kaos's own words: isolation has its price."""
+    with started(run.fresh("status-home")) as kaos:
+        told = kaos.json("status")["runtime"]
+    return f"runtime {told['name']}, isolation {told['isolation']}"
 
 
 def commit() -> str:
