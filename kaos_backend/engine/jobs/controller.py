@@ -1,0 +1,211 @@
+"""The thread that moves jobs on: it wakes on every committed change, looks at the oldest unfinished job of each
+pipeline, and takes the steps that `decide` names. Everything it knows it can read again after a crash."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from kaos_backend.engine.jobs import tables
+from kaos_backend.engine.jobs.attempt import worker_spec
+from kaos_backend.engine.jobs.datumrun import Parts
+from kaos_backend.engine.jobs.decide import Do, InputState, Step, next_step
+from kaos_backend.engine.jobs.ending import end_job, output_commit
+from kaos_backend.engine.jobs.jobrun import JobRun
+from kaos_backend.engine.jobs.logs import append
+from kaos_backend.engine.jobs.pool import Pool
+from kaos_backend.engine.jobs.scratch import remove_tree
+from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState, PipelineState
+from kaos_backend.engine.jobs.rows import Job, Pipeline
+
+log = logging.getLogger(__name__)
+
+# How soon a missing image is looked for again, and a job tried again after an error of the engine.
+_RETRY_S = 0.5
+_IDLE_S = 60.0
+
+
+class Controller:
+    """Owns the running jobs and the workers."""
+
+    def __init__(
+        self, parts: Parts, monotonic: Callable[[], float] = time.monotonic, idle_s: float = _IDLE_S
+    ) -> None:
+        self._parts = parts
+        self._monotonic = monotonic
+        self._idle_s = idle_s
+        self._lock = threading.Lock()
+        self._runs: dict[int, JobRun] = {}
+        self._threads: dict[int, threading.Thread] = {}
+        self._not_before: dict[int, float] = {}
+        self._pools: dict[tuple[int, int], Pool] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Remove what a crash left lying about, then begin."""
+        remove_tree(self._parts.scratch)
+        self._parts.scratch.mkdir(parents=True)
+        self._parts.trees.sweep()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Interrupt what runs and wait for it; the interrupted datums run again at the next start."""
+        self._stopping.set()
+        self._parts.store.changes.notify()
+        self._thread.join()
+        with self._lock:
+            runs, threads = list(self._runs.values()), list(self._threads.values())
+        for run in runs:
+            run.stop()
+        for thread in threads:
+            thread.join()
+        for pool in self._pools.values():
+            pool.close()
+
+    def cancel(self, seq: int) -> None:
+        """The job was ended by a write; stop its datums."""
+        with self._lock:
+            run = self._runs.get(seq)
+        if run is not None:
+            run.stop()
+
+    def run_of(self, seq: int) -> JobRun | None:
+        """The run of a job, while it has a thread."""
+        with self._lock:
+            return self._runs.get(seq)
+
+    # --- the loop
+
+    def _loop(self) -> None:
+        changes = self._parts.store.changes
+        while not self._stopping.is_set():
+            since = changes.version()
+            try:
+                soon = self._turn()
+            except Exception:
+                log.exception("the job loop failed a turn and goes on")
+                soon = _RETRY_S
+            changes.wait(since, soon)
+
+    def _turn(self) -> float | None:
+        """Take every step there is to take; after how many seconds to look again at the latest."""
+        again = False
+        progress = True
+        while progress and not self._stopping.is_set():
+            progress = False
+            with self._parts.store.read() as db:
+                heads = tables.head_jobs(db)
+                waiting = tables.pipelines_in(db, (PipelineState.STARTING, PipelineState.CRASHING))
+            for pipeline in waiting:
+                again |= not self._wake(pipeline)
+            for job in heads:
+                if self.run_of(job.seq) is not None:
+                    continue
+                if self._not_before.get(job.seq, 0.0) > self._monotonic():
+                    again = True
+                    continue
+                step = self._step(job)
+                progress |= step.do in (Do.START, Do.GIVE_UP)
+                again |= step.do is Do.CRASH
+        idle = self._close_idle()
+        return _RETRY_S if again else self._idle_s / 4 if idle else None
+
+    def _wake(self, pipeline: Pipeline) -> bool:
+        """Move a pipeline between STARTING, CRASHING and RUNNING by whether its image is there. True: RUNNING."""
+        image = worker_spec(pipeline).image
+        ready = self._parts.runtime.image_ready(image)
+        step = next_step(JobState.RUNNING, pipeline.state, (), image, ready)
+        self._set_pipeline(pipeline, PipelineState.RUNNING if ready else PipelineState.CRASHING, step.reason)
+        return ready
+
+    def _step(self, job: Job) -> Step:
+        with self._parts.store.read() as db:
+            pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
+        image = worker_spec(pipeline).image
+        inputs = self._inputs(job) if job.state is JobState.STARTING else []
+        step = next_step(job.state, pipeline.state, inputs, image, self._parts.runtime.image_ready(image))
+        if step.do is Do.START:
+            with self._parts.store.write() as txn:
+                fresh = tables.job_by_seq(txn.db, job.seq)
+                if fresh is not None and fresh.state is JobState.CREATED:
+                    tables.set_job_state(txn.db, fresh, JobState.STARTING)
+        elif step.do is Do.GIVE_UP:
+            with self._parts.store.write() as txn:
+                fresh = tables.job_by_seq(txn.db, job.seq)
+                if fresh is not None and fresh.state not in TERMINAL_JOBS:
+                    end_job(txn, fresh, JobState.UNRUNNABLE, step.reason)
+            append(
+                self._parts.logs.master(job.key), self._parts.clock(), f"job ended: UNRUNNABLE: {step.reason}"
+            )
+        elif step.do is Do.CRASH:
+            self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
+        elif step.do is Do.RUN:
+            self._set_pipeline(pipeline, PipelineState.RUNNING, "")
+            self._launch(job, pipeline)
+        return step
+
+    def _inputs(self, job: Job) -> list[InputState]:
+        store = self._parts.store
+        states = []
+        for key in store.inspect_commit(output_commit(job.key)).provenance:
+            commit = store.inspect_commit(key)
+            states.append(InputState(key.repo.name, commit.finished, commit.error))
+        return states
+
+    def _set_pipeline(self, pipeline: Pipeline, state: PipelineState, reason: str) -> None:
+        if pipeline.state is state and pipeline.reason == reason:
+            return
+        with self._parts.store.write() as txn:
+            fresh = tables.find_pipeline(txn.db, pipeline.key)
+            movable = (PipelineState.STARTING, PipelineState.RUNNING, PipelineState.CRASHING)
+            if fresh is not None and fresh.latest == pipeline.version and fresh.state in movable:
+                if (fresh.state, fresh.reason) != (state, reason) and not (
+                    fresh.state is state is PipelineState.RUNNING
+                ):
+                    tables.set_pipeline_state(txn.db, fresh, state, reason)
+
+    def _crashing(self, pipeline: Pipeline, reason: str) -> None:
+        with self._parts.store.read() as db:
+            fresh = tables.find_pipeline(db, pipeline.key)
+        if fresh is not None:
+            self._set_pipeline(fresh, PipelineState.CRASHING, reason)
+
+    # --- runs and workers
+
+    def _launch(self, job: Job, pipeline: Pipeline) -> None:
+        run = JobRun(self._parts, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
+        thread = threading.Thread(target=self._run, args=(run,), name=f"job-{job.key.id[:8]}", daemon=True)
+        with self._lock:
+            self._runs[job.seq], self._threads[job.seq] = run, thread
+        thread.start()
+
+    def _run(self, run: JobRun) -> None:
+        seq = run.job.seq
+        try:
+            run.run()
+            self._not_before.pop(seq, None)
+        except Exception:
+            log.exception("job %s stumbled over an error of the engine; it is taken up again", run.job.key)
+            self._not_before[seq] = self._monotonic() + _RETRY_S
+        finally:
+            with self._lock:
+                del self._runs[seq], self._threads[seq]
+            # Its successor may be waiting, and so may this one.
+            self._parts.store.changes.notify()
+
+    def _pool(self, pipeline: Pipeline) -> Pool:
+        """The workers of this version; those of older versions are let go."""
+        key = (pipeline.row, pipeline.version)
+        for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
+            self._pools.pop(old).close()
+        if key not in self._pools:
+            self._pools[key] = Pool(self._parts.runtime, worker_spec(pipeline), self._monotonic)
+        return self._pools[key]
+
+    def _close_idle(self) -> bool:
+        since = self._monotonic() - self._idle_s
+        return sum(pool.close_idle(since) for pool in self._pools.values()) > 0

@@ -1,0 +1,74 @@
+"""Inputs on disk, one copy for every datum, job and pipeline that reads the same content at the same path."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kaos_backend.engine.jobs.plan import File
+from kaos_backend.engine.jobs.scratch import remove_tree
+from kaos_backend.engine.store.model import FileSource, Subtree
+from kaos_backend.engine.store.store import Store
+
+_VERSION = b"1"
+
+
+def tree_key(files: Sequence[File]) -> str:
+    """64 hex digits over (path, content hash) of everything one input delivers to one datum."""
+    digest = hashlib.blake2b(_VERSION, digest_size=32)
+    for file in sorted(files, key=lambda f: f.path):
+        path = file.path.encode()
+        digest.update(len(path).to_bytes(8, "big") + path + file.hash + bytes([file.empty_files]))
+    return digest.hexdigest()
+
+
+class TreeCache:
+    """Materialised inputs below one directory: `<key>/<path in repo>`."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        self._store = store
+        self._root = root
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def sweep(self) -> None:
+        """Remove what a crash left half made. Only at start, before anything is prepared."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for entry in self._root.iterdir():
+            if len(entry.name) != 64 or not entry.is_dir():
+                remove_tree(entry)
+
+    def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
+        """The directory that holds `files` (all of one input); `root_of` gives the root tree of a file's commit."""
+        key = tree_key(files)
+        dest = self._root / key
+        if dest.exists():
+            return dest
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        # Datums that start together share one copy; the others wait for it.
+        with lock:
+            if dest.exists():
+                return dest
+            if len(files) == 1 and not files[0].empty_files:
+                self._store.materialize(root_of(files[0]), files[0].path, dest)
+            else:
+                entries: dict[str, Subtree | FileSource] = {}
+                for file in files:
+                    root = root_of(file)
+                    if file.empty_files:
+                        for entry in self._store.walk(root, file.path):
+                            if entry.kind == "file":
+                                entries[entry.path] = FileSource(b"")
+                    else:
+                        entries[file.path] = Subtree(root, file.path)
+                made = self._store.build_tree(entries)
+                if made is None:
+                    dest.mkdir()
+                else:
+                    self._store.materialize(made, "/", dest)
+        with self._guard:
+            self._locks.pop(key, None)
+        return dest
