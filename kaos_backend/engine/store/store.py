@@ -1,150 +1,65 @@
-"""The store: the one object the rest of the engine talks to. (Signatures first; bodies follow.)"""
+"""The store: the one object the rest of the engine talks to."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
+from kaos_backend.engine.store import files
 from kaos_backend.engine.store.changes import ChangeBus
+from kaos_backend.engine.store.db import Database
+from kaos_backend.engine.store.disk import Disk
+from kaos_backend.engine.store.files import Staged, remove_tree
+from kaos_backend.engine.store.filesets import FileSets
 from kaos_backend.engine.store.model import (
-    Branch,
-    BranchKey,
+    DEFAULT_PROJECT,
     Commit,
     CommitKey,
-    FileEntry,
     FileSource,
-    Project,
-    Repo,
     RepoKey,
     Subtree,
 )
+from kaos_backend.engine.store.objects import ObjectStore, locate
+from kaos_backend.engine.store.reads import Reads
+from kaos_backend.engine.store.schema import MIGRATIONS, Migration
+from kaos_backend.engine.store.tree import Node, NodeCache
+from kaos_backend.engine.store.txn import Txn, fetch_tree
+from kaos_backend.engine.store.upload import Upload
 
-Migration = tuple[str, str]
+__all__ = ["Migration", "Staged", "Store", "Txn", "Upload"]
 
-
-class Staged:
-    """Files whose bytes are durable on disk, but whose rows wait for a transaction (`Txn.adopt`)."""
-
-    root: bytes | None
-
-    def discard(self) -> None:
-        """Forget it; the files go with the next sweep."""
-        raise NotImplementedError
-
-
-class Reads:
-    """Reads common to `Store` (each call sees the last committed state) and `Txn` (sees its own writes)."""
-
-    def inspect_project(self, name: str) -> Project:
-        """NotFound when missing."""
-        raise NotImplementedError
-
-    def list_projects(self) -> list[Project]:
-        raise NotImplementedError
-
-    def inspect_repo(self, key: RepoKey) -> Repo:
-        raise NotImplementedError
-
-    def find_repo(self, key: RepoKey) -> Repo | None:
-        raise NotImplementedError
-
-    def list_repos(self, type: str = "", projects: Sequence[str] = ()) -> list[Repo]:
-        """Ordered by project, name; empty `type` means all types."""
-        raise NotImplementedError
-
-    def inspect_branch(self, key: BranchKey) -> Branch:
-        raise NotImplementedError
-
-    def find_branch(self, key: BranchKey) -> Branch | None:
-        raise NotImplementedError
-
-    def list_branches(self, repo: RepoKey, reverse: bool = False) -> list[Branch]:
-        """Newest first; oldest first with `reverse`."""
-        raise NotImplementedError
-
-    def branch_provenance(self, key: BranchKey) -> list[BranchKey]:
-        """Transitive, upstream first."""
-        raise NotImplementedError
-
-    def branch_subvenance(self, key: BranchKey) -> list[BranchKey]:
-        """Transitive."""
-        raise NotImplementedError
-
-    def resolve_commit(self, repo: RepoKey, text: str) -> Commit:
-        """The commit that `text` (an id, a branch name, either with `^`/`~`/`.N`, or a set id) names in `repo`."""
-        raise NotImplementedError
-
-    def inspect_commit(self, key: CommitKey) -> Commit:
-        raise NotImplementedError
-
-    def find_commit(self, key: CommitKey) -> Commit | None:
-        raise NotImplementedError
-
-    def list_commits(
-        self,
-        repo: RepoKey,
-        *,
-        from_: CommitKey | None = None,
-        to: CommitKey | None = None,
-        number: int = 0,
-        reverse: bool = False,
-        origin: str = "",
-    ) -> Iterator[Commit]:
-        """Newest first; `to` inclusive and `from_` exclusive, both by ancestry."""
-        raise NotImplementedError
-
-    def set_commits(self, set_id: str) -> list[Commit]:
-        """The commits of one set, upstream first. NotFound when there is none."""
-        raise NotImplementedError
-
-    def commit_set(self, set_id: str) -> list[Commit]:
-        """As `set_commits`, plus every commit in their provenance, upstream first."""
-        raise NotImplementedError
-
-    def list_commit_sets(self, project: str = "") -> list[tuple[str, list[Commit]]]:
-        """Newest first."""
-        raise NotImplementedError
-
-    # Files: all work on a root tree hash; None is the empty tree.
-    def stat(self, root: bytes | None, path: str) -> FileEntry:
-        """NotFound when nothing is there. A trailing ``/`` of `path` does not matter."""
-        raise NotImplementedError
-
-    def list_dir(self, root: bytes | None, path: str) -> Iterator[FileEntry]:
-        raise NotImplementedError
-
-    def walk(self, root: bytes | None, path: str = "/") -> Iterator[FileEntry]:
-        raise NotImplementedError
-
-    def glob(self, root: bytes | None, pattern: str) -> Iterator[FileEntry]:
-        raise NotImplementedError
-
-    def diff(
-        self, new: bytes | None, old: bytes | None, path: str = "/"
-    ) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
-        raise NotImplementedError
-
-    def read_object(self, hash: bytes, offset: int = 0) -> Iterator[bytes]:
-        raise NotImplementedError
-
-    def open_file(self, root: bytes | None, path: str, tag: str | None = None) -> Iterator[bytes]:
-        raise NotImplementedError
+CACHE_DIRECTORY = "trees"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Store(Reads):
-    changes: ChangeBus
-    # Called inside the write transaction after propagation, with the new, still open AUTO commits of user repos.
-    hooks: list[Callable[[Txn, list[Commit]], None]]
-    # Called inside the write transaction before commits go away (drop, squash, repo deletion).
-    drop_hooks: list[Callable[[Txn, list[CommitKey]], None]]
-    # Called before a repo goes away; (txn, key, force): raise to refuse.
-    delete_repo_hooks: list[Callable[[Txn, RepoKey, bool], None]]
-    root: Path
+    """Projects, repos, branches, commits and files below one directory. Threads may share it; processes may not.
+
+    Attributes:
+        changes: grows with every committed write.
+        hooks: called inside each write transaction, after propagation, with the open AUTO commits in user repos
+            that it made.
+        drop_hooks: called inside the transaction before commits go away (drop, squash, deletion of their repo).
+        delete_repo_hooks: called with (transaction, repo, force) before a repo goes away; they raise to refuse.
+        filesets: temporary trees.
+    """
+
+    def __init__(self, root: Path, clock: Clock, new_id: Callable[[], str], db: Database, disk: Disk) -> None:
+        self.root = root
+        self.clock = clock
+        self.new_id = new_id
+        self.changes = ChangeBus()
+        self.hooks: list[Callable[[Txn, list[Commit]], None]] = []
+        self.drop_hooks: list[Callable[[Txn, list[CommitKey]], None]] = []
+        self.delete_repo_hooks: list[Callable[[Txn, RepoKey, bool], None]] = []
+        self.objects = ObjectStore(root, disk)
+        self.nodes = NodeCache(self._fetch)
+        self.filesets = FileSets(clock, new_id)
+        self._db = db
 
     @classmethod
     def open(
@@ -153,116 +68,100 @@ class Store(Reads):
         clock: Clock = now_us,
         new_id: Callable[[], str] = ids.new_id,
         migrations: Sequence[Migration] = (),
+        disk: Disk | None = None,
     ) -> Store:
-        raise NotImplementedError
+        """Open the store below `root`, making it if needed, and sweep what a crash may have left.
+
+        `migrations` are those of other layers' tables; they are applied after the store's own.
+
+        Raises:
+            FailedPrecondition: another version of kaos wrote it.
+        """
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        db = Database(root / "engine.sqlite", [*MIGRATIONS, *migrations], clock())
+        store = cls(root, clock, new_id, db, disk or Disk())
+        with store.read() as connection:
+            store.objects.sweep(connection)
+        _drop_stale_cache(root / CACHE_DIRECTORY)
+        if not any(project.name == DEFAULT_PROJECT for project in store.list_projects()):
+            with store.write() as txn:
+                txn.create_project(DEFAULT_PROJECT)
+        return store
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Close every connection. Calls after that fail."""
+        self.objects.close()
+        self._db.close()
 
-    def write(self, set_id: str | None = None, dry_run: bool = False) -> AbstractContextManager[Txn]:
-        raise NotImplementedError
+    @contextmanager
+    def write(self, set_id: str | None = None, dry_run: bool = False) -> Iterator[Txn]:
+        """One write transaction: propagation and hooks at its end, then COMMIT, then the bus is notified.
+
+        An exception, or `dry_run`, rolls everything back. Do not nest in one thread (RuntimeError).
+        """
+        with self._db.write() as connection:
+            txn = Txn(self, connection, set_id or self.new_id(), self.clock(), dry_run)
+            yield txn
+            txn.settle()
+            if dry_run:
+                return
+            connection.execute("COMMIT")
+        txn.committed()
+        self.changes.notify()
 
     def read(self) -> AbstractContextManager[sqlite3.Connection]:
-        """A pooled read-only connection inside one snapshot; rows are plain tuples (sqlite3.Row)."""
-        raise NotImplementedError
+        """A read-only connection that sees one snapshot; rows are `sqlite3.Row`."""
+        return self._db.read()
 
-    def materialize(self, root: bytes, path: str, dest: Path) -> None:
-        raise NotImplementedError
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._db.read()
+
+    def load(self, key: bytes) -> Node:
+        return self.nodes.load(key)
+
+    def _fetch(self, key: bytes) -> bytes:
+        with self.read() as db:
+            return fetch_tree(db, key)
+
+    def upload(self) -> Upload:
+        """A place to receive a stream of changes in; see `Upload`."""
+        return Upload(self.objects, self._known)
+
+    def _known(self, hashes: list[bytes]) -> set[bytes]:
+        with self.read() as db:
+            return set(locate(db, hashes))
 
     def stage(self, src: Path, tag: str) -> Staged:
-        """Take the regular files below `src` in: bytes durable, rows pending until `Txn.adopt(staged)`."""
-        raise NotImplementedError
+        """Take the regular files below `src` in: bytes durable, rows pending until `Txn.adopt`."""
+        return files.stage(self.upload(), src, tag)
 
-    # Each of the next three runs in a write transaction of its own; Txn has the same names for use inside one.
+    def materialize(self, root: bytes, path: str, dest: Path) -> None:
+        """Write the file or directory at `path` of a tree below `dest`, at its full path, read-only, atomically."""
+        files.materialize(self, root, path, dest)
+
+    # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.
+
     def ingest(self, src: Path, tag: str) -> bytes | None:
-        raise NotImplementedError
+        """As `stage` and `Txn.adopt`."""
+        with self.stage(src, tag) as staged, self.write() as txn:
+            return txn.adopt(staged)
 
     def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
-        raise NotImplementedError
+        with self.write() as txn:
+            return txn.merge(roots)
 
     def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
-        raise NotImplementedError
+        with self.write() as txn:
+            return txn.build_tree(entries)
 
 
-@dataclass
-class Txn(Reads):
-    """One write transaction. `set_id` is the id of every commit it makes; `db` serves the jobs layer's tables."""
-
-    set_id: str
-    db: sqlite3.Connection
-    now_us: int
-    dry_run: bool
-
-    def create_project(self, name: str, description: str = "", update: bool = False) -> None:
-        raise NotImplementedError
-
-    def delete_project(self, name: str, force: bool = False) -> None:
-        raise NotImplementedError
-
-    def create_repo(self, key: RepoKey, description: str = "", update: bool = False) -> None:
-        raise NotImplementedError
-
-    def delete_repo(self, key: RepoKey, force: bool = False) -> bool:
-        raise NotImplementedError
-
-    def create_branch(
-        self,
-        key: BranchKey,
-        head: CommitKey | None = None,
-        provenance: Sequence[BranchKey] = (),
-        trigger: bytes | None = None,
-        never: Iterable[BranchKey] = (),
-    ) -> None:
-        """Upsert by the rules of the reference, 5.3."""
-        raise NotImplementedError
-
-    def delete_branch(self, key: BranchKey, force: bool = False) -> None:
-        raise NotImplementedError
-
-    def start_commit(
-        self,
-        branch: BranchKey,
-        parent: CommitKey | None = None,
-        description: str = "",
-        origin: str = "USER",
-        internal: bool = False,
-    ) -> CommitKey:
-        """`internal` lifts the refusal for output branches (spec commits, cron ticks, …)."""
-        raise NotImplementedError
-
-    def finish_commit(
-        self, key: CommitKey, error: str = "", description: str | None = None, force: bool = False
-    ) -> None:
-        raise NotImplementedError
-
-    def clear_commit(self, key: CommitKey) -> None:
-        raise NotImplementedError
-
-    def set_root(self, key: CommitKey, root: bytes | None) -> None:
-        """Replace the content of an open commit."""
-        raise NotImplementedError
-
-    def squash_commit_set(self, set_id: str) -> None:
-        raise NotImplementedError
-
-    def drop_commit_set(self, set_id: str) -> None:
-        raise NotImplementedError
-
-    def edit_repo_metadata(self, key: RepoKey, metadata: Mapping[str, str]) -> None:
-        raise NotImplementedError
-
-    def adopt(self, staged: Staged) -> bytes | None:
-        """Insert the rows of staged files; their root tree is usable from here on. None: it was empty."""
-        raise NotImplementedError
-
-    def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
-        """Union of trees. The same path under two tags stays as two entries (finishing reports it)."""
-        raise NotImplementedError
-
-    def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
-        """A tree made of files and subtrees of other trees, by reference."""
-        raise NotImplementedError
-
-    def on_commit(self, action: Callable[[], None]) -> None:
-        """Run `action` after COMMIT (never for a dry run or a rollback)."""
-        raise NotImplementedError
+def _drop_stale_cache(cache: Path) -> None:
+    """Remove materialised trees that a power cut may have damaged: those of an earlier boot of the machine."""
+    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+    mark = cache / ".boot"
+    if mark.exists() and mark.read_text() == boot:
+        return
+    if cache.exists():
+        remove_tree(cache)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark.write_text(boot)

@@ -1,0 +1,69 @@
+"""The few system calls that make bytes durable, in one place, so that tests can let them fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kaos_backend.engine.errors import DISK_FULL_ERRNOS, EngineError, disk_full
+
+
+class Disk:
+    """Write, sync and rename. A full disk is raised as ResourceExhausted, whichever call meets it."""
+
+    def create(self, path: Path) -> int:
+        """A new file (0600), opened for reading and writing."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self.explain(error, path) from error
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError as error:
+            raise self.explain(error, None) from error
+
+    def sync(self, fd: int) -> None:
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            raise self.explain(error, None) from error
+
+    def sync_path(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            self.sync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise self.explain(error, path) from error
+        finally:
+            os.close(fd)
+
+    def make_directory(self, path: Path) -> None:
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise self.explain(error, path) from error
+
+    def rename(self, source: Path, target: Path) -> None:
+        try:
+            source.replace(target)
+        except OSError as error:
+            raise self.explain(error, target) from error
+
+    @staticmethod
+    def explain(error: OSError, path: Path | None) -> EngineError | OSError:
+        """The engine's error for a full disk, else the error itself."""
+        if error.errno in DISK_FULL_ERRNOS:
+            return disk_full(str(path.parent) if path is not None else "the store")
+        return error

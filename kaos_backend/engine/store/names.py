@@ -1,0 +1,120 @@
+"""Names and addresses: what may be called what, and what a commit text means. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from kaos_backend.engine.errors import InvalidArgument, Unknown
+from kaos_backend.engine.ids import is_id
+from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, USER_REPO, RepoKey
+
+FILESETS_REPO = "__filesets__"
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_PROJECT_CHARACTERS = 51
+_GLOB_CHARACTERS = frozenset("*?[]{}!()@+^")
+_UNSAFE = re.compile(r"[^\x20-\x7e]|[*?\[\]{}!()@+^]")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a repo, branch, pipeline or project name that Pachyderm refuses.
+
+    Raises:
+        Unknown: the name is empty or has other characters than letters, digits, ``_`` and ``-``.
+    """
+    if not _NAME.fullmatch(name):
+        raise Unknown(
+            f"{kind} name {name!r} is invalid: only alphanumeric characters, underscores, and dashes are allowed"
+        )
+
+
+def check_project_name(name: str) -> None:
+    check_name("project", name)
+    if len(name) > _PROJECT_CHARACTERS:
+        raise Unknown(f"project name {name!r} is {len(name)} characters long: at most {_PROJECT_CHARACTERS}")
+    if not name[0].isalnum():
+        raise Unknown(f"project name {name!r}: project names must start with an alphanumeric character")
+
+
+def check_repo_key(key: RepoKey) -> None:
+    if not key.name:
+        raise InvalidArgument("repo name must be specified")
+    if key.name == FILESETS_REPO:
+        raise Unknown(f"{FILESETS_REPO} is a reserved name")
+    check_name("repo", key.name)
+    if key.type not in (USER_REPO, SPEC_REPO, META_REPO):
+        raise Unknown(f"repo type {key.type!r} is unknown: it is one of user, spec, meta")
+
+
+def check_branch_name(name: str) -> None:
+    check_name("branch", name)
+    if is_id(name):
+        raise Unknown(f"branch name cannot be a UUID V4 (got {name})")
+
+
+def clean_path(path: str) -> str:
+    """One leading slash, no double ones; a trailing slash, which names a directory, stays.
+
+    Raises:
+        Unknown: an element is ``.`` or ``..``, or a character is one that PFS refuses.
+    """
+    if path.startswith("/") and "//" not in path and "/." not in path and not _UNSAFE.search(path):
+        return path
+    bad = _UNSAFE.search(path)
+    if bad is not None:
+        if bad.group() in _GLOB_CHARACTERS:
+            raise Unknown(f"path ({path}) invalid: globbing character ({bad.group()}) not allowed in path")
+        raise Unknown(f"path ({path!r}) invalid: only printable ASCII characters allowed")
+    names = [name for name in path.split("/") if name]
+    if "." in names or ".." in names:
+        raise Unknown(f"path ({path}) invalid: relative file paths are not allowed")
+    end = "/" if path.endswith("/") and names else ""
+    return "/" + "/".join(names) + end
+
+
+def file_path(path: str) -> str:
+    """The cleaned path of a file to write: it names something and has no trailing slash.
+
+    Raises:
+        Unknown: as `clean_path`, or the path is empty.
+    """
+    cleaned = clean_path(path)
+    if cleaned == "/":
+        raise Unknown(f"path ({path!r}) invalid: a file needs a name")
+    return cleaned[:-1] if cleaned.endswith("/") else cleaned
+
+
+class Ancestry(NamedTuple):
+    """A parsed commit text: start at `base` (an id, or a branch if not `is_id`), then `back` steps to parents,
+    or, when `from_root` is set, take the commit that many places from the branch's first (1-based)."""
+
+    base: str
+    back: int
+    from_root: int | None
+
+
+_ANCESTRY = re.compile(r"(?P<base>[^.^~]*)(?:(?P<steps>[\^~].*)|\.(?P<root>\d+))?")
+
+
+def parse_commit(text: str) -> Ancestry:
+    """What an id or branch text with an optional suffix (``^``, ``~3``, ``^^``, ``.2``) means.
+
+    Raises:
+        Unknown: a mixed or malformed suffix.
+    """
+    match = _ANCESTRY.fullmatch(text)
+    if match is None:
+        raise Unknown(f"invalid ancestry syntax {text!r}")
+    base, steps, root = match["base"], match["steps"], match["root"]
+    if root is not None:
+        if root == "0":
+            raise Unknown(f"invalid ancestry syntax {text!r}: numbers from the root start at 1")
+        return Ancestry(base, 0, int(root))
+    if not steps:
+        return Ancestry(base, 0, None)
+    mark = steps[0]
+    if re.fullmatch(re.escape(mark) + "+", steps):
+        return Ancestry(base, len(steps), None)
+    if re.fullmatch(re.escape(mark) + r"\d+", steps):
+        return Ancestry(base, int(steps[1:]), None)
+    raise Unknown(f"invalid ancestry syntax {text!r}")

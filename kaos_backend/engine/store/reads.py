@@ -1,0 +1,184 @@
+"""Reads that the store (last committed state) and a transaction (its own writes included) have in common."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.store import refs, tree
+from kaos_backend.engine.store.glob import glob_tree
+from kaos_backend.engine.store.model import (
+    Branch,
+    BranchKey,
+    Commit,
+    CommitKey,
+    FileEntry,
+    Project,
+    Repo,
+    RepoKey,
+)
+from kaos_backend.engine.store.objects import EMPTY_HASH, ObjectStore, locate
+
+
+class Reads:
+    """Repos, branches, commits and files. A `root` is a tree's hash; None is the empty tree."""
+
+    objects: ObjectStore
+
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        raise NotImplementedError
+
+    def load(self, key: bytes) -> tree.Node:
+        """A decoded tree node."""
+        raise NotImplementedError
+
+    # Projects and repos
+
+    def inspect_project(self, name: str) -> Project:
+        """NotFound when missing."""
+        with self._connection() as db:
+            return refs.inspect_project(db, name)
+
+    def list_projects(self) -> list[Project]:
+        with self._connection() as db:
+            return refs.list_projects(db)
+
+    def inspect_repo(self, key: RepoKey) -> Repo:
+        """NotFound when missing."""
+        with self._connection() as db:
+            return refs.inspect_repo(db, key)
+
+    def find_repo(self, key: RepoKey) -> Repo | None:
+        with self._connection() as db:
+            return refs.find_repo(db, key)
+
+    def list_repos(self, type_: str = "", projects: Sequence[str] = ()) -> list[Repo]:
+        """Ordered by project, then name; an empty type is every type, no projects are all of them."""
+        with self._connection() as db:
+            return refs.list_repos(db, type_, projects)
+
+    def repo_size(self, key: RepoKey) -> int:
+        """Bytes of the newest sized commit of ``master``."""
+        with self._connection() as db:
+            return refs.repo_size(db, key)
+
+    # Branches
+
+    def inspect_branch(self, key: BranchKey) -> Branch:
+        """NotFound when the repo or branch is missing."""
+        with self._connection() as db:
+            return refs.inspect_branch(db, key)
+
+    def find_branch(self, key: BranchKey) -> Branch | None:
+        with self._connection() as db:
+            return refs.find_branch(db, key)
+
+    def list_branches(self, repo: RepoKey, reverse: bool = False) -> list[Branch]:
+        """Newest first; oldest first with `reverse`."""
+        with self._connection() as db:
+            return refs.list_branches(db, repo, reverse)
+
+    def branch_provenance(self, key: BranchKey) -> list[BranchKey]:
+        """Every branch upstream of one, upstream first."""
+        with self._connection() as db:
+            ids = refs.all_provenance(db, refs.branch_id(db, key))
+            return [refs.branch_key(db, id_) for id_ in ids]
+
+    def branch_subvenance(self, key: BranchKey) -> list[BranchKey]:
+        """Every branch downstream of one, farthest last."""
+        with self._connection() as db:
+            ids = refs.all_subvenance(db, refs.branch_id(db, key))
+            return [refs.branch_key(db, id_) for id_ in ids]
+
+    # Commits
+
+    def resolve_commit(self, repo: RepoKey, text: str) -> Commit:
+        """What an id, a branch name (either with ``^``, ``~2``, ``.1``) or a commit set's id names in a repo."""
+        with self._connection() as db:
+            return refs.commit_by_id(db, refs.resolve_id(db, repo, text))
+
+    def inspect_commit(self, key: CommitKey) -> Commit:
+        """NotFound when the repo or commit is missing."""
+        with self._connection() as db:
+            return refs.commit_of(db, refs.require_commit_row(db, key))
+
+    def find_commit(self, key: CommitKey) -> Commit | None:
+        with self._connection() as db:
+            row = refs.find_commit_row(db, key)
+            return None if row is None else refs.commit_of(db, row)
+
+    def list_commits(
+        self,
+        repo: RepoKey,
+        *,
+        from_: CommitKey | None = None,
+        to: CommitKey | None = None,
+        number: int = 0,
+        reverse: bool = False,
+        origin: str = "",
+    ) -> list[Commit]:
+        """Newest first; `to` inclusive and `from_` exclusive, both by ancestry; `number` 0 is all."""
+        with self._connection() as db:
+            return list(refs.list_commits(db, repo, from_, to, number, reverse, origin))
+
+    def set_commits(self, set_id: str) -> list[Commit]:
+        """The commits of one set, upstream first. NotFound when there is none."""
+        with self._connection() as db:
+            return [refs.commit_by_id(db, id_) for id_ in refs.set_commit_ids(db, set_id)]
+
+    def commit_set(self, set_id: str) -> list[Commit]:
+        """As `set_commits`, plus every commit in their provenance, upstream first."""
+        with self._connection() as db:
+            return refs.commit_set(db, set_id)
+
+    def list_commit_sets(self, project: str = "") -> list[tuple[str, list[Commit]]]:
+        """(id, commits) of every set, newest first."""
+        with self._connection() as db:
+            return refs.list_commit_sets(db, project)
+
+    # Files
+
+    def stat(self, root: bytes | None, path: str, tag: str | None = None) -> FileEntry:
+        """NotFound when nothing is there. A trailing slash does not matter."""
+        return tree.stat(self.load, root, path, tag)
+
+    def list_dir(self, root: bytes | None, path: str) -> Iterator[FileEntry]:
+        """The children of a directory; for a file itself; for what is missing nothing."""
+        return tree.list_dir(self.load, root, path)
+
+    def walk(self, root: bytes | None, path: str = "/") -> Iterator[FileEntry]:
+        """`path` and everything below it, depth first in the order of paths."""
+        return tree.walk(self.load, root, path)
+
+    def glob(self, root: bytes | None, pattern: str) -> Iterator[FileEntry]:
+        """The files and directories that match, in the order of paths."""
+        return glob_tree(self.load, root, pattern)
+
+    def diff(
+        self, new: bytes | None, old: bytes | None, path: str = "/"
+    ) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
+        """(new, old) for every path, directories included, at which two trees differ."""
+        return tree.diff(self.load, new, old, path)
+
+    def read_object(self, hash_: bytes, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of an object from `offset` on, in pieces of a few MiB at most.
+
+        Raises:
+            NotFound: the store has no such object.
+        """
+        if hash_ == EMPTY_HASH:
+            return iter(())
+        with self._connection() as db:
+            at = locate(db, [hash_]).get(hash_)
+            if at is None:
+                raise NotFound(f"object {hash_.hex()} not found")
+            return self.objects.open(db, at, offset)
+
+    def open_file(self, root: bytes | None, path: str, tag: str | None = None) -> Iterator[bytes]:
+        """The content of a file. NotFound when there is none at `path`."""
+        entry = self.stat(root, path, tag)
+        if entry.kind != "file":
+            raise NotFound(f"{path} is a directory")
+        return self.read_object(entry.hash)

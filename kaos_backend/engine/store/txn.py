@@ -1,0 +1,259 @@
+"""One write transaction, as the rest of the engine sees it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.store import branches, commits, refs, repos, sets
+from kaos_backend.engine.store.edit import Copy, Operation, TreeEditor
+from kaos_backend.engine.store.files import Staged
+from kaos_backend.engine.store.model import (
+    BranchKey,
+    Commit,
+    CommitKey,
+    FileSource,
+    RepoKey,
+    Subtree,
+)
+from kaos_backend.engine.store.reads import Reads
+from kaos_backend.engine.store.state import WriteState
+from kaos_backend.engine.store.tree import Node
+from kaos_backend.engine.store.upload import Upload, edit_tree, insert_trees, store_tree
+
+if TYPE_CHECKING:
+    from kaos_backend.engine.store.store import Store
+
+
+class Txn(Reads):
+    """One write transaction. Everything it does becomes visible and durable together, or not at all.
+
+    Attributes:
+        set_id: the id of every commit it makes.
+        db: the writer's connection, for the jobs layer's own tables.
+        now_us: the time of everything it does, UTC microseconds.
+        dry_run: True when it will be rolled back whatever happens; start nothing outside the database then.
+    """
+
+    def __init__(self, store: Store, db: sqlite3.Connection, set_id: str, now_us: int, dry_run: bool) -> None:
+        self.store = store
+        self.db = db
+        self.set_id = set_id
+        self.now_us = now_us
+        self.dry_run = dry_run
+        self.objects = store.objects
+        self._after: list[Callable[[], None]] = []
+        self._state = WriteState(
+            db=db,
+            set_id=set_id,
+            now_us=now_us,
+            load=self.load,
+            before_drop=self._before_drop,
+            before_repo_delete=self._before_repo_delete,
+        )
+
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return nullcontext(self.db)
+
+    def load(self, key: bytes) -> Node:
+        return self.store.nodes.load(key, self._fetch)
+
+    def _fetch(self, key: bytes) -> bytes:
+        return fetch_tree(self.db, key)
+
+    def _before_drop(self, keys: list[CommitKey]) -> None:
+        for hook in self.store.drop_hooks:
+            hook(self, keys)
+
+    def _before_repo_delete(self, key: RepoKey, force: bool) -> None:
+        for hook in self.store.delete_repo_hooks:
+            hook(self, key, force)
+
+    # Projects and repos
+
+    def create_project(self, name: str, description: str = "", update: bool = False) -> None:
+        repos.create_project(self._state, name, description, update)
+
+    def delete_project(self, name: str, force: bool = False) -> None:
+        repos.delete_project(self._state, name, force)
+
+    def create_repo(self, key: RepoKey, description: str = "", update: bool = False) -> None:
+        repos.create_repo(self._state, key, description, update)
+
+    def delete_repo(self, key: RepoKey, force: bool = False) -> bool:
+        """Delete a repo and its spec/meta siblings; whether there was one."""
+        return repos.delete_repo(self._state, key, force)
+
+    def set_metadata(
+        self, target: str | RepoKey | BranchKey | CommitKey | None, metadata: Mapping[str, str]
+    ) -> None:
+        """Replace the metadata of a project (by name), repo, branch or commit; None is the cluster."""
+        repos.set_metadata(self._state, target, metadata)
+
+    # Branches and commits
+
+    def create_branch(
+        self,
+        key: BranchKey,
+        head: CommitKey | None = None,
+        provenance: Sequence[BranchKey] = (),
+        trigger: bytes | None = None,
+        never: Iterable[BranchKey] = (),
+    ) -> None:
+        """Upsert by the rules of the reference, 5.3. `trigger` is JSON with the fields of Pachyderm's message."""
+        branches.create(self._state, key, head, provenance, trigger, never)
+
+    def delete_branch(self, key: BranchKey, force: bool = False) -> None:
+        branches.delete(self._state, key, force)
+
+    def start_commit(
+        self,
+        branch: BranchKey,
+        parent: CommitKey | None = None,
+        description: str = "",
+        origin: str = "USER",
+        internal: bool = False,
+    ) -> CommitKey:
+        """Start a commit; `internal` lifts the refusal for output branches."""
+        return commits.start(self._state, branch, parent, description, origin, internal)
+
+    def finish_commit(
+        self, key: CommitKey, error: str = "", description: str | None = None, force: bool = False
+    ) -> None:
+        """Finish an open commit, at once: what makes its tree invalid becomes its error."""
+        commits.finish(self._state, key, error, description, force)
+
+    def clear_commit(self, key: CommitKey) -> None:
+        commits.clear(self._state, key)
+
+    def set_root(self, key: CommitKey, root: bytes | None) -> None:
+        """Replace the content of an open commit."""
+        commits.set_root(self._state, key, root)
+
+    def squash_commit_set(self, set_id: str) -> None:
+        sets.squash_set(self._state, set_id)
+
+    def drop_commit_set(self, set_id: str) -> None:
+        sets.drop_set(self._state, set_id)
+
+    def squash_commit(self, key: CommitKey, recursive: bool = False) -> None:
+        sets.squash_commit(self._state, key, recursive)
+
+    def drop_commit(self, key: CommitKey, recursive: bool = False) -> None:
+        sets.drop_commit(self._state, key, recursive)
+
+    # Content
+
+    def apply(self, key: CommitKey, upload: Upload, operations: Sequence[Operation] | None = None) -> None:
+        """Apply a stream of changes to an open commit.
+
+        Raises:
+            Unknown: the commit has finished, or its base has not.
+        """
+        row = refs.require_commit_row(self.db, key)
+        if row["finishing_us"] is not None:
+            raise Unknown(f"commit {key} has already finished")
+        if row["base_open"]:
+            raise commits.unfinished_base(self._state, row)
+        todo = upload.operations if operations is None else operations
+        root = self.edit(row["root"], todo, upload)
+        commits.set_root(self._state, key, root)
+
+    def edit(self, root: bytes | None, operations: Iterable[Operation], upload: Upload) -> bytes | None:
+        """Apply operations to a tree; return the new root (copies may name commits)."""
+        resolved = [self._resolve(operation) for operation in operations]
+        new_root = edit_tree(self.db, self.load, root, resolved, self.objects, upload.session)
+        self._after.append(lambda: setattr(upload, "committed", True))
+        return new_root
+
+    def _resolve(self, operation: Operation) -> Operation:
+        if isinstance(operation, Copy) and isinstance(operation.source, CommitKey):
+            row = refs.require_commit_row(self.db, operation.source)
+            return replace(operation, source=row["root"])
+        return operation
+
+    def adopt(self, staged: Staged) -> bytes | None:
+        """Insert the rows of staged files; their root tree is usable from here on. None: there were no files."""
+        staged.upload.session.record(self.db)
+        insert_trees(self.db, staged.rows)
+        self._after.append(lambda: setattr(staged.upload, "committed", True))
+        return staged.root
+
+    def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
+        """Union of trees. The same path under two tags stays as two entries (finishing reports it)."""
+        todo = [root for root in roots if root is not None]
+        if len(todo) <= 1:
+            return todo[0] if todo else None
+        editor = TreeEditor(self.load, todo[0])
+        for root in todo[1:]:
+            editor.overlay(root)
+        return self._store(editor)
+
+    def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
+        """A tree made of files, and of files and directories of other trees by reference (tags kept)."""
+        editor = TreeEditor(self.load, None)
+        upload = self.store.upload()
+        with upload:
+            for path, source in entries.items():
+                if isinstance(source, Subtree):
+                    editor.graft(path, source.root, source.path)
+                elif isinstance(source.content, bytes):
+                    hash_ = upload.session.add(source.content)
+                    editor.put(path, source.tag, hash_, len(source.content))
+                else:
+                    upload.add(path, source.tag, b"")
+                    with source.content.open("rb") as file:
+                        while data := file.read(1 << 20):
+                            upload.add(path, source.tag, data)
+                    upload.end_file()
+                    put = upload.operations[-1]
+                    editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
+            root = store_tree(self.db, editor, self.objects, upload.session)
+            # Should the transaction fail, what was written is an orphan for the next sweep.
+            upload.committed = True
+        return root
+
+    def _store(self, editor: TreeEditor) -> bytes | None:
+        with self.store.upload() as upload:
+            root = store_tree(self.db, editor, self.objects, upload.session)
+            upload.committed = True
+        return root
+
+    # The end
+
+    def on_commit(self, action: Callable[[], None]) -> None:
+        """Run `action` after COMMIT (never for a dry run or a rollback)."""
+        self._after.append(action)
+
+    def settle(self) -> None:
+        """Propagate and call the hooks, until nothing changes any more."""
+        done: set[int] = set()
+        while self._state.checked or set(self._state.opened) - done:
+            commits.propagate(self._state)
+            fresh = [id_ for id_ in self._state.opened if id_ not in done]
+            done.update(fresh)
+            found = [refs.commit_by_id(self.db, id_) for id_ in fresh]
+            new = [one for one in found if one.key.repo.type == "user" and one.finishing_us is None]
+            if new:
+                self._call_hooks(new)
+
+    def _call_hooks(self, new: list[Commit]) -> None:
+        for hook in self.store.hooks:
+            hook(self, new)
+
+    def committed(self) -> None:
+        for action in self._after:
+            action()
+
+
+def fetch_tree(db: sqlite3.Connection, key: bytes) -> bytes:
+    """The stored bytes of a tree node or chunk."""
+    row = db.execute("SELECT node FROM trees WHERE key=?", (key,)).fetchone()
+    if row is None:
+        raise Unknown(f"tree {key.hex()} is not in the store")
+    node: bytes = row[0]
+    return node
