@@ -1,4 +1,4 @@
-"""What the README shows is what happens: its commands are run, and its output compared but for the figures."""
+"""What the README shows is what happens: its commands run, and print what it shows but for the figures."""
 
 from __future__ import annotations
 
