@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from kaos_backend.engine.jobs.plan import File
 from kaos_backend.engine.jobs.quantity import format_bytes
-from kaos_backend.engine.jobs.spec import Transform
 from kaos_backend.engine.jobs.rows import JobKey, Pipeline
+from kaos_backend.engine.jobs.spec import Transform
 from kaos_backend.engine.workers.port import Exit, WorkerSpec
 
 

@@ -17,9 +17,9 @@ from kaos_backend.engine.jobs.ending import end_job, output_commit
 from kaos_backend.engine.jobs.jobrun import JobRun
 from kaos_backend.engine.jobs.logs import append
 from kaos_backend.engine.jobs.pool import Pool
+from kaos_backend.engine.jobs.rows import Job, Pipeline
 from kaos_backend.engine.jobs.scratch import remove_tree
 from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState, PipelineState
-from kaos_backend.engine.jobs.rows import Job, Pipeline
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from kaos_backend.engine.jobs.machine import Booking, request_of
 from kaos_backend.engine.jobs.plan import File
 from kaos_backend.engine.jobs.pool import Pool
 from kaos_backend.engine.jobs.quantity import parse_duration
+from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.scratch import remove_tree
 from kaos_backend.engine.jobs.spec import Transform
 from kaos_backend.engine.jobs.states import DatumState
-from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Staged, Store
 from kaos_backend.engine.workers.port import DatumRun, Runtime, Worker

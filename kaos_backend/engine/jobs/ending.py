@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs import tables
-from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.rows import Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.store.model import META_REPO, USER_REPO, Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn
 

@@ -37,7 +37,8 @@ class TreeCache:
         """Remove what a crash left half made. Only at start, before anything is prepared."""
         self._root.mkdir(parents=True, exist_ok=True)
         for entry in self._root.iterdir():
-            if len(entry.name) != 64 or not entry.is_dir():
+            # Finished ones have their key as name; `.boot` is the store's mark.
+            if len(entry.name) != 64 and entry.name != ".boot":
                 remove_tree(entry)
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:

@@ -24,6 +24,7 @@ from kaos_backend.engine.jobs.meta import entries
 from kaos_backend.engine.jobs.plan import Datum, File, Match, plan
 from kaos_backend.engine.jobs.pool import Pool
 from kaos_backend.engine.jobs.quantity import parse_duration
+from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline, Result
 from kaos_backend.engine.jobs.scratch import remove_tree
 from kaos_backend.engine.jobs.spec import PfsInput
 from kaos_backend.engine.jobs.states import (
@@ -33,7 +34,6 @@ from kaos_backend.engine.jobs.states import (
     DatumState,
     JobState,
 )
-from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline, Result
 from kaos_backend.engine.store.glob import match_glob
 from kaos_backend.engine.store.model import Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterable
 
 from kaos_backend.engine.jobs.plan import File
-from kaos_backend.engine.jobs.states import DatumState
 from kaos_backend.engine.jobs.rows import DatumRow, Job
+from kaos_backend.engine.jobs.states import DatumState
 from kaos_backend.engine.store.model import FileSource, Subtree
 
 _META_STATE = {DatumState.FAILED: "FAILED", DatumState.RECOVERED: "RECOVERED"}

@@ -15,6 +15,7 @@ from kaos_backend.engine.errors import AlreadyExists, FailedPrecondition, NotFou
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.ending import Cancel, kill_open_jobs
 from kaos_backend.engine.jobs.machine import Machine, request_of, why_never
+from kaos_backend.engine.jobs.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.spec import (
     Json,
     Spec,
@@ -25,7 +26,6 @@ from kaos_backend.engine.jobs.spec import (
     to_json,
 )
 from kaos_backend.engine.jobs.states import PipelineState
-from kaos_backend.engine.jobs.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.validate import check, complete, input_branches
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, USER_REPO, BranchKey, RepoKey
 from kaos_backend.engine.store.store import Txn

@@ -289,6 +289,12 @@ def datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     ]
 
 
+def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) -> set[str]:
+    """The ids of a job's datums that have ended; all of them with `everything`."""
+    rows = db.execute("SELECT id FROM pps_datums WHERE job = ? AND (? OR state != 0)", (seq, everything))
+    return {row[0].hex() for row in rows}
+
+
 def find_datum(db: sqlite3.Connection, seq: int, id: str) -> DatumRow | None:
     try:
         raw = bytes.fromhex(id)
