@@ -1,0 +1,1 @@
+"""pachd's gRPC protocol over the engine: translation and error mapping, nothing more."""

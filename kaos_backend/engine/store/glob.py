@@ -110,7 +110,7 @@ def glob_tree(load: Load, root: bytes | None, pattern: str) -> Iterator[FileEntr
     Only the pattern ``/`` matches the root.
     """
     glob = compile_glob(pattern)
-    if glob.pattern == "/":
+    if _is_literal(glob.pattern):
         yield from look_up(load, root, "/")
         return
     node = find_dir(load, root, list(glob.prefix))

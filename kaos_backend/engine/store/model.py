@@ -84,7 +84,8 @@ class Commit:
     """One version of a repo. Times are UTC microseconds; `root` is None for an empty tree.
 
     Open: `finishing_us` is None. Finished: `finished_us` is set; then `error` tells a bad one (``""`` is good).
-    `provenance` and `subvenance` are direct.
+    `provenance` and `subvenance` are direct. `base_open`: the commit it builds on is still being written, so that
+    its own content is not known yet.
     """
 
     key: CommitKey
@@ -103,6 +104,7 @@ class Commit:
     root: bytes | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     updated_us: int = 0
+    base_open: bool = False
 
     @property
     def finished(self) -> bool:

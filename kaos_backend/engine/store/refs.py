@@ -265,6 +265,7 @@ def commit_of(db: sqlite3.Connection, row: sqlite3.Row) -> Commit:
         root=row["root"],
         metadata=metadata_of(row["metadata"]),
         updated_us=row["updated_us"],
+        base_open=bool(row["base_open"]),
     )
 
 

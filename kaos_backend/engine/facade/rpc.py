@@ -1,0 +1,105 @@
+"""gRPC handlers out of plain functions, and waiting on behalf of a caller.
+
+A handler function takes (request, context) and returns a message (or an iterable of them); messages are SDK
+classes or ready-made bytes. Errors it raises become statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import betterproto
+import grpc
+
+from kaos_backend.engine.facade.errors import Cancelled, abort
+from kaos_backend.engine.store.store import Store
+
+Message = betterproto.Message | bytes
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Handlers: TypeAlias = dict[str, Handler]
+_T = TypeVar("_T")
+_POLL_S = 5.0
+
+
+class Service(Protocol):
+    """A gRPC service: its full name (``"pfs_v2.API"``) and one handler per method."""
+
+    name: str
+
+    def handlers(self) -> Handlers: ...
+
+
+def unary(function: Callable[[Any, grpc.ServicerContext], Message], request: type[Any]) -> Handler:
+    """One request of class `request`, one response."""
+    return grpc.unary_unary_rpc_method_handler(
+        _single(function), request_deserializer=request.FromString, response_serializer=bytes
+    )
+
+
+def server_stream(
+    function: Callable[[Any, grpc.ServicerContext], Iterable[Message]], request: type[Any]
+) -> Handler:
+    """One request, any number of responses."""
+    return grpc.unary_stream_rpc_method_handler(
+        _many(function), request_deserializer=request.FromString, response_serializer=bytes
+    )
+
+
+def client_stream(function: Callable[[Any, grpc.ServicerContext], Message]) -> Handler:
+    """Any number of requests, handed over as raw bytes, and one response."""
+    return grpc.stream_unary_rpc_method_handler(_single(function), response_serializer=bytes)
+
+
+def bidirectional(
+    function: Callable[[Any, grpc.ServicerContext], Iterable[Message]], request: type[Any]
+) -> Handler:
+    return grpc.stream_stream_rpc_method_handler(
+        _many(function), request_deserializer=request.FromString, response_serializer=bytes
+    )
+
+
+def _single(function: Callable[[Any, grpc.ServicerContext], Message]) -> Callable[..., Message]:
+    def handle(request: Any, context: grpc.ServicerContext) -> Message:
+        try:
+            return function(request, context)
+        except grpc.RpcError:
+            # Raised by the request stream: the caller broke it off.
+            raise
+        except Exception as error:
+            abort(context, error)
+
+    return handle
+
+
+def _many(
+    function: Callable[[Any, grpc.ServicerContext], Iterable[Message]],
+) -> Callable[..., Iterator[Message]]:
+    def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        try:
+            yield from function(request, context)
+        except grpc.RpcError:
+            raise
+        except Exception as error:
+            abort(context, error)
+
+    return handle
+
+
+def wait_until(store: Store, context: grpc.ServicerContext, check: Callable[[], _T | None]) -> _T:
+    """Call `check` now and after every committed change until it returns something; return that.
+
+    Raises:
+        Cancelled: the caller went away.
+    """
+    # A cancelled call must not sleep on: its end counts as a change.
+    if not context.add_callback(store.changes.notify):
+        raise Cancelled("the call was cancelled")
+    while True:
+        version = store.changes.version()
+        found = check()
+        if found is not None:
+            return found
+        if not context.is_active():
+            raise Cancelled("the call was cancelled")
+        store.changes.wait(version, _POLL_S)
