@@ -1,0 +1,291 @@
+"""Bundles: a folder's files by content, the tree text that lists them and the id that follows from it.
+
+Format of the tree text: one JSON line per file, sorted by path; the id is the first 32 hex digits of the
+BLAKE3 of the text. What a bundle must look like is checked here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from blake3 import blake3
+
+from kaos_cli import index as stat_index
+from kaos_cli.errors import KaosError
+from kaos_cli.ignore import matcher, read_rules
+from kaos_cli.text import printable
+from kaos_cli.walk import MAX_SHOWN, Found, walk
+
+Kind = Literal["source", "data"]
+Progress = Callable[[int], None]
+"""Called with the number of bytes done since the last call."""
+
+TREE_FILE = ".kaos-tree"
+FORBIDDEN = "*?[]{}!()@+^"
+BLOCK_BYTES = 8 << 20
+PARALLEL_BYTES = 1 << 20
+_BAD = re.compile("[^ -~]|[" + re.escape(FORBIDDEN) + "]")
+MAX_PATH_BYTES = 1024
+
+SHAPES = """a source bundle looks like one of these (train must be executable):
+  DIR/Dockerfile           DIR/<name>/Dockerfile
+  DIR/train                DIR/<name>/model/train     (the image is built from model/)"""
+
+
+class Entry(NamedTuple):
+    """One file of a bundle: what the walk found, and the BLAKE3 of its content in hex."""
+
+    file: Found
+    hash: str
+
+    @property
+    def mode(self) -> str:
+        return "755" if self.file.executable else "644"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder as it will be sent. ``root`` is its real path; ``reused``: files whose hash the index knew."""
+
+    kind: Kind
+    name: str
+    root: Path
+    entries: tuple[Entry, ...]
+    tree: bytes
+    id: str
+    ignored: tuple[str, ...]
+    reused: int
+
+    @property
+    def files(self) -> int:
+        return len(self.entries)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.file.size for entry in self.entries)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.id[:6]}"
+
+
+def read(
+    folder: Path,
+    kind: Kind,
+    cache: Path,
+    progress: Progress = lambda _: None,
+    clock_ns: Callable[[], int] = time.time_ns,
+) -> Bundle:
+    """The bundle in ``folder``; reads only what changed since ``cache`` knew it.
+
+    Raises KaosError: invalid_bundle for what is no bundle, changed for a file that changes while it is read.
+    """
+    started_ns = clock_ns()
+    root = Path(os.path.realpath(folder))
+    index_path = stat_index.path_of(cache, root)
+    index = stat_index.load(index_path)
+    rules = read_rules(root)
+    known = index.files if index.rules == (rules or "") else {}
+    found = walk(folder, matcher(rules, known))
+    files = sorted(found.files)
+    check_paths([file.path for file in files], folder)
+    name = _display_name(folder, root)
+    if kind == "source":
+        name = check_source({file.path: file.executable for file in files}, folder) or name
+    elif not files:
+        left = f" (left out: {', '.join(found.ignored[:3])})" if found.ignored else ""
+        raise KaosError(
+            "invalid_bundle",
+            f"{folder} is empty: there is no file in it{left}",
+            hint="give a folder with data files",
+        )
+    entries, fresh = _hash_all(root, files, index, progress)
+    if fresh or len(index.files) != len(files) or index.rules != (rules or ""):
+        settled = {
+            entry.file.path: (*entry.file[1:5], bytes.fromhex(entry.hash))
+            for entry in entries
+            if stat_index.is_settled(entry.file, started_ns)
+        }
+        stat_index.save(index_path, stat_index.Index(rules or "", settled))
+    tree = format_tree(entries)
+    return Bundle(
+        kind, name, root, entries, tree, bundle_id(tree), tuple(sorted(found.ignored)), len(files) - fresh
+    )
+
+
+def format_tree(entries: Sequence[Entry]) -> bytes:
+    """The tree text of entries that are sorted by path."""
+    quote = encode_basestring_ascii
+    return "".join(
+        f'{{"path":{quote(file.path)},"size":{file.size},'
+        f'"mode":"{"755" if file.executable else "644"}","hash":"{digest}"}}\n'
+        for file, digest in entries
+    ).encode("ascii")
+
+
+def bundle_id(tree: bytes) -> str:
+    return blake3(tree).hexdigest()[:32]
+
+
+def hashes_of(tree: bytes) -> set[str]:
+    """The content hashes that a tree text names: what need not be sent again."""
+    import msgspec
+
+    lines = msgspec.json.Decoder(_Line).decode_lines(tree)
+    return {str(line["hash"]) for line in lines}
+
+
+_Line = dict[str, str | int]
+
+
+def check_paths(paths: Sequence[str], folder: Path) -> None:
+    """Refuse names that Pachyderm cannot hold: all but printable ASCII, and its glob characters."""
+    # One search through all names; only if it finds something is it looked for which.
+    if (
+        not _BAD.search("/".join(paths))
+        and all(len(p) <= MAX_PATH_BYTES for p in paths)
+        and TREE_FILE not in paths
+    ):
+        return
+    bad = []
+    for path in paths:
+        if found := _BAD.search(path):
+            what = "a character that is not ASCII" if not " " <= found[0] <= "~" else repr(found[0])
+            bad.append(f"{printable(path)}: has {what}")
+        elif len(path) > MAX_PATH_BYTES:
+            bad.append(f"{path[:60]}…: longer than {MAX_PATH_BYTES} characters")
+        elif path == TREE_FILE:
+            bad.append(f"{path}: the name is kaos' own")
+    shown = "\n".join("  " + line for line in bad[:MAX_SHOWN])
+    more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
+    raise KaosError(
+        "invalid_bundle",
+        f"{folder} has names that Pachyderm cannot hold:\n{shown}{more}",
+        hint=f"rename these files (printable ASCII without {FORBIDDEN}) or list them in .kaosignore",
+        path=str(folder),
+    )
+
+
+def check_source(executable: dict[str, bool], folder: Path) -> str | None:
+    """Check that the files (path → is it executable) have a shape of a source bundle.
+
+    The bundle's name when the shape gives one (``DIR/<name>/Dockerfile``), else None.
+    """
+    if "Dockerfile" in executable:
+        name, prefix = None, ""
+    else:
+        below = sorted(
+            {p.split("/")[0] for p in executable if p.count("/") == 1 and p.endswith("/Dockerfile")}
+        )
+        if not below:
+            raise _no_source(folder, "has no Dockerfile")
+        if len(below) > 1:
+            raise _no_source(
+                folder, f"has a Dockerfile in several folders: {', '.join(below)}", " and give one of them"
+            )
+        name, prefix = below[0], below[0] + "/"
+    candidates = [prefix + "train", prefix + "model/train"]
+    train = next((path for path in candidates if path in executable), None)
+    if train is None:
+        raise _no_source(folder, f"has {prefix}Dockerfile but no {candidates[0]} or {candidates[1]}")
+    if not executable[train]:
+        raise KaosError(
+            "invalid_bundle", f"{folder / train} is not executable", hint=f"chmod +x {folder / train}"
+        )
+    return name
+
+
+def _no_source(folder: Path, what: str, advice: str = "") -> KaosError:
+    return KaosError(
+        "invalid_bundle", f"{folder} {what}\n{SHAPES}", hint=f"give such a folder with -s{advice}"
+    )
+
+
+def _display_name(folder: Path, root: Path) -> str:
+    given = Path(os.path.abspath(folder)).name or root.name  # noqa: PTH100 - no symlinks resolved: the name given
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-.")[:100] or "bundle"
+
+
+def _hash_all(
+    root: Path, files: Sequence[Found], index: stat_index.Index, progress: Progress
+) -> tuple[tuple[Entry, ...], int]:
+    """Every file with its hash, and how many had to be read."""
+    entries: list[Entry] = []
+    add = entries.append
+    prefix = str(root) + "/"
+    fresh = 0
+    for file in files:
+        known = index.hash_of(file)
+        if known is None:
+            fresh += 1
+            digest = hash_file(prefix + file.path, file, progress)
+        else:
+            digest = known.hex()
+        add(Entry(file, digest))
+    return tuple(entries), fresh
+
+
+def hash_file(path: str, file: Found, progress: Progress) -> str:
+    """BLAKE3 of a file's content in hex; raises KaosError (changed) if it is not what the walk saw.
+
+    Read and not mapped: a mapped file that somebody truncates kills the process.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        if file.size <= PARALLEL_BYTES:
+            content = os.read(fd, file.size + 1)
+            if len(content) == file.size and is_same(os.fstat(fd), file):
+                progress(file.size)
+                return blake3(content).hexdigest()
+            raise changed(path)
+        hasher = blake3(max_threads=blake3.AUTO)
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        done = 0
+        with open(fd, "rb", buffering=0, closefd=False) as raw:
+            while count := raw.readinto(buffer):
+                hasher.update(buffer[:count])
+                done += count
+                progress(count)
+        if done == file.size and is_same(os.fstat(fd), file):
+            return hasher.hexdigest()
+        raise changed(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(fd)
+
+
+def is_same(status: os.stat_result, file: Found) -> bool:
+    return (
+        status.st_size == file.size
+        and status.st_mtime_ns == file.mtime_ns
+        and status.st_ctime_ns == file.ctime_ns
+        and stat.S_ISREG(status.st_mode)
+    )
+
+
+def changed(path: str) -> KaosError:
+    return KaosError(
+        "changed",
+        f"{printable(path)} changed while it was being packed",
+        hint="deploy again when nothing writes to it, or leave it out with .kaosignore",
+    )
+
+
+def unreadable(path: str, error: OSError) -> KaosError:
+    return KaosError(
+        "invalid_bundle",
+        f"cannot read {printable(path)}: {error.strerror}",
+        hint="make it readable, or leave it out with .kaosignore",
+    )

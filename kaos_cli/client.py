@@ -1,0 +1,325 @@
+"""The backend's HTTP API as methods: one request function, one decoder of errors. Prints nothing.
+
+http.client and not requests: a redeploy of what is there already is three small requests, and importing
+requests would take longer than all of them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from kaos_cli import __version__
+from kaos_cli.errors import KaosError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+READ_TIMEOUT_S = 60.0
+# A big bundle is verified and stored before the answer comes.
+WRITE_TIMEOUT_S = 3600.0
+ERROR_LIMIT_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a backend listens, and the secret it wants. ``local``: this command line may start it again."""
+
+    url: str
+    token: str
+    local: bool
+
+
+class ConnectionLost(Exception):
+    """The backend is not there, or went away before it answered."""
+
+
+class Transport:
+    """One kept-alive connection; not for several threads."""
+
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float = 10.0) -> None:
+        parts = urlsplit(endpoint.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise KaosError(
+                "usage",
+                f"{endpoint.url!r} is no backend address",
+                hint="use http://HOST:PORT in KAOS_ENDPOINT",
+            )
+        self.endpoint = endpoint
+        self._timeout_s = connect_timeout_s
+        self._prefix = parts.path.rstrip("/") + "/v1"
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=connect_timeout_s)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float | None = READ_TIMEOUT_S,
+    ) -> http.client.HTTPResponse:
+        """The response to a request, its body unread. Raises KaosError for an error the backend reports,
+        ConnectionLost when there is no answer."""
+        sent = {
+            "Authorization": f"Bearer {self.endpoint.token}",
+            "X-Kaos-Version": __version__,
+            "Accept-Encoding": "identity",
+        } | (headers or {})
+        streamed = body is not None and not isinstance(body, bytes)
+        if streamed:
+            sent["Transfer-Encoding"] = "chunked"
+        connection = self._connection
+        refused: OSError | None = None
+        try:
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(timeout_s)
+            try:
+                connection.request(method, self._prefix + path, body, sent, encode_chunked=streamed)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                # A refused upload: the backend answered and hung up before it had read everything.
+                refused = error
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as lost:
+            connection.close()
+            raise ConnectionLost(str(refused or lost) or type(lost).__name__) from lost
+        except BaseException:
+            # A half-sent request must not be followed by another one on the same connection.
+            connection.close()
+            raise
+        if response.status >= 400:
+            reported = _decode_error(response)
+            connection.close()
+            raise reported
+        return response
+
+    def json(
+        self, method: str, path: str, body: Json | None = None, timeout_s: float = READ_TIMEOUT_S
+    ) -> Json:
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if content is not None else None
+        return self.read_json(self.open(method, path, content, headers, timeout_s))
+
+    def read_json(self, response: http.client.HTTPResponse) -> Json:
+        try:
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ConnectionLost(str(error) or type(error).__name__) from error
+        except ValueError as error:
+            raise KaosError(
+                "internal",
+                f"{self.endpoint.url} did not answer in JSON",
+                hint="is this a kaos backend? `kaos status` shows the address in use",
+            ) from error
+        assert isinstance(answer, dict)
+        return answer
+
+
+def _decode_error(response: http.client.HTTPResponse) -> KaosError:
+    try:
+        raw = response.read(ERROR_LIMIT_BYTES)
+    except (OSError, http.client.HTTPException):
+        raw = b""
+    try:
+        error = json.loads(raw)["error"]
+        return KaosError(
+            str(error["code"]), str(error["message"]), hint=str(error.get("hint") or ""), **_fields(error)
+        )
+    except (ValueError, KeyError, TypeError):
+        text = raw[:200].decode(errors="replace").strip()
+        return KaosError(
+            "internal",
+            f"the backend answered {response.status} {response.reason}" + (f": {text}" if text else ""),
+            hint="its log is $KAOS_HOME/logs/backend.log",
+        )
+
+
+def _fields(error: Json) -> Json:
+    fields = error.get("fields")
+    # Named like KaosError's own parameters, these could not be passed on.
+    return (
+        {k: v for k, v in fields.items() if k not in ("code", "message", "hint")}
+        if isinstance(fields, dict)
+        else {}
+    )
+
+
+class KaosClient:
+    """The API, verb by verb. ``connect`` gives a live transport and is asked again when one is lost.
+
+    Requests that may be repeated without harm are repeated once after a lost connection: a killed backend
+    costs a command a moment, not its result.
+    """
+
+    def __init__(self, connect: Callable[[], Transport]) -> None:
+        self._connect = connect
+        self._transport: Transport | None = None
+
+    def transport(self) -> Transport:
+        if self._transport is None:
+            self._transport = self._connect()
+        return self._transport
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _retrying(self, request: Callable[[Transport], T], repeatable: bool = True) -> T:
+        for last in (not repeatable, True):
+            transport = self.transport()
+            try:
+                return request(transport)
+            except ConnectionLost as error:
+                self.close()
+                if last:
+                    raise KaosError(
+                        "connection_lost",
+                        f"lost the connection to {transport.endpoint.url}: {error}",
+                        hint="try again; `kaos status` shows whether the backend is up",
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _get(self, path: str, query: Json | None = None) -> Json:
+        text = _query(query)
+        return self._retrying(lambda t: t.json("GET", path + text))
+
+    @contextmanager
+    def _stream(self, path: str, query: Json, timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
+        response = self._retrying(lambda t: t.open("GET", path + _query(query), timeout_s=timeout_s))
+        try:
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError | ConnectionError | http.client.HTTPException | socket.timeout):
+                raise ConnectionLost(str(error) or type(error).__name__) from error
+            raise
+        finally:
+            # An unread rest would be taken for the answer to the next request.
+            if not response.isclosed():
+                self.close()
+
+    def status(self) -> Json:
+        return self._get("/status")
+
+    def env(self) -> dict[str, str]:
+        return dict(self._get("/status/env")["env"])
+
+    def workspaces(self) -> list[Json]:
+        return list(self._get("/workspaces")["workspaces"])
+
+    def workspace(self, ws: str) -> Json:
+        return self._get(f"/workspaces/{ws}")
+
+    def create_workspace(self, name: str, description: str) -> Json:
+        body = {"name": name, "description": description}
+        return self._retrying(lambda t: t.json("POST", "/workspaces", body), repeatable=False)
+
+    def delete_workspace(self, ws: str) -> Json:
+        return self._retrying(
+            lambda t: t.json("DELETE", f"/workspaces/{ws}", timeout_s=WRITE_TIMEOUT_S), repeatable=False
+        )
+
+    def bundle(self, ws: str, kind: str, bundle_id: str) -> Json | None:
+        """The bundle if it is the head or staged, else None."""
+        try:
+            return self._get(f"/workspaces/{ws}/bundles/{kind}/{bundle_id}")
+        except KaosError as error:
+            if error.code == "no_bundle":
+                return None
+            raise
+
+    def head_tree(self, ws: str, kind: str) -> bytes | None:
+        """The tree text of the current bundle, None when there is none."""
+        try:
+            with self._stream(f"/workspaces/{ws}/bundles/{kind}/head/tree", {}, READ_TIMEOUT_S) as response:
+                return response.read()
+        except KaosError as error:
+            if error.code == "no_bundle":
+                return None
+            raise
+        except ConnectionLost as error:
+            raise _lost(error) from error
+
+    def put_bundle(
+        self,
+        ws: str,
+        kind: str,
+        bundle_id: str,
+        name: str,
+        base: str | None,
+        body: Callable[[], Iterable[bytes]],
+    ) -> Json:
+        path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}" + _query({"name": name, "base": base})
+        headers = {"Content-Type": "application/zstd"}
+
+        def put(transport: Transport) -> Json:
+            return transport.read_json(transport.open("PUT", path, body(), headers, WRITE_TIMEOUT_S))
+
+        return self._retrying(put)
+
+    def deploy(self, ws: str, request: Json) -> Json:
+        # Content decides what a deploy starts, so asking twice starts nothing twice; a forced retry would.
+        return self._retrying(
+            lambda t: t.json("POST", f"/workspaces/{ws}/deploys", request, WRITE_TIMEOUT_S),
+            repeatable=not request.get("retry"),
+        )
+
+    def jobs(self, ws: str, limit: int | None = None) -> list[Json]:
+        return list(self._get(f"/workspaces/{ws}/jobs", {"limit": limit})["jobs"])
+
+    def job(self, ws: str, ref: str, sort_by: str | None = None, order: str | None = None) -> Json:
+        return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}", {"sort_by": sort_by, "order": order})
+
+    def stop(self, ws: str, ref: str) -> Json:
+        return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
+
+    def logs(
+        self, ws: str, ref: str, trial: int | None, build: bool, follow: bool, tail: int | None
+    ) -> Iterator[Json]:
+        """Log lines in order; with ``follow`` until the job ends, its last line ``{"end": true, "state"}``.
+
+        Raises ConnectionLost when the stream breaks off.
+        """
+        query = {"trial": trial, "build": build or None, "follow": follow or None, "tail": tail}
+        timeout_s = None if follow else WRITE_TIMEOUT_S
+        with self._stream(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/logs", query, timeout_s) as response:
+            while line := response.readline():
+                if not line.endswith(b"\n"):
+                    raise ConnectionLost("the log broke off")
+                if line.strip():
+                    yield json.loads(line)
+
+    @contextmanager
+    def archive(self, ws: str, ref: str, what: str, model: str | None = None) -> Iterator[BinaryIO]:
+        """The zstd stream of a tar with a job's models, code or data."""
+        query = {"what": what, "model": model}
+        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/archive"
+        try:
+            with self._stream(path, query, WRITE_TIMEOUT_S) as response:
+                yield response
+        except ConnectionLost as error:
+            raise _lost(error) from error
+
+
+def _lost(error: ConnectionLost) -> KaosError:
+    return KaosError("connection_lost", f"the backend broke off: {error}", hint="try the command again")
+
+
+def _query(values: Json | None) -> str:
+    given = {
+        k: ("true" if v is True else "false" if v is False else v)
+        for k, v in (values or {}).items()
+        if v is not None
+    }
+    return "?" + urlencode(given) if given else ""

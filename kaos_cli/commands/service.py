@@ -1,0 +1,108 @@
+"""``kaos up``, ``kaos down``, ``kaos status``: the local backend and its engine."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Any
+
+import typer
+
+from kaos_cli import text
+from kaos_cli.errors import KaosError
+from kaos_cli.session import Session, command
+
+up, down, status = (typer.Typer(add_completion=False) for _ in range(3))
+
+
+@up.command("up")
+@command
+def _up(session: Session) -> None:
+    """Start the local backend and engine; every command does it if needed."""
+    found = session.client.status()
+    if session.terminal.json:
+        session.terminal.answer_json({"up": True} | found)
+        return
+    print(f"kaos is up at {found['url']} (pid {found['pid']})")
+
+
+@down.command("down")
+@command
+def _down(session: Session) -> None:
+    """Stop the local backend and engine; what runs is interrupted and goes on at the next `kaos up`."""
+    from kaos_cli.local import stop
+
+    if session.env.get("KAOS_ENDPOINT"):
+        session.terminal.warn("KAOS_ENDPOINT is set: this stops the local backend, not that one")
+    stopped = stop(session.home)
+    if session.terminal.json:
+        session.terminal.answer_json({"stopped": stopped})
+        return
+    print("stopped " + " and ".join(stopped) if stopped else "nothing was running")
+
+
+@status.command("status")
+@command
+def _status(
+    session: Session,
+    env: Annotated[
+        bool,
+        typer.Option(
+            "--env", help="Print the exports with which any pachyderm-sdk program reaches the engine."
+        ),
+    ] = False,
+) -> None:
+    """What runs, where it is and what it offers."""
+    if env:
+        variables = session.client.env()
+        if session.terminal.json:
+            session.terminal.answer_json({"env": variables})
+            return
+        for name, value in variables.items():
+            print(f"export {name}={shlex.quote(value)}")
+        return
+    if not session.env.get("KAOS_ENDPOINT") and not _is_up(session):
+        if session.terminal.json:
+            session.terminal.answer_json({"up": False, "home": str(session.home.path)})
+            return
+        print(f"kaos is down (home {session.home.path})")
+        session.terminal.say("  → kaos up starts it; so does any command that needs it")
+        return
+    found = session.client.status()
+    if session.terminal.json:
+        session.terminal.answer_json({"up": True} | found)
+        return
+    print("\n".join(_lines(found, session.home.workspace(session.env.get("KAOS_WORKSPACE")))))
+
+
+def _is_up(session: Session) -> bool:
+    from kaos_cli.local import find
+
+    try:
+        transport = find(session.home)
+    except KaosError:
+        # Something is there, if not well: asking it properly says what is wrong.
+        return True
+    if transport is None:
+        return False
+    transport.close()
+    return True
+
+
+def _lines(found: dict[str, Any], workspace: str) -> list[str]:
+    engine, runtime, machine = found["engine"], found["runtime"], found["machine"]
+    memory = machine.get("memory_bytes")
+    amounts = [f"{machine['cpus']:g} cores"] if machine.get("cpus") else []
+    amounts += [text.size(memory) + " memory"] if memory else []
+    amounts += [f"{machine.get('gpus') or 0} GPUs"]
+    lines = [
+        f"backend    {found['url']} (pid {found['pid']}, version {found['version']})",
+        f"home       {found['home']}",
+        f"engine     {engine['kind']}, {engine['address']}",
+        f"runtime    {runtime['name']}, isolation: {runtime['isolation']}",
+        *[f"           {note}" for note in runtime.get("notes") or []],
+        f"machine    {', '.join(amounts)}",
+    ]
+    if free := (found.get("store") or {}).get("free_bytes"):
+        lines.append(f"store      {text.size(free)} free")
+    lines.append(f"workspace  {workspace}")
+    return lines

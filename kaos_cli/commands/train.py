@@ -1,0 +1,240 @@
+"""``kaos train``: deploy, watch and fetch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kaos_cli.errors import KaosError, did_you_mean
+from kaos_cli.refs import job_ref, remember
+from kaos_cli.session import AllColumns, Format, Session, Workspace, command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+JobArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[JOB]",
+        help="An id, the start of one, a row number of the last listing, or 'last' (the default).",
+        show_default=False,
+    ),
+]
+JobOption = Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="The same as an option.")]
+RowOption = Annotated[
+    int | None, typer.Option("--row", "-i", metavar="N", help="The job in this row of the last listing.")
+]
+
+
+@app.command()
+@command
+def deploy(
+    session: Session,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source", "-s", metavar="SRC", help="Folder with a Dockerfile and an executable train."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", metavar="DATA", help="Folder with the data.")
+    ] = None,
+    hyper: Annotated[
+        Path | None,
+        typer.Option(
+            "--hyper",
+            "-h",
+            metavar="HYPER.json",
+            help="The grid: lists are axes, a scalar is fixed for every trial.",
+        ),
+    ] = None,
+    parallelism: Annotated[
+        int | None, typer.Option("--parallelism", "-p", metavar="N", help="Trials at a time.")
+    ] = None,
+    cpu: Annotated[float | None, typer.Option("--cpu", metavar="F", help="Cores for each trial.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="STR", help="Memory for each trial: 512Mi, 4G, …")
+    ] = None,
+    gpu: Annotated[int | None, typer.Option("--gpu", metavar="N", help="GPUs for each trial.")] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
+    ] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Send code, data or a grid (what is left out stays as it was) and train what is new."""
+    from kaos_cli.deploying import Request, deploy
+
+    ws = session.workspace(workspace)
+    if all(one is None for one in (source, data, hyper, parallelism, cpu, memory, gpu)) and not retry:
+        raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
+    request = Request(source, data, hyper, parallelism, cpu, memory, gpu, retry)
+    if code := deploy(session, ws, request, wait):
+        raise typer.Exit(code)
+
+
+@app.command("list")
+@command
+def list_(
+    session: Session,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Only the newest so many.")
+    ] = None,
+    fmt: Format = None,
+    all_columns: AllColumns = False,
+    workspace: Workspace = None,
+) -> None:
+    """List the jobs, newest first."""
+    ws = session.workspace(workspace)
+    jobs = session.client.jobs(ws, limit)
+    if session.terminal.json:
+        session.terminal.answer_json({"jobs": jobs})
+        return
+    if not jobs and fmt is None:
+        print(f"no jobs in workspace {ws} yet")
+        session.terminal.say("  → kaos train deploy -s SRC -d DATA starts one")
+        return
+    from kaos_cli.render import show
+    from kaos_cli.views import jobs_table
+
+    remember(session.home, ws, [job["id"] for job in jobs])
+    show(jobs_table(jobs, datetime.now(UTC)), session.terminal, fmt, all_columns)
+
+
+@app.command()
+@command
+def info(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    sort_by: Annotated[
+        str | None,
+        typer.Option(
+            "--sort-by", metavar="METRIC[:asc|desc]", help="Sort the trials by this metric, as numbers."
+        ),
+    ] = None,
+    ascending: Annotated[bool, typer.Option("--asc", help="Lowest first.")] = False,
+    descending: Annotated[bool, typer.Option("--desc", help="Highest first.")] = False,
+    fmt: Format = None,
+    all_columns: AllColumns = False,
+    workspace: Workspace = None,
+) -> None:
+    """Show one job: what went in, and a row for each trial, best first."""
+    ws = session.workspace(workspace)
+    metric, order = _sorting(sort_by, ascending, descending)
+    ref = job_ref(session.home, ws, job, job_option, row)
+    if metric is None and order is not None:
+        metric = (session.client.job(ws, ref).get("metric") or {}).get("name")
+    found = session.client.job(ws, ref, metric, order)
+    if metric is not None and metric not in found["metrics"]:
+        hint = did_you_mean(metric, found["metrics"]) or "its trials wrote no metrics (yet)"
+        raise KaosError("no_such_metric", f"job {found['id'][:8]} has no metric {metric!r}", hint=hint)
+    if session.terminal.json:
+        session.terminal.answer_json(found)
+        return
+    from kaos_cli.views import show_job
+
+    show_job(session, ws, found, fmt, all_columns)
+
+
+def _sorting(sort_by: str | None, ascending: bool, descending: bool) -> tuple[str | None, str | None]:
+    """(metric, "asc" | "desc" | None) from the three options; raises KaosError when they disagree."""
+    orders = {name for name, on in (("asc", ascending), ("desc", descending)) if on}
+    metric = sort_by
+    # A metric's own name may have a colon in it.
+    if sort_by and sort_by.rpartition(":")[2] in ("asc", "desc"):
+        metric, _, order = sort_by.rpartition(":")
+        orders.add(order)
+    if len(orders) > 1:
+        raise KaosError("usage", "sorted both ways at once", hint="give one of asc and desc")
+    if sort_by is not None and not metric:
+        raise KaosError("usage", f"--sort-by {sort_by!r} names no metric", hint="--sort-by METRIC[:asc|desc]")
+    return metric, next(iter(orders), None)
+
+
+@app.command()
+@command
+def logs(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
+    ] = None,
+    build: Annotated[bool, typer.Option("--build", help="Only the build's.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the job ends; the exit code tells how it ended."),
+    ] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Show the logs of the build and of each trial: before, while and after it runs."""
+    from kaos_cli.logview import logs
+
+    if build and trial is not None:
+        raise KaosError("usage", "--build and --trial at once", hint="give one of them, or none for all logs")
+    ws = session.workspace(workspace)
+    ref = job_ref(session.home, ws, job, job_option, row)
+    if code := logs(session, ws, ref, trial, build, follow, tail):
+        raise typer.Exit(code)
+
+
+@app.command()
+@command
+def get(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="ID",
+            help="Only this model: an id, the start of one, a trial's number, or 'best'.",
+        ),
+    ] = None,
+    code: Annotated[bool, typer.Option("--code", help="The code as well.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="The data as well.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; ./kaos-JOB by default."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files of another content.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Write a job's models to a folder, bit for bit what the trials wrote."""
+    from kaos_cli.fetching import get
+
+    ws = session.workspace(workspace)
+    get(session, ws, job_ref(session.home, ws, job, job_option, row), model, code, data, out, force)
+
+
+@app.command()
+@command
+def stop(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    workspace: Workspace = None,
+) -> None:
+    """Stop a job; what its finished trials made is kept."""
+    ws = session.workspace(workspace)
+    answer = session.client.stop(ws, job_ref(session.home, ws, job, job_option, row))
+    if session.terminal.json:
+        session.terminal.answer_json(answer)
+        return
+    which = f"job {answer['id'][:8]}" if answer.get("id") else "the job"
+    print(f"{which} is {answer.get('state') or 'stopped'}")

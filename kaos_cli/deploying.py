@@ -1,0 +1,167 @@
+"""``kaos train deploy``: read the folders, send what is new, start what has to run, say what that was."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaos_cli import bundle, text
+from kaos_cli.errors import OK, KaosError
+from kaos_cli.inputs import check_resources, read_grid
+from kaos_cli.progress import stage
+from kaos_cli.session import Session
+from kaos_cli.upload import Sent, send
+
+MAX_POINTS_WIDTH = 48
+MAX_ROWS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed. None: as it was in the last deploy."""
+
+    source: Path | None
+    data: Path | None
+    hyper: Path | None
+    parallelism: int | None
+    cpu: float | None
+    memory: str | None
+    gpu: int | None
+    retry: bool
+
+
+def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
+    """Run the whole deploy; the exit code. Nothing is sent before all that was typed has been checked."""
+    check_resources(request.parallelism, request.cpu, request.memory, request.gpu)
+    grid = read_grid(request.hyper) if request.hyper else None
+    folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
+    bundles = [_read(session, folder, kind) for kind, folder in folders.items() if folder is not None]
+    sent = [_send(session, ws, one) for one in bundles]
+    ids = {one.kind: one.id for one in bundles}
+    answer = session.client.deploy(
+        ws,
+        {
+            "source": ids.get("source"),
+            "data": ids.get("data"),
+            "hyper": grid,
+            "parallelism": request.parallelism,
+            "resources": {"cpu": request.cpu, "memory": request.memory, "gpu": request.gpu},
+            "author": author(session.env),
+            "retry": request.retry,
+        },
+    )
+    for line in describe(answer, sent, session.flag(ws)):
+        session.terminal.answer(line)
+    result = None
+    code = OK
+    if wait and answer["job"] is not None:
+        from kaos_cli.watch import wait_for
+
+        result, code = wait_for(session, ws, answer["job"])
+    elif answer["status"] == "started":
+        session.terminal.say(
+            f"  → follow it: kaos train logs -f{session.flag(ws)} · see it: kaos train info{session.flag(ws)}"
+        )
+    if session.terminal.json:
+        packed = {one.bundle.kind: one.as_json() for one in sent}
+        session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
+    return code
+
+
+def author(env: Mapping[str, str]) -> str:
+    """``user@host`` of whoever deploys."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = env.get("USER") or str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def describe(answer: Mapping[str, Any], sent: list[Sent], flag: str) -> list[str]:
+    """What a person reads after a deploy: bundles, grid, job."""
+    packed: dict[str, Sent] = {one.bundle.kind: one for one in sent}
+    lines = []
+    for kind in ("source", "data"):
+        if one := packed.get(kind):
+            lines.append(f"{kind:<6}  {one.bundle.label}  {one.describe()}")
+            if one.bundle.ignored:
+                names = one.bundle.ignored
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                lines.append(f"        left out: {', '.join(map(text.printable, names[:3]))}{more}")
+        elif given := answer.get(kind):
+            lines.append(f"{kind:<6}  {given['name']}:{given['id'][:6]}  as before")
+    lines += describe_grid(answer.get("grid"))
+    if answer["status"] == "started":
+        runs = " and ".join(
+            n for n, on in (("builds", answer.get("builds")), ("trains", answer.get("trains"))) if on
+        )
+        at_once = (
+            f", {answer['parallelism']} at a time"
+            if answer.get("trains") and answer.get("parallelism")
+            else ""
+        )
+        lines.append(f"job     {answer['job']}" + (f"  ({runs}{at_once})" if runs else ""))
+    elif answer["status"] == "unchanged":
+        lines.append(f"nothing to run: job {answer['job']} has the result")
+        lines.append(answer.get("hint") or f"kaos train info {answer['job'][:8]}{flag} shows it")
+    else:
+        lines.append(answer.get("message") or "stored; source or data is still missing")
+        if answer.get("hint"):
+            lines.append(answer["hint"])
+    return [line for line in lines if line]
+
+
+def describe_grid(grid: Mapping[str, Any] | None) -> list[str]:
+    """The grid as rows of name and points: lists are axes, the rest is fixed; long ones by head and count."""
+    if not grid:
+        return []
+    axes, fixed = grid.get("axes") or {}, grid.get("fixed") or {}
+    lines = [f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}"]
+    rows = [(name, _points(points)) for name, points in axes.items()]
+    rows += [(name, f"{_point(value)}  (fixed)") for name, value in fixed.items()]
+    width = min(24, max((len(name) for name, _ in rows), default=0))
+    for name, points in rows[:MAX_ROWS]:
+        lines.append(f"        {_cut(name, 24):<{width}}  {points}")
+    if len(rows) > MAX_ROWS:
+        lines.append(f"        … and {len(rows) - MAX_ROWS} more, {len(rows)} in all")
+    return lines
+
+
+def _points(points: list[Any]) -> str:
+    shown: list[str] = []
+    for point in points:
+        cell = _point(point)
+        if shown and len(", ".join([*shown, cell])) > MAX_POINTS_WIDTH - 12:
+            return f"{', '.join(shown)}, …  ({len(points)} values)"
+        shown.append(cell)
+    return ", ".join(shown)
+
+
+def _point(value: Any) -> str:
+    import json
+
+    return _cut(value if isinstance(value, str) and value.isprintable() and value else json.dumps(value), 36)
+
+
+def _cut(value: str, width: int) -> str:
+    return value if len(value) <= width else value[: width - 1] + "…"
+
+
+def _read(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
+    with stage(session.terminal, f"read {kind}", in_bytes=True) as progress:
+        return bundle.read(folder, kind, session.home.cache, progress.advance)
+
+
+def _send(session: Session, ws: str, one: bundle.Bundle) -> Sent:
+    try:
+        return send(session.client, ws, one, session.terminal)
+    except KaosError as error:
+        if error.code == "invalid_bundle" and not error.hint:
+            error.hint = f"check {one.root}"
+        raise

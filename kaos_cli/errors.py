@@ -1,0 +1,84 @@
+"""The one error of the command line, and the table that turns its code into an exit code.
+
+Raised anywhere; turned into a message, a JSON object and an exit code in ``main.py`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+OK = 0
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+EXIT_CODES: dict[str, int] = {
+    # What the user asked for is wrong: ask differently.
+    "usage": USAGE,
+    "not_found": USAGE,
+    "no_such_workspace": USAGE,
+    "no_such_job": USAGE,
+    "no_such_model": USAGE,
+    "no_such_template": USAGE,
+    "no_such_metric": USAGE,
+    "no_bundle": USAGE,
+    "ambiguous": USAGE,
+    "exists": USAGE,
+    "invalid_request": USAGE,
+    "invalid_bundle": USAGE,
+    "invalid_hyper": USAGE,
+    "invalid_resources": USAGE,
+    "invalid_name": USAGE,
+    "never_fits": USAGE,
+    # What was asked for is right, but it did not work out.
+    "failed": FAILED,
+    "stale_base": FAILED,
+    "version_mismatch": FAILED,
+    "unauthorized": FAILED,
+    "disk_full": FAILED,
+    "engine_unavailable": FAILED,
+    "backend_unavailable": FAILED,
+    "connection_lost": FAILED,
+    "changed": FAILED,
+    "io": FAILED,
+    "internal": FAILED,
+    "interrupted": INTERRUPTED,
+}
+"""Every error code that ``--json`` can show, with the exit code that goes with it."""
+
+
+class KaosError(Exception):
+    """A refusal or failure: ``message`` says what and where, ``hint`` what to type next.
+
+    ``code`` is one of EXIT_CODES (an unknown one, of a newer backend, exits with 1).
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.fields: dict[str, Any] = fields
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES.get(self.code, FAILED)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "error": {"code": self.code, "message": self.message, "hint": self.hint, "fields": self.fields}
+        }
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """``did you mean 'mnist'?`` or, when nothing is close, ``there is: a, b`` (8 at most); "" if none."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    if close := get_close_matches(given, names, n=1, cutoff=0.6):
+        return f"did you mean {close[0]!r}?"
+    if not names:
+        return ""
+    more = f", … ({len(names)} in all)" if len(names) > 8 else ""
+    return "there is: " + ", ".join(names[:8]) + more

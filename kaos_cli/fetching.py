@@ -1,0 +1,141 @@
+"""``kaos train get``: models, code and data of a job into a folder, bit for bit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kaos_cli import text
+from kaos_cli.errors import KaosError
+from kaos_cli.extract import Written, place, staging, unpack
+from kaos_cli.progress import stage
+from kaos_cli.session import Session
+from kaos_cli.views import DONE, label
+
+BEST = "best"
+
+
+def pick_model(job: Mapping[str, Any], wanted: str) -> str:
+    """The model id for ``--model``: ``best``, a trial's number, an id or the start of one.
+
+    Raises KaosError (no_such_model, ambiguous) and says which there are.
+    """
+    done = [trial for trial in job["trials"] if trial["state"] in DONE]
+    job_text = f"job {job['id'][:8]}"
+    if wanted == BEST:
+        return str(_best(job, done)["model"])
+    if re.fullmatch(r"[0-9]{1,5}", wanted):
+        found = [trial["model"] for trial in job["trials"] if trial["trial"] == int(wanted)]
+    else:
+        found = [trial["model"] for trial in job["trials"] if trial["model"].startswith(wanted)]
+        found = [wanted] if wanted in found else found
+    if len(found) > 1:
+        raise KaosError(
+            "ambiguous",
+            f"{len(found)} models of {job_text} start with {wanted!r}",
+            candidates=found[:8],
+            hint="give more of its id",
+        )
+    if not found:
+        raise KaosError(
+            "no_such_model",
+            f"{job_text} has no model {wanted!r}",
+            hint=f"kaos train info {job['id'][:8]} shows them",
+        )
+    state = next(trial["state"] for trial in job["trials"] if trial["model"] == found[0])
+    if state not in DONE:
+        raise KaosError(
+            "failed",
+            f"the trial of model {found[0]} is {state}: there is no model of it",
+            hint=f"kaos train info {job['id'][:8]} shows those that are done",
+        )
+    return str(found[0])
+
+
+def _best(job: Mapping[str, Any], done: list[dict[str, Any]]) -> dict[str, Any]:
+    metric = job.get("metric")
+    if not done:
+        raise _no_models(job)
+    if not metric:
+        if len(done) == 1:
+            return done[0]
+        raise KaosError(
+            "no_such_metric",
+            f"which model of job {job['id'][:8]} is best cannot be told: its trials wrote no metrics",
+            hint="write numbers to metrics.json in the output folder, or name a model with --model",
+        )
+    scored = [trial for trial in done if isinstance(trial["metrics"].get(metric["name"]), int | float)]
+    if not scored:
+        raise _no_models(job)
+    sign = -1 if metric["order"] == "desc" else 1
+    return min(scored, key=lambda trial: sign * trial["metrics"][metric["name"]])
+
+
+def _no_models(job: Mapping[str, Any]) -> KaosError:
+    return KaosError(
+        "failed",
+        f"job {job['id'][:8]} has no models: it is {job['state']}",
+        hint=f"kaos train info {job['id'][:8]} shows why",
+    )
+
+
+def get(
+    session: Session,
+    ws: str,
+    ref: str,
+    model: str | None,
+    code: bool,
+    data: bool,
+    out: Path | None,
+    force: bool,
+) -> None:
+    """Fetch and write; raises KaosError (exists) rather than change a file that is there."""
+    job = session.client.job(ws, ref)
+    job_id = job["id"]
+    target = out if out is not None else Path(f"kaos-{job_id[:8]}")
+    chosen = pick_model(job, model) if model is not None else None
+    has_models = any(trial["state"] in DONE for trial in job["trials"])
+    if not has_models and not (code or data):
+        raise _no_models(job)
+    wanted: list[tuple[str, str]] = [("model", "")] if has_models else []
+    wanted += [("code", "code")] if code else []
+    wanted += [("data", "data")] if data else []
+    written: dict[str, Written] = {}
+    with staging(target) as staged:
+        for what, below in wanted:
+            with (
+                stage(session.terminal, f"fetch {what}", in_bytes=True) as progress,
+                session.client.archive(ws, job_id, what, chosen if what == "model" else None) as stream,
+            ):
+                written[what] = unpack(stream, staged / below, progress.advance)
+        place(staged, target, force)
+    _report(session, job, target, chosen, written)
+
+
+def _report(
+    session: Session, job: Mapping[str, Any], target: Path, chosen: str | None, written: Mapping[str, Written]
+) -> None:
+    if session.terminal.json:
+        session.terminal.answer_json(
+            {
+                "job": job["id"],
+                "out": str(target.absolute()),
+                "model": chosen,
+                "written": {
+                    what: {"files": one.files, "bytes": one.size_bytes, "names": list(one.tops)}
+                    for what, one in written.items()
+                },
+            }
+        )
+        return
+    for what, one in written.items():
+        amount = f"{text.files(one.files)}, {text.size(one.size_bytes)}"
+        if what == "model":
+            names = chosen or (one.tops[0] if len(one.tops) == 1 else f"{len(one.tops)} models")
+            print(f"model   {names}  {amount}  → {target if len(one.tops) != 1 else target / one.tops[0]}")
+        else:
+            inputs = job.get("inputs") or {}
+            bundle = inputs.get("source" if what == "code" else "data")
+            print(f"{what:<6}  {label(bundle)}  {amount}  → {target / what}")

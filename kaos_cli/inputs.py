@@ -1,0 +1,117 @@
+"""What a user types for a deploy, checked before anything is packed or sent: the grid's file and amounts.
+
+The backend checks all of it again; here it is said with the file's name and without starting anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from kaos_cli.errors import KaosError
+
+MAX_TRIALS = 100_000
+MAX_GRID_BYTES = 8 << 20
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|Ki|[MGTPE]i?|[eE][+-]?[0-9]{1,2})?")
+_EXAMPLE = 'for example {"lr": [0.1, 0.01], "epochs": 5}: lists are axes, a scalar is a fixed value'
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """The grid in a JSON file. Raises KaosError (invalid_hyper) naming the file and what is wrong in it."""
+    try:
+        if path.stat().st_size > MAX_GRID_BYTES:
+            raise _wrong(path, f"has more than {MAX_GRID_BYTES:,} bytes", _EXAMPLE)
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _wrong(path, "is no UTF-8 text", "save it as UTF-8") from error
+    except OSError as error:
+        raise _wrong(path, f"cannot be read: {error.strerror}", "-h takes the path of a JSON file") from error
+    if not text.strip():
+        raise _wrong(path, "is empty", _EXAMPLE)
+    try:
+        raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _wrong(
+            path, f"is no valid JSON: line {error.lineno}, column {error.colno}: {error.msg}", _EXAMPLE
+        ) from error
+    except RecursionError as error:
+        raise _wrong(path, "is nested too deep", _EXAMPLE) from error
+    except (_DuplicateError, ValueError) as error:
+        raise _wrong(path, str(error)) from error
+    if not isinstance(raw, dict):
+        raise _wrong(path, "must hold a JSON object", _EXAMPLE)
+    if not raw:
+        raise _wrong(
+            path, "holds an empty object", "leave -h out to run one trial with the code's own defaults"
+        )
+    _check(path, raw)
+    return raw
+
+
+def _check(path: Path, raw: dict[str, Any]) -> None:
+    for name, value in raw.items():
+        points = value if isinstance(value, list) else [value]
+        if not points:
+            raise _wrong(path, f"has no points on the axis {name!r}", "give at least one value, or a scalar")
+        for number, point in enumerate(points):
+            if isinstance(point, list | dict):
+                kind = "a list" if isinstance(point, list) else "an object"
+                where = f"point {number} of {name!r}" if isinstance(value, list) else repr(name)
+                raise _wrong(
+                    path,
+                    f"is wrong: {where} is {kind}",
+                    "points of an axis and fixed values are strings, numbers, booleans or null",
+                )
+            if isinstance(point, float) and not math.isfinite(point):
+                raise _wrong(path, f"has a number under {name!r} that is too big", "use a finite number")
+        seen: set[str] = set()
+        for shown in map(json.dumps, points):
+            if shown in seen:
+                raise _wrong(path, f"has the point {shown} twice on the axis {name!r}", "leave one out")
+            seen.add(shown)
+    count = math.prod(len(value) for value in raw.values() if isinstance(value, list))
+    if count > MAX_TRIALS:
+        raise _wrong(path, f"spans {count:,} trials, more than {MAX_TRIALS:,}", "shorten an axis")
+
+
+class _DuplicateError(Exception):
+    pass
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise _DuplicateError(f"names {twice!r} twice")
+    return made
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"has {text}, which JSON cannot hold")
+
+
+def _wrong(path: Path, what: str, hint: str = "") -> KaosError:
+    return KaosError("invalid_hyper", f"{path} {what}", hint=hint, path=str(path))
+
+
+def check_resources(parallelism: int | None, cpu: float | None, memory: str | None, gpu: int | None) -> None:
+    """Raise KaosError (invalid_resources) for an amount that no machine could grant."""
+    if parallelism is not None and parallelism < 1:
+        raise _bad(f"parallelism is {parallelism}", "-p takes a number from 1 up")
+    if cpu is not None and not (math.isfinite(cpu) and cpu > 0):
+        raise _bad(f"cpu is {cpu:g}", "--cpu takes a number of cores above 0, for example 0.5 or 2")
+    if memory is not None and (not _QUANTITY.fullmatch(memory) or not re.search("[1-9]", memory)):
+        raise _bad(
+            f"{memory!r} is no memory quantity",
+            "--memory takes bytes or a Kubernetes quantity: 4G (10^9), 512Mi (2^20), 1.5Gi",
+        )
+    if gpu is not None and gpu < 0:
+        raise _bad(f"gpu is {gpu}", "--gpu takes a whole number of GPUs, 0 for none")
+
+
+def _bad(message: str, hint: str) -> KaosError:
+    return KaosError("invalid_resources", message, hint=hint)

@@ -1,0 +1,272 @@
+"""The local default: find the backend that serves KAOS_HOME, start it if there is none, stop it.
+
+Who starts holds ``up.lock``, so two command lines that start at the same moment end in one backend. Whether a
+process lives is told by the lock it holds (``backend.lock``, ``engine.lock``), never by a pid alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kaos_cli import __version__
+from kaos_cli.client import ConnectionLost, Endpoint, Transport
+from kaos_cli.config import Home
+from kaos_cli.errors import KaosError
+
+START_TIMEOUT_S = 60.0
+HEALTH_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.01
+PROCESSES = {"backend": "kaos_backend", "engine": "kaos_backend.engine"}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What backend.json or engine.json say of a process."""
+
+    pid: int
+    version: str
+    url: str
+
+
+def connect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
+    """A transport to a backend that answers: KAOS_ENDPOINT's, else the local one, started if it must be."""
+    if url := env.get("KAOS_ENDPOINT"):
+        token = env.get("KAOS_TOKEN")
+        if not token:
+            raise KaosError(
+                "usage",
+                "KAOS_ENDPOINT is set but KAOS_TOKEN is not",
+                hint="set KAOS_TOKEN to that backend's token",
+            )
+        transport = Transport(Endpoint(url, token, local=False))
+        try:
+            transport.json("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
+        except ConnectionLost as error:
+            raise KaosError(
+                "backend_unavailable",
+                f"no backend answers at {url}: {error}",
+                hint="check KAOS_ENDPOINT, or unset it to use the local backend",
+            ) from error
+        return transport
+    return find(home) or start(home, env, say)
+
+
+def find(home: Home) -> Transport | None:
+    """A transport to the live local backend, None if there is none.
+
+    Raises KaosError for one of another version and for one that holds its port but does not answer.
+    """
+    running = read_state(home, "backend")
+    if running is None:
+        return None
+    _check_version(home, running)
+    transport = Transport(Endpoint(running.url, home.token(), local=True), connect_timeout_s=HEALTH_TIMEOUT_S)
+    try:
+        health = transport.json("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
+    except ConnectionLost as error:
+        transport.close()
+        if isinstance(error.__cause__, TimeoutError) and is_held(home, "backend"):
+            raise KaosError(
+                "backend_unavailable",
+                f"the backend (pid {running.pid}) does not answer at {running.url}",
+                hint=f"kaos down && kaos up; its log is {home.path / 'logs' / 'backend.log'}",
+            ) from error
+        return None
+    except KaosError as error:
+        transport.close()
+        # Dead, and its port now belongs to somebody else's server (or to another KAOS_HOME's backend).
+        if not is_held(home, "backend"):
+            return None
+        if error.code == "version_mismatch":
+            error.hint = error.hint or "kaos down && kaos up"
+        raise
+    if health.get("pid") != running.pid and not is_held(home, "backend"):
+        transport.close()
+        return None
+    return transport
+
+
+def start(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
+    """Start the backend and wait until it answers; raises KaosError with the end of its log if not."""
+    home.create()
+    home.token()
+    with locked(home.path / "up.lock"):
+        # Somebody else may have started it while we waited for the lock; or it starts, or dies, just now.
+        if (transport := _await_foreign(home)) is not None:
+            return transport
+        say("starting the local backend …")
+        return _spawn(home, env)
+
+
+def _await_foreign(home: Home) -> Transport | None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if (transport := find(home)) is not None:
+            return transport
+        if not is_held(home, "backend"):
+            return None
+        if time.monotonic() > deadline:
+            raise KaosError(
+                "backend_unavailable",
+                f"a backend holds {home.path / 'backend.lock'} but does not answer",
+                hint="kaos down && kaos up",
+            )
+        time.sleep(POLL_S)
+
+
+def _spawn(home: Home, env: Mapping[str, str]) -> Transport:
+    import subprocess
+    import sys
+
+    log = home.path / "logs" / "backend.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        before = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                # -P: a stray json.py in the working directory must not become part of the backend.
+                [sys.executable, "-P", "-m", "kaos_backend"],
+                cwd=home.path,
+                env={**env, "KAOS_HOME": str(home.path)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise KaosError(
+            "io", f"cannot start the backend: {error}", hint="free some space and try again"
+        ) from error
+    # Ours to start, not to wait for: without this Python warns of a child left running.
+    child_returncode = child.poll
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        exited = child_returncode() is not None
+        running = read_state(home, "backend")
+        if (
+            running is not None
+            and (running.pid == child.pid or exited)
+            and (transport := find(home)) is not None
+        ):
+            child.returncode = child.returncode if child.returncode is not None else 0
+            return transport
+        if exited or time.monotonic() > deadline:
+            child.returncode = child.returncode if child.returncode is not None else 0
+            what = "stopped at once" if exited else f"did not answer within {START_TIMEOUT_S:g} s"
+            raise _start_failed(what, log, before)
+        time.sleep(POLL_S)
+
+
+def _start_failed(what: str, log: Path, offset: int) -> KaosError:
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(offset)
+        lines = file.read()[-8192:].decode(errors="replace").strip().splitlines()
+        tail = "\n".join("  " + line for line in lines[-12:])
+        low = tail.lower()
+        if "in use" in low:
+            hint = "another program has the port: stop it, or set KAOS_PORT to a free one"
+        elif "no space left" in low:
+            hint = "free some space and try again"
+        else:
+            hint = f"the whole log is {log}"
+        return KaosError(
+            "backend_unavailable", f"the backend {what}. Its last words:\n{tail or '  (none)'}", hint=hint
+        )
+    return KaosError("backend_unavailable", f"the backend {what}", hint=f"see {log}")
+
+
+def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[str]:
+    """Stop backend and engine, in this order; the names of those that ran.
+
+    Both are built to be killed at any moment, so one that does not heed SIGTERM gets SIGKILL.
+    """
+    if not home.path.exists():
+        return []
+    with locked(home.path / "up.lock"):
+        return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
+
+
+def _stop_one(home: Home, name: str, timeout_s: float) -> bool:
+    import psutil
+
+    # Just started: the lock is held a moment before the file says by whom.
+    deadline = time.monotonic() + 5.0
+    while is_held(home, name):
+        running = read_state(home, name)
+        with contextlib.suppress(psutil.Error):
+            if running is not None and _is_ours(process := psutil.Process(running.pid), name):
+                process.terminate()
+                try:
+                    process.wait(timeout_s)
+                except psutil.TimeoutExpired:
+                    process.kill()
+                    process.wait(timeout_s)
+                return True
+        if time.monotonic() > deadline:
+            raise KaosError(
+                "failed",
+                f"{home.path / f'{name}.lock'} is held, but {name}.json names no live {name}",
+                hint=f"find the process with `fuser {home.path / f'{name}.lock'}` and end it",
+            )
+        time.sleep(POLL_S)
+    return False
+
+
+def _is_ours(process: Any, name: str) -> bool:
+    """Whether a pid really runs that part of kaos: a stale file's pid may be another program's now."""
+    return bool(process.status() != "zombie" and PROCESSES[name] in process.cmdline())
+
+
+def read_state(home: Home, name: str) -> Running | None:
+    """What ``backend.json`` or ``engine.json`` says; None when it is missing or not whole."""
+    try:
+        state = json.loads((home.path / f"{name}.json").read_bytes())
+        return Running(int(state["pid"]), str(state.get("version", "")), str(state.get("url", "")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_version(home: Home, running: Running) -> None:
+    # Of a dead one only the file is left, and whatever it says, a new one may be started.
+    if running.version not in ("", __version__) and is_held(home, "backend"):
+        raise KaosError(
+            "version_mismatch",
+            f"the backend is of version {running.version}, this kaos of version {__version__}",
+            hint="kaos down && kaos up",
+        )
+
+
+def is_held(home: Home, name: str) -> bool:
+    """Whether a living process holds ``<name>.lock``. Takes it for an instant, shared, to find out."""
+    try:
+        fd = os.open(home.path / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold ``path`` exclusively; waits for whoever has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,189 @@
+"""The ``kaos`` program: its commands, and the one place where an error becomes a message and an exit code.
+
+Command groups are imported when one of their commands runs; ``kaos --help`` imports none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+import typer.main
+from typer.core import TyperGroup
+
+from kaos_cli import __version__
+from kaos_cli.errors import FAILED, INTERRUPTED, OK, USAGE, KaosError
+
+UsageError: Any = typer.BadParameter.__bases__[0]
+ClickException: Any = UsageError.__bases__[0]
+
+
+class Group(NamedTuple):
+    module: str
+    attribute: str
+    help: str
+
+
+# The line shown by `kaos --help` and the group's own help are this one text.
+GROUPS = {
+    "train": Group(
+        "kaos_cli.commands.train", "app", "Deploy code, data and grids; see, follow and fetch what they made."
+    ),
+    "workspace": Group("kaos_cli.commands.workspace", "app", "Create, choose and delete workspaces."),
+    "template": Group("kaos_cli.commands.template", "app", "Example projects to start from."),
+    "up": Group(
+        "kaos_cli.commands.service",
+        "up",
+        "Start the local backend and engine; every command does it if needed.",
+    ),
+    "down": Group("kaos_cli.commands.service", "down", "Stop the local backend and engine; nothing is lost."),
+    "status": Group("kaos_cli.commands.service", "status", "What runs, where it is and what it offers."),
+}
+
+
+def load(name: str) -> Any:
+    """The real command of one of GROUPS."""
+    group = GROUPS[name]
+    app = getattr(importlib.import_module(group.module), group.attribute)
+    app.info.help = app.info.help if isinstance(app.info.help, str) else group.help
+    loaded = typer.main.get_command(app)
+    loaded.name = name
+    loaded.help = loaded.help or group.help
+    return loaded
+
+
+class LazyGroup(TyperGroup):
+    """The top-level group: knows its commands' names and help lines, loads the one that runs."""
+
+    listing = False
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # Typer looks here for a suggestion when a command is mistyped; the values are never used.
+        self.commands = dict.fromkeys(GROUPS, self)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(GROUPS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in GROUPS:
+            return None
+        if self.listing:
+            return TyperGroup(name=cmd_name, help=GROUPS[cmd_name].help)
+        return load(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.listing = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kaos {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=LazyGroup, name="kaos", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Versioned, reproducible, parallel training: folders of code and data, a grid of parameters."""
+
+
+def build() -> Any:
+    """The whole command line as a click command."""
+    return typer.main.get_command(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    code = run(
+        given, as_json="--json" in options, debug="--debug" in options or bool(os.environ.get("KAOS_DEBUG"))
+    )
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: list[str], as_json: bool, debug: bool) -> int:
+    """Run one command; the only place that catches everything. Returns the exit code."""
+    try:
+        result = build().main(args=arguments, prog_name="kaos", standalone_mode=False)
+    except KaosError as error:
+        return _report(error, as_json, debug)
+    except ClickException as error:
+        return _report_usage(error, as_json, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        return _report(KaosError("interrupted", "interrupted"), as_json, debug)
+    except BrokenPipeError:
+        return OK
+    except OSError as error:
+        return _report(_from_os(error), as_json, debug)
+    except Exception as error:
+        problem = KaosError(
+            "internal",
+            f"kaos itself failed: {type(error).__name__}: {error}",
+            hint="run the command again with --debug and report what it prints",
+        )
+        return _report(problem, as_json, debug)
+    return result if isinstance(result, int) else OK
+
+
+def _report(error: KaosError, as_json: bool, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    if as_json:
+        print(json.dumps(error.as_json(), ensure_ascii=False, default=str), file=sys.stderr)
+        return error.exit_code
+    print(f"kaos: {error.message}", file=sys.stderr)
+    if candidates := error.fields.get("candidates"):
+        print("  candidates: " + ", ".join(map(str, candidates)), file=sys.stderr)
+    if error.hint:
+        print(f"  → {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _report_usage(error: Any, as_json: bool, debug: bool) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return USAGE
+    ctx = getattr(error, "ctx", None)
+    hint = f"{ctx.command_path} --help" if ctx is not None else "kaos --help"
+    return _report(KaosError("usage", error.format_message(), hint=hint), as_json, debug)
+
+
+def _from_os(error: OSError) -> KaosError:
+    import errno
+
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return KaosError(
+            "disk_full", f"no space left on the disk{where}", hint="free some space and try again"
+        )
+    return KaosError("io", f"{error.strerror or error}{where}", hint="check the path and its permissions")
+
+
+if __name__ == "__main__":
+    main()
+
+__all__ = ["FAILED", "INTERRUPTED", "build", "main", "run"]

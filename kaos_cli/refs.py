@@ -1,0 +1,70 @@
+"""Which job a user means: a full id, a unique prefix, a row of the last listing, or ``last``.
+
+A listing that a person saw is remembered per workspace, so that a row number always means what was shown,
+even when newer jobs have pushed it down since.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kaos_cli.config import Home, write_atomic
+from kaos_cli.errors import KaosError
+
+LAST = "last"
+ROW_DIGITS = 5
+"""Digits alone, at most so many, are a row number; job ids are 32 hexadecimal digits."""
+
+
+def is_row(token: str) -> bool:
+    return token.isascii() and token.isdigit() and len(token) <= ROW_DIGITS
+
+
+def job_ref(home: Home, ws: str, positional: str | None, job: str | None, row: int | None) -> str:
+    """The reference that the backend understands. Raises KaosError for two at once and for no such row."""
+    given = [token for token in (positional, job, None if row is None else str(row)) if token is not None]
+    if len(given) > 1:
+        raise KaosError(
+            "usage", f"several jobs were named: {', '.join(given)}", hint="name one: JOB, -j JOB or -i ROW"
+        )
+    if not given:
+        return LAST
+    token = given[0].strip()
+    if row is not None or (positional is not None and is_row(token)) or (job is not None and is_row(token)):
+        return _row(home, ws, int(token))
+    if token == LAST:
+        return LAST
+    if not token or any(c not in "0123456789abcdef" for c in token.lower()):
+        raise KaosError(
+            "no_such_job",
+            f"{token!r} is no job: an id, the start of one, a row number or 'last'",
+            hint="kaos train list shows the jobs",
+        )
+    return token.lower()
+
+
+def remember(home: Home, ws: str, jobs: Sequence[str]) -> None:
+    """Keep the ids of a listing that was shown, in its order."""
+    home.create()
+    write_atomic(_path(home, ws), json.dumps({"jobs": list(jobs)}).encode())
+
+
+def _row(home: Home, ws: str, row: int) -> str:
+    try:
+        shown = json.loads(_path(home, ws).read_bytes())["jobs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        shown = []
+    if 0 <= row < len(shown):
+        return str(shown[row])
+    last = (
+        f"the last listing of workspace {ws} had rows 0 to {len(shown) - 1}"
+        if shown
+        else "nothing was listed yet"
+    )
+    raise KaosError("no_such_job", f"no row {row}: {last}", hint=f"kaos train list -w {ws}")
+
+
+def _path(home: Home, ws: str) -> Path:
+    return home.cache / "listings" / f"{ws}.json"

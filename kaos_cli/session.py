@@ -1,0 +1,113 @@
+"""What every command shares: its options, its terminal, its workspace and its client."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
+
+import typer
+
+from kaos_cli.config import Home
+from kaos_cli.errors import KaosError, did_you_mean
+from kaos_cli.terminal import Terminal, detect
+
+if TYPE_CHECKING:
+    from kaos_cli.client import KaosClient
+
+P = ParamSpec("P")
+
+Workspace = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="KAOS_WORKSPACE",
+        help="Workspace to use instead of the one set.",
+        show_envvar=True,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="FORMAT", help="A tabulate format: plain, github, tsv, …"),
+]
+AllColumns = Annotated[bool, typer.Option("--all", help="All columns, also those that do not fit.")]
+_Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, and nothing else on stdout.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_COMMON: dict[str, Any] = {"as_json": _Json, "quiet": _Quiet, "debug": _Debug}
+
+
+@dataclass
+class Session:
+    """One run of one command. The client connects (and starts the local backend) when it is first used."""
+
+    home: Home
+    env: Mapping[str, str]
+    terminal: Terminal
+    used_workspace: str | None = None
+    _client: KaosClient | None = field(default=None, repr=False)
+
+    @property
+    def client(self) -> KaosClient:
+        if self._client is None:
+            from kaos_cli.client import KaosClient
+            from kaos_cli.local import connect
+
+            self._client = KaosClient(lambda: connect(self.home, self.env, self.terminal.say))
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def workspace(self, given: str | None) -> str:
+        self.used_workspace = self.home.workspace(given)
+        return self.used_workspace
+
+    def flag(self, ws: str) -> str:
+        """What makes a suggested command mean the same workspace: ``" -w NAME"``, or "" for the set one."""
+        return "" if ws == self.home.workspace(None) else f" -w {ws}"
+
+
+def _suggest(session: Session, error: KaosError) -> None:
+    """Add to an unknown workspace's error which one was probably meant, if the backend can tell."""
+    name = str(error.fields.get("name") or session.used_workspace or "")
+    with contextlib.suppress(KaosError):
+        known = did_you_mean(name, [one["name"] for one in session.client.workspaces()])
+        error.hint = f"{known + ' ' if known else ''}kaos workspace create {name} makes it"
+
+
+def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
+    """A Typer callback from ``function(session, …)``: adds --json, --quiet, --debug; makes the session."""
+
+    @functools.wraps(function)
+    def callback(*args: Any, as_json: bool, quiet: bool, debug: bool, **kwargs: Any) -> None:
+        # main() has read --debug from the arguments: it must hold even where parsing them fails.
+        del debug
+        env = os.environ
+        session = Session(Home.of(env), env, detect(env, quiet, as_json))
+        try:
+            function(session, *args, **kwargs)
+        except KaosError as error:
+            if error.code == "no_such_workspace":
+                _suggest(session, error)
+            raise
+        finally:
+            session.close()
+
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
+        for name, hint in _COMMON.items()
+    ]
+    parameters = [p.replace(annotation=hints[p.name]) for p in own] + common
+    callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    callback.__annotations__ = {p.name: p.annotation for p in parameters}
+    del callback.__wrapped__
+    return callback

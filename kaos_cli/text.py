@@ -1,0 +1,93 @@
+"""Numbers and times as people read them. Pure; the clock is passed in."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+
+def size(count: int) -> str:
+    """Bytes with a decimal unit, three significant digits: ``999 B``, ``1.23 MB``."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        value /= 1000
+        if value < 999.5 or unit == "PB":
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count:,} trials"
+
+
+def duration(seconds: float | None) -> str:
+    """``0.42s``, ``12s``, ``3m05s``, ``2h07m``, ``3d04h``; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s" if seconds >= 0.995 else f"{seconds:.2f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def age(created: str | None, now: datetime) -> str:
+    """How long ago an RFC 3339 moment was, in its largest unit: ``5s``, ``12m``, ``3h``, ``8d``."""
+    moment = parse_time(created)
+    if moment is None:
+        return ""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A moment from RFC 3339; None for None and for what is no time."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def number(value: object) -> str:
+    """A metric or parameter in a cell: floats with up to 6 significant digits, the rest as in JSON."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: ""}[value]
+    if isinstance(value, float):
+        if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
+            return f"{value:.1f}"
+        return f"{value:.6g}"
+    return str(value)
+
+
+def progress(pipeline: dict[str, int] | None) -> str:
+    """``7/9`` done of total, ``+ 2 failed`` where some did; "" for a pipeline that does not run."""
+    if not pipeline:
+        return ""
+    done = pipeline["processed"] + pipeline["skipped"]
+    failed = f" {pipeline['failed']} failed" if pipeline["failed"] else ""
+    return f"{done}/{pipeline['total']}{failed}"
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters: a log or a file name must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,191 @@
+"""How jobs and trials look: values of the API in, tables and lines out. Fetches nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from kaos_cli import text
+from kaos_cli.render import Column, Table, show
+from kaos_cli.session import Session
+
+Json = Mapping[str, Any]
+LEADERS = 10
+DONE = frozenset({"success", "skipped"})
+
+
+def jobs_table(jobs: Sequence[Json], now: datetime) -> Table:
+    """One row per job, newest first, numbered as ``-i`` takes it."""
+    columns = [
+        Column("#", right=True),
+        Column("job"),
+        Column("state", state=True),
+        Column("done", right=True),
+        Column("failed", right=True),
+        Column("skipped", right=True, drop=2),
+        Column("age", right=True),
+        Column("time", right=True),
+        Column("source", drop=3),
+        Column("data", drop=4),
+        Column("build", drop=5),
+    ]
+    rows = []
+    for number, job in enumerate(jobs):
+        train, build = job.get("train"), job.get("build")
+        rows.append(
+            [
+                str(number),
+                job["id"][:8],
+                job["state"],
+                f"{train['processed'] + train['skipped']}/{train['total']}" if train else "",
+                str(train["failed"]) if train else "",
+                str(train["skipped"]) if train else "",
+                text.age(job.get("created"), now),
+                text.duration(job.get("duration_s")),
+                label(job.get("source")),
+                label(job.get("data")),
+                build["state"] if build else "",
+            ]
+        )
+    return Table(columns, rows)
+
+
+def label(bundle: Json | None) -> str:
+    return f"{bundle['name']}:{bundle['id'][:6]}" if bundle else ""
+
+
+def differing(trials: Sequence[Json]) -> list[str]:
+    """The parameters that tell the trials apart, in the order in which they first appear."""
+    names: dict[str, set[str]] = {}
+    for number, trial in enumerate(trials):
+        for name in trial["params"]:
+            names.setdefault(name, {""} if number else set())
+        for name, values in names.items():
+            values.add(json.dumps(trial["params"][name]) if name in trial["params"] else "")
+    return [name for name, values in names.items() if len(values) > 1]
+
+
+def trials_table(job: Json, trials: Sequence[Json]) -> Table:
+    """One row per trial: params that differ, state, model id, the metric sorted by and then the others."""
+    metric = job.get("metric") or {}
+    others = [name for name in job.get("metrics", []) if name != metric.get("name")]
+    params = differing(job["trials"])
+    columns = [Column("trial", right=True), Column("model"), Column("state", state=True)]
+    columns += [Column(name, right=True, drop=2) for name in params]
+    columns += [Column(metric["name"], right=True)] if metric else []
+    columns += [Column(name, right=True, drop=4) for name in others]
+    columns += [Column("time", right=True, drop=3)]
+    rows = []
+    for trial in trials:
+        cells = [str(trial["trial"]), trial["model"], trial["state"]]
+        cells += [text.number(trial["params"].get(name)) for name in params]
+        cells += [text.number(trial["metrics"].get(metric["name"]))] if metric else []
+        cells += [text.number(trial["metrics"].get(name)) for name in others]
+        rows.append([text.printable(cell) for cell in [*cells, text.duration(trial.get("duration_s"))]])
+    return Table(columns, rows)
+
+
+def order_line(job: Json) -> str:
+    """How the trials are sorted, and whether somebody said so; "" without a metric."""
+    metric = job.get("metric")
+    if not metric:
+        return ""
+    direction = "highest first" if metric["order"] == "desc" else "lowest first"
+    other = "asc" if metric["order"] == "desc" else "desc"
+    guessed = (
+        f" (guessed; --sort-by {metric['name']}:{other} says otherwise)" if metric.get("guessed") else ""
+    )
+    return f"sorted by {metric['name']}, {direction}{guessed}"
+
+
+def heading(job: Json, now: datetime) -> list[str]:
+    """The lines above a job's trials: what went in, by whom, and how far it is."""
+    inputs = job.get("inputs") or {}
+    state = job["state"] + (f": {job['reason']}" if job.get("reason") else "")
+    created = text.age(job.get("created"), now)
+    lines = [f"job     {job['id']}", f"state   {state}"]
+    if created:
+        took = text.duration(job.get("duration_s"))
+        lines.append(f"made    {created} ago" + (f", took {took}" if took else ""))
+    for kind in ("source", "data"):
+        if bundle := inputs.get(kind):
+            lines.append(
+                f"{kind:<6}  {label(bundle)}  {text.files(bundle['files'])}, {text.size(bundle['bytes'])}, "
+                f"by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
+            )
+            lines.append(f"        {bundle['id']}")
+    if grid := inputs.get("hyper"):
+        author = (
+            f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""
+        )
+        lines.append(f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}{author}")
+    lines += [f"{kind:<6}  {_pipeline(kind, job[kind])}" for kind in ("build", "train") if job.get(kind)]
+    return [text.printable(line) for line in lines]
+
+
+def _pipeline(kind: str, pipeline: Json) -> str:
+    state: str = pipeline["state"] + (f": {pipeline['reason']}" if pipeline.get("reason") else "")
+    if kind == "build":
+        return state
+    done = pipeline["processed"] + pipeline["skipped"]
+    counts = f"{pipeline['failed']} failed, {pipeline['skipped']} skipped"
+    return f"{state}; {done} of {pipeline['total']} done, {counts}"
+
+
+def failures(job: Json, flag: str) -> list[str]:
+    """A line for each kind of failure: why, which trials, and where their log is."""
+    by_reason: dict[str, list[int]] = {}
+    for trial in job["trials"]:
+        if trial["state"] == "failed":
+            by_reason.setdefault(trial.get("reason") or "failed", []).append(trial["trial"])
+    lines = []
+    for reason, numbers in by_reason.items():
+        shown = ", ".join(map(str, numbers[:6])) + (
+            f", … ({len(numbers)} in all)" if len(numbers) > 6 else ""
+        )
+        what = "trial" if len(numbers) == 1 else "trials"
+        lines.append(text.printable(f"{what} {shown} failed: {reason}"))
+        lines.append(f"  → kaos train logs {job['id'][:8]} --trial {numbers[0]}{flag}")
+    return lines
+
+
+def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns: bool) -> None:
+    """``kaos train info`` for a person; with a format the table of trials alone."""
+    terminal = session.terminal
+    table = trials_table(job, job["trials"])
+    if fmt is not None:
+        show(table, terminal, fmt)
+        return
+    print("\n".join(heading(job, datetime.now(UTC))))
+    if job["trials"]:
+        print()
+        show(table, terminal, None, all_columns)
+        if line := order_line(job):
+            print(line)
+    for line in failures(job, session.flag(ws)):
+        print(line)
+
+
+def show_outcome(session: Session, ws: str, job: Json) -> None:
+    """What ``--wait`` ends with: the best trials first, what failed, and what to do now."""
+    terminal, flag = session.terminal, session.flag(ws)
+    if job["trials"]:
+        leaders = job["trials"][:LEADERS]
+        print()
+        show(trials_table(job, leaders), terminal)
+        if len(job["trials"]) > LEADERS:
+            print(f"… the first {LEADERS} of {len(job['trials']):,} trials (kaos train info{flag} shows all)")
+        if line := order_line(job):
+            print(line)
+    for line in failures(job, flag):
+        print(line)
+    state = job["state"] + (f": {text.printable(job['reason'])}" if job.get("reason") else "")
+    took = text.duration(job.get("duration_s"))
+    print(f"job {job['id'][:8]} {state}" + (f", took {took}" if took else ""))
+    build = job.get("build")
+    if build and build["state"] == "failed":
+        terminal.say(f"  → kaos train logs {job['id'][:8]} --build{flag}")
+    elif any(trial["state"] in DONE for trial in job["trials"]):
+        terminal.say(f"  → kaos train get --model best{flag} fetches the best model")
