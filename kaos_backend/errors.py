@@ -1,7 +1,7 @@
 """The one tree of errors of the backend: a stable ``code``, an HTTP status, and the values that matter.
 
-Raised by the domain, the services and the Pachyderm adapter; translated to HTTP at one place (``api.errors``).
-Imports nothing.
+Raised by the domain, the services and the Pachyderm adapter; translated to HTTP at one place
+(``api.errors``). Imports nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 class KaosError(Exception):
     """A refusal or failure that a person can act on.
 
-    ``message`` says what was wrong and where, ``hint`` what to do next, ``fields`` carries values for programs.
+    ``message`` says what was wrong and where, ``hint`` what to do next, ``fields`` carries values for
+    programs.
     """
 
     code: ClassVar[str] = "internal"

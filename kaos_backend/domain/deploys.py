@@ -1,4 +1,6 @@
-"""What a deploy has to do, decided purely: which inputs change, which pipelines are put, and what to tell the user."""
+"""What a deploy has to do, decided purely: which inputs change, which pipelines are put, and what to tell
+the user.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ DESCRIPTION_MARKER = '{"kaos":'
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A workspace before a deploy: ids of the deployed inputs (None: none), its pipelines, their newest jobs."""
+    """A workspace before a deploy: ids of the deployed inputs (None: none), its pipelines, their newest
+    jobs.
+    """
 
     source: str | None
     data: str | None
@@ -46,7 +50,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: commits to open, pipelines to put, and the verdict. Nothing to do: ``job`` has the result."""
+    """What to do: commits to open, pipelines to put, and the verdict. Nothing to do: ``job`` has the
+    result.
+    """
 
     source: bool
     data: bool

@@ -1,4 +1,6 @@
-"""Commit descriptions: who deployed what, when, as JSON in the one place where Pachyderm keeps a reason. Pure."""
+"""Commit descriptions: who deployed what, when, as JSON in the one place where Pachyderm keeps a reason.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ _FORMAT = 1
 class Description:
     """What a commit of ours says about itself.
 
-    ``kind`` "staging" marks an upload that waits for its deploy; the others are deployed inputs. ``files`` and
-    ``bytes`` count a bundle, ``trials`` and ``grid`` (as given) describe hyperparameters. ``staging`` is the id
-    of the commit that holds the content of a deployed bundle until its own commit has it.
+    ``kind`` "staging" marks an upload that waits for its deploy; the others are deployed inputs. ``files``
+    and ``bytes`` count a bundle, ``trials`` and ``grid`` (as given) describe hyperparameters. ``staging`` is
+    the id of the commit that holds the content of a deployed bundle until its own commit has it.
     """
 
     kind: Kind
@@ -79,8 +81,9 @@ def parse(text: str) -> Description | None:
     if wire.kaos != _FORMAT:
         return None
     return Description(
-        kind=wire.kind, id=wire.id, name=wire.name, author=wire.author, created=wire.created, files=wire.files,
-        bytes=wire.bytes, staging=wire.staging, trials=wire.trials, grid=wire.axes if wire.kind == "hyper" else None,
+        kind=wire.kind, id=wire.id, name=wire.name, author=wire.author, created=wire.created,
+        files=wire.files, bytes=wire.bytes, staging=wire.staging, trials=wire.trials,
+        grid=wire.axes if wire.kind == "hyper" else None,
     )  # fmt: skip
 
 

@@ -54,7 +54,9 @@ def canonical_json(value: Mapping[str, Any]) -> str:
 
 
 def parse_grid(raw: object) -> Grid:
-    """The grid that a user gave. Raises InvalidHyper saying which name or point is wrong; ``{}`` is refused."""
+    """The grid that a user gave. Raises InvalidHyper saying which name or point is wrong; ``{}`` is
+    refused.
+    """
     if not isinstance(raw, dict):
         raise InvalidHyper(
             f"hyperparameters must be a JSON object, not {_kind(raw)}",

@@ -17,13 +17,13 @@ MAX_METRICS_BYTES = 1024 * 1024
 _MAX_DEPTH = 16
 
 _LOWER_IS_BETTER = {
-    "loss", "losses", "error", "errors", "err", "mse", "rmse", "mae", "mape", "msle", "rmsle", "perplexity", "ppl",
-    "nll", "cost", "bpc", "wer", "cer", "fid", "eer", "logloss", "crossentropy", "divergence", "kl", "regret", "risk",
-    "time", "seconds", "duration", "latency", "brier", "deviance", "distance", "violations",
+    "loss", "losses", "error", "errors", "err", "mse", "rmse", "mae", "mape", "msle", "rmsle", "perplexity",
+    "ppl", "nll", "cost", "bpc", "wer", "cer", "fid", "eer", "logloss", "crossentropy", "divergence", "kl",
+    "regret", "risk", "time", "seconds", "duration", "latency", "brier", "deviance", "distance", "violations",
 }  # fmt: skip
 _PREFERRED = (
-    "accuracy", "acc", "top1", "f1", "auc", "auroc", "map", "score", "r2", "precision", "recall", "bleu", "rouge",
-    "iou", "dice", "reward", "return",
+    "accuracy", "acc", "top1", "f1", "auc", "auroc", "map", "score", "r2", "precision", "recall", "bleu",
+    "rouge", "iou", "dice", "reward", "return",
 )  # fmt: skip
 _HELD_OUT = ("test", "valid", "validation", "val", "eval", "dev", "holdout")
 
@@ -45,7 +45,9 @@ def is_metrics_file(path: str) -> bool:
 
 
 def flatten(value: object) -> dict[str, Number]:
-    """The finite numbers of a JSON object; nested names are joined with dots. Lists, strings, booleans are left out."""
+    """The finite numbers of a JSON object; nested names are joined with dots. Lists, strings, booleans are
+    left out.
+    """
     found: dict[str, Number] = {}
     if isinstance(value, dict):
         _flatten_into(found, "", value, 0)
@@ -74,7 +76,9 @@ def guess_order(name: str) -> Order:
 
 
 def choose(names: Iterable[str], sort_by: str | None = None, order: Order | None = None) -> Metric | None:
-    """The metric to sort by: the one asked for, else the one that looks most like a result; None without any."""
+    """The metric to sort by: the one asked for, else the one that looks most like a result; None without
+    any.
+    """
     known = sorted(set(names))
     if sort_by is not None:
         return Metric(sort_by, order or guess_order(sort_by), order is None)
@@ -87,7 +91,9 @@ def choose(names: Iterable[str], sort_by: str | None = None, order: Order | None
 def sort_best_first(
     rows: Sequence[T], metrics: Sequence[Mapping[str, Number]], metric: Metric | None
 ) -> list[T]:
-    """``rows`` best first by ``metric`` (numbers compared as numbers); those without it keep their order, last."""
+    """``rows`` best first by ``metric`` (numbers compared as numbers); those without it keep their order,
+    last.
+    """
     if metric is None:
         return list(rows)
     sign = 1 if metric.order == "asc" else -1

@@ -82,7 +82,9 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A pipeline's current version: ``spec`` is the CreatePipelineRequest as JSON, in the server's spelling."""
+    """A pipeline's current version: ``spec`` is the CreatePipelineRequest as JSON, in the server's
+    spelling.
+    """
 
     name: str
     version: int

@@ -34,7 +34,9 @@ _MAX_BYTES = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial is granted: cores, a memory quantity as the user wrote it (None: no limit), whole GPUs."""
+    """What one trial is granted: cores, a memory quantity as the user wrote it (None: no limit), whole
+    GPUs.
+    """
 
     cpu: float = DEFAULT_CPU
     memory: str | None = None

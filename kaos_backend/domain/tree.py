@@ -30,7 +30,9 @@ _PLAIN = re.compile(r'[^"\\]*')
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """One regular file: path relative to the bundle's root, size in bytes, mode "644"|"755", BLAKE3 in hex."""
+    """One regular file: path relative to the bundle's root, size in bytes, mode "644"|"755", BLAKE3 in
+    hex.
+    """
 
     path: str
     size: int

@@ -48,7 +48,9 @@ class Pachd(Protocol):
         """Raises Exists if there is one of that name."""
 
     def delete_project(self, name: str) -> None:
-        """Deletes its pipelines, jobs, repos and then the project; a repeated call goes on where it stopped."""
+        """Deletes its pipelines, jobs, repos and then the project; a repeated call goes on where it
+        stopped.
+        """
 
     def repos(self, project: str | None = None) -> list[Repo]:
         """User repos of one project or of all, with their branches."""
@@ -61,14 +63,16 @@ class Pachd(Protocol):
         """The commit that ``ref`` (a commit id, a commit set id or a branch) names; does not wait."""
 
     def commits(self, project: str, repo: str, number: int) -> list[Commit]:
-        """The ``number`` newest commits of a repo over all branches, newest first (0: all); [] without the repo."""
+        """The ``number`` newest commits of a repo over all branches, newest first (0: all); [] without the
+        repo.
+        """
 
     def start_commit(self, project: str, repo: str, branch: str, description: str) -> str:
         """Opens a commit on its own and returns its id."""
 
     def modify(self, project: str, repo: str, commit_id: str, ops: Iterable[FileOp]) -> None:
-        """Applies all of ``ops`` in order, or none of them: an exception in the iterator aborts the whole stream
-        and is raised from here. ``ops`` is consumed in another thread.
+        """Applies all of ``ops`` in order, or none of them: an exception in the iterator aborts the whole
+        stream and is raised from here. ``ops`` is consumed in another thread.
         """
 
     def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
@@ -81,14 +85,14 @@ class Pachd(Protocol):
         """Deletes a commit set without children; a missing one is no error."""
 
     def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
-        """Opens all commits and puts all pipelines in one transaction and returns its id, which is the id of the
-        commit set and of its jobs. All or nothing; a crash before the end leaves at most an unfinished transaction,
-        which ``delete_abandoned_transactions`` finds.
+        """Opens all commits and puts all pipelines in one transaction and returns its id, which is the id of
+        the commit set and of its jobs. All or nothing; a crash before the end leaves at most an unfinished
+        transaction, which ``delete_abandoned_transactions`` finds.
         """
 
     def delete_abandoned_transactions(self, marker: str) -> int:
-        """Deletes unfinished transactions of ours: those whose commits' descriptions start with ``marker``, or
-        that put pipelines carrying the annotation of kaos. Returns how many.
+        """Deletes unfinished transactions of ours: those whose commits' descriptions start with ``marker``,
+        or that put pipelines carrying the annotation of kaos. Returns how many.
         """
 
     # -- files

@@ -45,7 +45,9 @@ class Member:
 
 
 class TarReader:
-    """Iterates over the members of a stream; the payload of one must be read (or is skipped) before the next."""
+    """Iterates over the members of a stream; the payload of one must be read (or is skipped) before the
+    next.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -106,7 +108,9 @@ class TarReader:
 
 
 def header(name: str, size: int, mode: int, mtime: int) -> bytes:
-    """The header blocks of a regular file, in pax format where the name needs it. ``mtime`` in Unix seconds."""
+    """The header blocks of a regular file, in pax format where the name needs it. ``mtime`` in Unix
+    seconds.
+    """
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, mode, mtime
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import IO, cast
 
 import blake3
 import zstandard
@@ -23,13 +24,15 @@ _READ_BYTES = 1024 * 1024
 class Upload:
     """One archive (tar in zstd): first its tree, then the files that the base does not have.
 
-    ``tree()`` must be called first, then ``operations`` once. Both raise InvalidBundle for anything that is not
-    exactly what the tree says; nothing is kept of the content but one chunk at a time.
+    ``tree()`` must be called first, then ``operations`` once. Both raise InvalidBundle for anything that is
+    not exactly what the tree says; nothing is kept of the content but one chunk at a time.
     """
 
     def __init__(self, body: Source, bundle_id: str) -> None:
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._source = decompressor.stream_reader(body, read_size=_READ_BYTES, read_across_frames=True)
+        self._source = decompressor.stream_reader(
+            cast(IO[bytes], body), read_size=_READ_BYTES, read_across_frames=True
+        )
         self._reader = TarReader(self._source)
         self._members = iter(self._reader)
         self._bundle_id = bundle_id
@@ -52,7 +55,9 @@ class Upload:
         return tree
 
     def operations(self, repo: str, tree: Tree, base: Tree | None, base_commit: str) -> Iterator[FileOp]:
-        """The changes that put the bundle into an empty commit of ``repo``; ``base`` lies in ``base_commit``."""
+        """The changes that put the bundle into an empty commit of ``repo``; ``base`` lies in
+        ``base_commit``.
+        """
         folder = names.bundle_dir(tree.id)
         plan = uploads.plan_upload(tree, base)
         for start in range(0, len(tree.text), CHUNK):

@@ -1,0 +1,144 @@
+"""The backend process: ``python -m kaos_backend`` (settings from the environment, see ``settings``).
+
+Exit codes: 0 ended on a signal, 2 unusable settings or port, 3 another backend runs on this KAOS_HOME,
+1 anything else. What went wrong is on stderr and in logs/backend.log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from kaos_backend import __version__, home, settings
+from kaos_backend.app import create_app
+from kaos_backend.settings import Settings, SettingsError
+
+EXIT_USAGE = 2
+EXIT_RUNNING = 3
+GRACE_S = 5
+
+_log = logging.getLogger("kaos_backend")
+
+
+class _Server(uvicorn.Server):
+    """Tells where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, announcement: Path, url: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            info = {"url": self._url, "pid": os.getpid(), "version": __version__}
+            home.write_atomically(self._announcement, json.dumps(info) + "\n")
+            _log.info("listening on %s", self._url)
+
+
+def main() -> int:
+    """Runs the backend until a signal ends it."""
+    try:
+        chosen = settings.from_environment(os.environ)
+        home.make_private(chosen.home)
+        home.make_private(chosen.logs)
+    except (SettingsError, OSError) as error:
+        return _fail(str(error), EXIT_USAGE)
+    _log_to(chosen.logs / "backend.log")
+    lock = home.try_lock(chosen.home / "backend.lock")
+    if lock is None:
+        running = home.read_json(chosen.home / "backend.json").get("url", "an unknown address")
+        return _fail(f"a backend for {chosen.home} runs already, at {running}", EXIT_RUNNING)
+    try:
+        listener = bind(chosen)
+    except OSError as error:
+        return _fail(_bind_problem(chosen, error), EXIT_USAGE)
+    try:
+        return _serve(chosen, listener)
+    except Exception as error:
+        _log.exception("the backend ended")
+        return _fail(f"the backend ended: {error}; see {chosen.logs / 'backend.log'}", 1)
+    finally:
+        listener.close()
+        os.close(lock)
+
+
+def bind(chosen: Settings) -> socket.socket:
+    """A listening loopback socket: on the port of the settings, else on the last one if it is free, else on
+    any.
+
+    Raises OSError if a port was asked for and is taken.
+    """
+    if chosen.port is not None:
+        return _listen(chosen.port)
+    last = home.read_json(chosen.home / "backend.json").get("url", "")
+    port = str(last).rpartition(":")[2]
+    if port.isdigit() and int(port) < 65536:
+        try:
+            return _listen(int(port))
+        except OSError:
+            pass
+    return _listen(0)
+
+
+def _serve(chosen: Settings, listener: socket.socket) -> int:
+    app = create_app(chosen)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="none", server_header=False,
+        timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=60,
+    )  # fmt: skip
+    url = "http://{}:{}".format(*listener.getsockname())
+    server = _Server(config, chosen.home / "backend.json", url)
+    # SIGHUP when the starting terminal closes must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    runner_factory = config.get_loop_factory()
+    with asyncio.Runner(loop_factory=runner_factory) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    return 0 if server.started else 1
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _bind_problem(chosen: Settings, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {chosen.port} (KAOS_PORT) is in use by another program; choose another or unset KAOS_PORT"
+        )
+    return f"cannot listen on 127.0.0.1:{chosen.port or 0}: {error.strerror}"
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # An upload that is refused aborts its stream by raising in grpc's thread, which grpc then logs at length.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"kaos backend: {message}", file=sys.stderr)
+    _log.error("%s", message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

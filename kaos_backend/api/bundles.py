@@ -1,0 +1,54 @@
+"""Routes of bundles: looking them up and uploading them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from kaos_backend.api import schemas
+from kaos_backend.api.deps import Awake
+from kaos_backend.api.streams import BodyPipe
+from kaos_backend.domain.names import BundleKind
+
+router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundles"])
+
+
+@router.get("/head/tree", response_class=Response)
+def head_tree(workspace: str, kind: BundleKind, services: Awake) -> Response:
+    """The file list of the current bundle as text/plain (format in docs/api.md). 404 no_bundle."""
+    return Response(services.bundles.head_tree(workspace, kind), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/{bundle_id}")
+def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> schemas.Bundle:
+    """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
+    return schemas.Bundle.model_validate(services.bundles.get(workspace, kind, bundle_id))
+
+
+@router.put("/{bundle_id}", status_code=201)
+async def put_bundle(
+    workspace: str,
+    kind: BundleKind,
+    bundle_id: str,
+    request: Request,
+    services: Awake,
+    name: Annotated[str, Query()],
+    base: Annotated[str | None, Query()] = None,
+) -> schemas.UploadedBundle:
+    """Stores a bundle from a streamed tar in zstd. 400 invalid_bundle, 409 stale_base. Idempotent."""
+    pipe = BodyPipe()
+    feeding = asyncio.create_task(pipe.feed(request.stream()))
+    try:
+        stored = await run_in_threadpool(services.bundles.put, workspace, kind, bundle_id, name, base, pipe)
+    finally:
+        pipe.abandon()
+        feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ClientDisconnect):
+            await feeding
+    return schemas.UploadedBundle.model_validate(stored)

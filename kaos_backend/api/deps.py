@@ -1,0 +1,85 @@
+"""What routes depend on: the services, and the two checks that guard the root router."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from kaos_backend import __version__
+from kaos_backend.errors import Unauthorized, VersionMismatch
+from kaos_backend.pachd.connection import Engine
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services.archives import Archives
+from kaos_backend.services.bundles import Bundles
+from kaos_backend.services.deploys import Deploys
+from kaos_backend.services.jobs import Jobs
+from kaos_backend.services.logs import Logs
+from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.trials import Trials
+from kaos_backend.services.workspaces import Workspaces
+from kaos_backend.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The use cases, wired to one Pachyderm."""
+
+    settings: Settings
+    token: str
+    engine: Engine
+    pachd: Pachd
+    recovery: Recovery
+    workspaces: Workspaces
+    bundles: Bundles
+    deploys: Deploys
+    jobs: Jobs
+    trials: Trials
+    logs: Logs
+    archives: Archives
+
+    def awake(self) -> None:
+        """Makes sure that the engine lives and that what a crash interrupted has been finished."""
+        endpoint = self.engine.ensure()
+        self.recovery.ensure(endpoint.generation)
+
+
+def services_of(request: Request) -> Services:
+    """The services without a look at the engine."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+def awake_services(request: Request) -> Services:
+    """The services on a living, recovered engine. Cheap while it lives; runs in a worker thread."""
+    services = services_of(request)
+    services.awake()
+    return services
+
+
+async def authorize(
+    request: Request,
+    authorization: Annotated[str | None, Header()] = None,
+    x_kaos_version: Annotated[str | None, Header()] = None,
+) -> None:
+    """Refuses whoever does not hold the token, then clients of another version."""
+    expected = f"Bearer {services_of(request).token}"
+    if not hmac.compare_digest((authorization or "").encode(), expected.encode()):
+        raise Unauthorized(
+            "no or a wrong token" if authorization else "a token is needed",
+            hint="send `Authorization: Bearer <content of the file token in KAOS_HOME>`",
+        )
+    if x_kaos_version is not None and x_kaos_version != __version__:
+        raise VersionMismatch(
+            f"this backend is kaos {__version__}, the client is {x_kaos_version}",
+            hint="`kaos down`, then repeat the command: it starts a backend of its own version",
+            backend=__version__,
+            client=x_kaos_version,
+        )
+
+
+Awake = Annotated[Services, Depends(awake_services)]
+Plain = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,103 @@
+"""Routes of jobs: listing, details, logs, archives, stopping."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from kaos_backend.api import schemas
+from kaos_backend.api.deps import Awake
+from kaos_backend.api.streams import ndjson
+from kaos_backend.domain.metrics import Order
+from kaos_backend.services import views
+from kaos_backend.services.archives import What
+from kaos_backend.services.logs import End, Line, LogQuery
+
+router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
+
+
+@router.get("")
+def list_jobs(
+    workspace: str, services: Awake, limit: Annotated[int | None, Query(ge=1, le=10_000)] = None
+) -> schemas.Jobs:
+    """Jobs, newest first. 404 no_such_workspace."""
+    found = services.jobs.newest(workspace, limit)
+    return schemas.Jobs(jobs=[schemas.JobSummary.model_validate(job) for job in found])
+
+
+@router.get("/{ref}")
+def get_job(
+    workspace: str, ref: str, services: Awake, sort_by: str | None = None, order: Order | None = None
+) -> schemas.JobDetail:
+    """One job with its trials, best first. ``ref``: id, unique prefix or ``last``. 404 no_such_job, 409
+    ambiguous.
+    """
+    return _detail(services.trials.detail(workspace, ref, sort_by, order))
+
+
+@router.get("/{ref}/logs")
+def get_logs(
+    workspace: str,
+    ref: str,
+    request: Request,
+    services: Awake,
+    trial: Annotated[int | None, Query(ge=0)] = None,
+    build: bool = False,
+    follow: bool = False,
+    tail: Annotated[int, Query(ge=0)] = 0,
+) -> StreamingResponse:
+    """Log lines as JSON lines, the last one ``{"end":true,"state":…}``. 404 no_such_job, not_found (no
+    such trial).
+    """
+    reading = services.logs.open(workspace, ref, LogQuery(trial, build, follow, tail))
+    return StreamingResponse(
+        _lines(reading, request), media_type="application/x-ndjson", headers={"Cache-Control": "no-store"}
+    )
+
+
+@router.get("/{ref}/archive")
+def get_archive(
+    workspace: str, ref: str, services: Awake, what: What, model: str | None = None
+) -> StreamingResponse:
+    """A tar in zstd of models, code or data. 404 no_such_job, no_such_model, no_bundle; 409 ambiguous."""
+    return StreamingResponse(
+        services.archives.open(workspace, ref, what, model), media_type="application/zstd"
+    )
+
+
+@router.post("/{ref}/stop")
+def stop_job(workspace: str, ref: str, services: Awake) -> schemas.JobSummary:
+    """Stops a job; one that has ended stays as it is. 404 no_such_job."""
+    return schemas.JobSummary.model_validate(services.jobs.stop(workspace, ref))
+
+
+async def _lines(reading: Any, request: Request) -> Any:
+    # A generator of its own: the event loop is known only once the response is being sent.
+    async for chunk in ndjson(reading, _encode, request.is_disconnected):
+        yield chunk
+
+
+def _encode(item: Line | End) -> dict[str, Any]:
+    if isinstance(item, End):
+        return {"end": True, "state": item.state}
+    return {
+        "source": item.source,
+        "trial": item.trial,
+        "model": item.model,
+        "ts": item.ts,
+        "user": item.user,
+        "text": item.text,
+    }
+
+
+def _detail(detail: views.JobDetail) -> schemas.JobDetail:
+    summary = schemas.JobSummary.model_validate(detail.summary)
+    return schemas.JobDetail(
+        **{name: getattr(summary, name) for name in schemas.JobSummary.model_fields},
+        inputs=schemas.Inputs.model_validate(detail.inputs),
+        trials=[schemas.Trial.model_validate(trial) for trial in detail.trials],
+        metric=schemas.Metric.model_validate(detail.metric) if detail.metric is not None else None,
+        metrics=list(detail.metrics),
+    )

@@ -1,0 +1,73 @@
+"""Routes about the backend itself: health, status, how to reach the engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+
+from kaos_backend import __version__
+from kaos_backend.api import schemas
+from kaos_backend.api.deps import Awake, Plain
+from kaos_backend.domain import machine
+
+router = APIRouter(tags=["system"])
+
+_DEFAULT_PACHD_PORT = "30650"
+
+
+@router.get("/health")
+async def health() -> schemas.Health:
+    """Whether the backend answers; does not look at the engine."""
+    return schemas.Health(version=__version__, pid=os.getpid(), ok=True)
+
+
+@router.get("/status")
+def status(request: Request, services: Awake) -> schemas.Status:
+    """The backend, the engine behind it, and the machine as the engine counts it."""
+    endpoint = services.engine.current()
+    cluster = services.pachd.cluster()
+    found = machine.machine_of(cluster)
+    gpus = found.get("gpus")
+    return schemas.Status(
+        version=__version__,
+        pid=os.getpid(),
+        url=str(request.base_url).rstrip("/"),
+        home=str(services.settings.home),
+        engine=schemas.EngineStatus(
+            kind="embedded" if endpoint.embedded else "remote", address=endpoint.address
+        ),
+        runtime=schemas.RuntimeStatus(
+            name=cluster.metadata.get(machine.RUNTIME, "kubernetes"),
+            isolation=cluster.metadata.get(machine.ISOLATION, "container"),
+            notes=machine.notes_of(cluster),
+        ),
+        machine=schemas.MachineStatus(
+            cpus=found.get("cpus"),
+            memory_bytes=found.get("memory_bytes"),
+            gpus=len(gpus) if isinstance(gpus, list) else gpus,
+        ),
+        store=schemas.StoreStatus(
+            free_bytes=_free_bytes(services.settings.home) if endpoint.embedded else None
+        ),
+    )
+
+
+@router.get("/status/env")
+def environment(services: Plain) -> schemas.Environment:
+    """Variables with which any pachyderm-sdk program reaches the engine."""
+    endpoint = services.engine.ensure()
+    address = endpoint.address.rpartition("://")[2]
+    host, _, port = address.rpartition(":") if ":" in address else (address, "", _DEFAULT_PACHD_PORT)
+    env = {"PACHD_PEER_SERVICE_HOST": host, "PACHD_PEER_SERVICE_PORT": port}
+    if endpoint.embedded:
+        env["PACH_CONFIG"] = str(services.settings.home / "pachctl.json")
+    if endpoint.token:
+        env["PACH_PYTHON_AUTH_TOKEN"] = endpoint.token
+    return schemas.Environment(env=env)
+
+
+def _free_bytes(home: Path) -> int:
+    return shutil.disk_usage(home).free

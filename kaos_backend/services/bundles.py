@@ -1,0 +1,181 @@
+"""Bundles: what is current, what is staged, and storing an upload on a staging branch.
+
+A staged bundle is a finished commit on ``staging-<bundle id>`` that holds the complete content; its commit's
+description names it. Nothing depends on such a branch, so nothing runs because of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from kaos_backend import errors
+from kaos_backend.domain import names
+from kaos_backend.domain.descriptions import Description, parse, rfc3339
+from kaos_backend.domain.models import Commit
+from kaos_backend.domain.names import BundleKind
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import inputs, views
+from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.tarstream import Source
+from kaos_backend.services.upload import Upload
+
+_log = logging.getLogger(__name__)
+
+
+def upload_key(workspace: str, kind: str, bundle_id: str) -> tuple[str, ...]:
+    """Key of the lock that is held while this bundle is being stored, deployed from or discarded."""
+    return ("upload", workspace, kind, bundle_id)
+
+
+class Bundles:
+    """Reading and staging of bundles."""
+
+    def __init__(self, pachd: Pachd, locks: KeyedLocks, now: Callable[[], datetime]) -> None:
+        self._pachd = pachd
+        self._locks = locks
+        self._now = now
+
+    def get(self, workspace: str, kind: BundleKind, bundle_id: str) -> views.Bundle:
+        """The current bundle (``head``), or that of an id which is current or staged. Raises NoBundle."""
+        inputs.require_workspace(self._pachd, workspace)
+        head = inputs.head(self._pachd, workspace, kind)
+        if head is not None and bundle_id in ("head", head.description.id):
+            found = views.bundle(head.description)
+            if found is not None:
+                return found
+        if bundle_id != "head":
+            staged = self.staged(workspace, kind, bundle_id)
+            found = views.bundle(staged[1]) if staged else None
+            if found is not None:
+                return found
+        raise no_bundle(workspace, kind, bundle_id)
+
+    def head_tree(self, workspace: str, kind: BundleKind) -> bytes:
+        """The tree text of the current bundle. Raises NoBundle."""
+        inputs.require_workspace(self._pachd, workspace)
+        head = inputs.head(self._pachd, workspace, kind)
+        if head is None:
+            raise no_bundle(workspace, kind, "head")
+        tree = inputs.read_tree(self._pachd, workspace, kind, head.commit.id, head.description.id)
+        return tree.text
+
+    def staged(self, workspace: str, kind: BundleKind, bundle_id: str) -> tuple[Commit, Description] | None:
+        """The finished staging commit of a bundle, if there is one."""
+        if not names.is_id(bundle_id):
+            return None
+        try:
+            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id))
+        except errors.NotFound:
+            return None
+        description = parse(commit.description)
+        if description is None or commit.open or commit.error or description.id != bundle_id:
+            return None
+        return commit, description
+
+    def put(
+        self, workspace: str, kind: BundleKind, bundle_id: str, name: str, base_id: str | None, body: Source
+    ) -> views.UploadedBundle:
+        """Stores an uploaded bundle on its staging branch; one that is there already is not read again.
+
+        Raises InvalidBundle (then nothing of it is left), InvalidName, StaleBase, NoSuchWorkspace.
+        """
+        names.check_bundle_name(name)
+        if not names.is_id(bundle_id):
+            raise errors.InvalidBundle(f"{bundle_id!r} is no bundle id", hint="32 hexadecimal digits")
+        inputs.require_workspace(self._pachd, workspace)
+        with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+            head = inputs.head(self._pachd, workspace, kind)
+            known = self._known(workspace, kind, bundle_id, head)
+            if known is not None:
+                return _uploaded(known, 0, 0)
+            if base_id is not None and (head is None or head.description.id != base_id):
+                raise errors.StaleBase(
+                    f"{kind} bundle {base_id[:12]} is no longer current in workspace {workspace!r}",
+                    hint="deploy again",
+                    head=head.description.id if head else None,
+                )
+            return self._store(workspace, kind, bundle_id, name, head if base_id is not None else None, body)
+
+    def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
+        """Removes a staging branch and its commit; what is not there is no error.
+
+        The branch goes first: dropping the head of a branch would leave a new empty commit in its place.
+        """
+        branch = names.staging_branch(bundle_id)
+        if commit_id is None:
+            try:
+                commit_id = self._pachd.commit(workspace, kind, branch).id
+            except errors.NotFound:
+                return
+        self._pachd.drop_branch(workspace, kind, branch)
+        self._pachd.drop_commit_set(commit_id)
+
+    def _known(
+        self, workspace: str, kind: BundleKind, bundle_id: str, head: inputs.Head | None
+    ) -> Description | None:
+        if head is not None and head.description.id == bundle_id:
+            return head.description
+        staged = self.staged(workspace, kind, bundle_id)
+        if staged is not None:
+            return staged[1]
+        # A half-written one of a backend that died; nobody else can be writing it, we hold its lock.
+        self.discard(workspace, kind, bundle_id)
+        return None
+
+    def _store(
+        self,
+        workspace: str,
+        kind: BundleKind,
+        bundle_id: str,
+        name: str,
+        base: inputs.Head | None,
+        body: Source,
+    ) -> views.UploadedBundle:
+        upload = Upload(body, bundle_id)
+        tree = upload.tree()
+        base_commit = base.commit.id if base is not None else ""
+        base_tree = (
+            inputs.read_tree(self._pachd, workspace, kind, base_commit, base.description.id) if base else None
+        )
+        description = Description(
+            kind="staging",
+            id=bundle_id,
+            name=name,
+            created=rfc3339(self._now()) or "",
+            files=tree.files,
+            bytes=tree.size_bytes,
+        )
+        self._pachd.ensure_repos(workspace, [kind])
+        branch = names.staging_branch(bundle_id)
+        commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
+        try:
+            self._pachd.modify(
+                workspace, kind, commit_id, upload.operations(kind, tree, base_tree, base_commit)
+            )
+            finished = self._pachd.finish_commit(workspace, kind, commit_id)
+            if finished.error:
+                raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
+        except BaseException:
+            self._discard_quietly(workspace, kind, bundle_id, commit_id)
+            raise
+        return _uploaded(description, upload.new_files, upload.new_bytes)
+
+    def _discard_quietly(self, workspace: str, kind: str, bundle_id: str, commit_id: str) -> None:
+        """Keeps the first error; what cannot be removed now, recovery removes later."""
+        try:
+            self.discard(workspace, kind, bundle_id, commit_id)
+        except errors.KaosError as error:
+            _log.warning("left for recovery: staging of %s %s: %s", kind, bundle_id, error.message)
+
+
+def no_bundle(workspace: str, kind: str, bundle_id: str) -> errors.NoBundle:
+    what = f"no {kind} bundle" if bundle_id == "head" else f"no {kind} bundle {bundle_id!r}"
+    return errors.NoBundle(
+        f"{what} in workspace {workspace!r}", hint=f"deploy one with -{kind[0]}", kind=kind, id=bundle_id
+    )
+
+
+def _uploaded(d: Description, new_files: int, new_bytes: int) -> views.UploadedBundle:
+    return views.UploadedBundle(d.id, d.name, d.author, d.created, d.files, d.bytes, new_files, new_bytes)

@@ -1,0 +1,261 @@
+"""Deploys: one commit set of whatever changed, and the pipelines that turn it into models.
+
+Order of writes, and what a crash after each leaves (``services.recovery`` cleans up):
+1. bundles staged (``services.bundles``): a finished staging commit that nobody reads; kept for a retry,
+swept later
+2. transaction: open input commits and jobs that wait for them; recovery fills them from the staging commits
+3. content copied by reference, commit by commit: the rest stays open; recovery fills and finishes it
+4. staging branches and commits dropped: leftovers; recovery drops them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kaos_pipelines import specs
+
+from kaos_backend import errors
+from kaos_backend.domain import deploys, hyperparams, names, resources
+from kaos_backend.domain.descriptions import Description, rfc3339
+from kaos_backend.domain.machine import machine_of
+from kaos_backend.domain.models import PutPipeline, StartCommit
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import inputs, views
+from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
+from kaos_backend.services.fill import fill
+from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.recovery import Recovery
+
+MAX_AUTHOR_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it."""
+
+    source: str | None = None
+    data: str | None = None
+    hyper: Any = None
+    parallelism: int | None = None
+    cpu: float | None = None
+    memory: str | None = None
+    gpu: int | None = None
+    author: str = ""
+    retry: bool = False
+
+    @property
+    def settings_given(self) -> bool:
+        return any(v is not None for v in (self.parallelism, self.cpu, self.memory, self.gpu))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One input of a deploy: its description, and what has to be done to its repo if it changed."""
+
+    repo: str
+    description: Description
+
+
+class Deploys:
+    """The deploy use case; one at a time per workspace."""
+
+    def __init__(
+        self,
+        pachd: Pachd,
+        bundles: Bundles,
+        recovery: Recovery,
+        locks: KeyedLocks,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._pachd = pachd
+        self._bundles = bundles
+        self._recovery = recovery
+        self._locks = locks
+        self._now = now
+
+    def deploy(self, workspace: str, request: DeployRequest) -> views.DeployResult:
+        """Deploys; the same inputs again start nothing. Raises NoSuchWorkspace, NoBundle, InvalidHyper,
+        InvalidResources, NeverFits; after a refusal the bundles that were staged for it are gone.
+        """
+        self._recovery.recover_if_dirty(workspace)
+        inputs.require_workspace(self._pachd, workspace)
+        try:
+            grid = None if request.hyper is None else hyperparams.parse_grid(request.hyper)
+            _check_settings(request)
+            with self._locks.hold("workspace", workspace):
+                return self._deploy(workspace, request, grid)
+        except errors.KaosError as error:
+            if error.http_status >= 500:
+                self._recovery.mark_dirty(workspace)
+            elif not isinstance(error, errors.NoSuchWorkspace):
+                self._discard_staged(workspace, request)
+            raise
+        except BaseException:
+            self._recovery.mark_dirty(workspace)
+            raise
+
+    def _deploy(
+        self, workspace: str, request: DeployRequest, grid: hyperparams.Grid | None
+    ) -> views.DeployResult:
+        heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
+        ids = {repo: head.description.id if head else None for repo, head in heads.items()}
+        source, data = request.source or ids[names.SOURCE], request.data or ids[names.DATA]
+        builds, trains = source is not None, source is not None and data is not None
+        if grid is None and trains and ids[names.HYPER] is None:
+            grid = hyperparams.expand({})
+        now = self._current(workspace, ids)
+        build_spec = _build_spec(workspace, source) if source is not None else None
+        parallelism, train_spec = None, None
+        if source is not None and trains:
+            parallelism, train_spec = self._train_spec(workspace, source, request, now)
+        plan = deploys.plan(
+            now,
+            deploys.Wanted(
+                source=request.source,
+                data=request.data,
+                hyper=grid.id if grid is not None else None,
+                build_spec=build_spec,
+                train_spec=train_spec,
+                settings_given=request.settings_given,
+                retry=request.retry,
+            ),
+        )
+        parts = self._parts(workspace, request, grid, plan)
+        job = plan.job
+        if plan.acts:
+            put = [build_spec] * plan.put_build + [train_spec] * plan.put_train
+            job_id = self._run(workspace, parts, [PutPipeline(spec) for spec in put if spec is not None])
+            job = job_id if _starts_job(plan, trains) else None
+        changed = {part.repo: part.description for part in parts}
+        shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
+        return views.DeployResult(
+            job=job,
+            status=plan.status,
+            message=plan.message,
+            hint=plan.hint,
+            parts=plan.parts,
+            source=views.bundle(shown[names.SOURCE]),
+            data=views.bundle(shown[names.DATA]),
+            grid=_grid_view(grid, shown[names.HYPER]),
+            parallelism=parallelism,
+            builds=plan.acts and builds and (plan.source or plan.put_build),
+            trains=plan.acts and trains,
+        )
+
+    def _current(self, workspace: str, ids: dict[str, str | None]) -> deploys.Current:
+        pipelines = {p.name: p for p in self._pachd.pipelines(workspace)}
+        newest = {name: next(iter(self._pachd.jobs(workspace, name, 1)), None) for name in pipelines}
+        return deploys.Current(
+            source=ids[names.SOURCE],
+            data=ids[names.DATA],
+            hyper=ids[names.HYPER],
+            build=pipelines.get(names.BUILD),
+            train=pipelines.get(names.TRAIN),
+            build_job=newest.get(names.BUILD),
+            train_job=newest.get(names.TRAIN),
+        )
+
+    def _train_spec(
+        self, workspace: str, source_id: str, request: DeployRequest, now: deploys.Current
+    ) -> tuple[int, dict[str, Any]]:
+        settings = deploys.settings_of(now.train)
+        granted = resources.apply(settings.resources, cpu=request.cpu, memory=request.memory, gpu=request.gpu)
+        given = request.parallelism is not None or settings.parallelism_given
+        parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
+        if parallelism is None:
+            parallelism = resources.default_parallelism(self._cpus(), granted.cpu)
+        spec = specs.train_spec(
+            workspace,
+            names.image_name(workspace, source_id),
+            parallelism=parallelism,
+            cpu=granted.cpu,
+            memory_bytes=granted.memory_bytes,
+            gpu=granted.gpu,
+        )
+        annotations = {deploys.ANNOTATION: deploys.GIVEN if given else deploys.AUTO}
+        return parallelism, {**spec, "metadata": {"annotations": annotations}}
+
+    def _cpus(self) -> float | None:
+        """The machine's cores as the engine counts them; None on a cluster, which does not say."""
+        cpus = machine_of(self._pachd.cluster()).get("cpus")
+        return float(cpus) if isinstance(cpus, int | float) else None
+
+    def _parts(
+        self,
+        workspace: str,
+        request: DeployRequest,
+        grid: hyperparams.Grid | None,
+        plan: deploys.Plan,
+    ) -> list[_Part]:
+        created = rfc3339(self._now()) or ""
+        parts: list[_Part] = []
+        for kind, bundle_id, changes in (
+            (names.SOURCE, request.source, plan.source),
+            (names.DATA, request.data, plan.data),
+        ):
+            if bundle_id is None or not changes:
+                continue
+            staged = self._bundles.staged(workspace, kind, bundle_id)
+            if staged is None:
+                raise no_bundle(workspace, kind, bundle_id)
+            commit, about = staged
+            description = Description(
+                kind=kind, id=bundle_id, name=about.name, author=request.author, created=created,
+                files=about.files, bytes=about.bytes, staging=commit.id,
+            )  # fmt: skip
+            parts.append(_Part(kind, description))
+        if plan.hyper and grid is not None:
+            description = Description(
+                kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
+                grid=grid.as_given(),
+            )  # fmt: skip
+            parts.append(_Part(names.HYPER, description))
+        return parts
+
+    def _run(self, workspace: str, parts: list[_Part], pipelines: list[PutPipeline]) -> str:
+        self._pachd.ensure_repos(workspace, names.INPUT_REPOS)
+        commits = [StartCommit(p.repo, names.MASTER, p.description.to_json()) for p in parts]
+        job_id = self._pachd.transact(workspace, commits, pipelines)
+        for part in parts:
+            fill(self._pachd, workspace, part.repo, job_id, part.description)
+        for part in parts:
+            if part.description.staging:
+                with self._locks.hold(*upload_key(workspace, part.repo, part.description.id)):
+                    self._bundles.discard(workspace, part.repo, part.description.id, part.description.staging)
+        return job_id
+
+    def _discard_staged(self, workspace: str, request: DeployRequest) -> None:
+        """A refused deploy leaves no trace: not even the bundles that were sent for it."""
+        for kind, bundle_id in ((names.SOURCE, request.source), (names.DATA, request.data)):
+            if bundle_id is not None and names.is_id(bundle_id):
+                with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+                    self._bundles.discard(workspace, kind, bundle_id)
+
+
+def _check_settings(request: DeployRequest) -> None:
+    if request.parallelism is not None:
+        resources.check_parallelism(request.parallelism)
+    resources.apply(resources.Resources(), cpu=request.cpu, memory=request.memory, gpu=request.gpu)
+    if len(request.author) > MAX_AUTHOR_LENGTH or not request.author.isprintable():
+        raise errors.InvalidName(
+            "the author's name is not printable or too long", hint="set another one, like user@host"
+        )
+
+
+def _starts_job(plan: deploys.Plan, trains: bool) -> bool:
+    return trains or plan.put_build or plan.source
+
+
+def _build_spec(workspace: str, source_id: str) -> dict[str, Any]:
+    return specs.build_spec(workspace, source_id, names.image_name(workspace, source_id))
+
+
+def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.GridView | None:
+    if grid is None:
+        if deployed is None:
+            return None
+        grid = hyperparams.expand(deployed.grid or {})
+    return views.GridView(grid.id, len(grid.trials), grid.axes, grid.fixed)

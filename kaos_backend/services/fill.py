@@ -1,0 +1,29 @@
+"""Giving an open input commit its content: by reference from a staging commit, or from the grid in its
+description.
+"""
+
+from __future__ import annotations
+
+from kaos_backend.domain import hyperparams, names
+from kaos_backend.domain.descriptions import Description
+from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
+from kaos_backend.pachd.port import Pachd
+
+
+def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: Description) -> None:
+    """Gives an open input commit the content that its description names, and finishes it. Repeatable.
+
+    Raises NotFound if the staging commit is gone.
+    """
+    pachd.modify(workspace, repo, commit_id, content(repo, description))
+    pachd.finish_commit(workspace, repo, commit_id)
+
+
+def content(repo: str, description: Description) -> list[FileOp]:
+    """The changes that make an input commit hold exactly what its description names."""
+    if description.kind == "hyper":
+        grid = hyperparams.expand(description.grid or {})
+        files = [AddFile(names.params_path(t.params_id), t.text.encode()) for t in grid.trials]
+        return [DeleteFile("/"), *files]
+    paths = (names.bundle_dir(description.id), names.tree_path(description.id))
+    return [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]

@@ -1,0 +1,108 @@
+"""Jobs: a deploy's build and train jobs told as one, and stopping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from kaos_backend import errors
+from kaos_backend.domain import jobs as rules
+from kaos_backend.domain import names
+from kaos_backend.domain.descriptions import rfc3339
+from kaos_backend.domain.models import Job
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import inputs, views
+
+_PIPELINES = (names.BUILD, names.TRAIN)
+
+
+class Jobs:
+    """Finding, listing and stopping jobs."""
+
+    def __init__(self, pachd: Pachd, now: Callable[[], datetime]) -> None:
+        self._pachd = pachd
+        self._now = now
+
+    def ids(self, workspace: str) -> list[str]:
+        """The ids of all jobs of a workspace, newest first."""
+        return list(_by_id(self._pachd.jobs(workspace)))
+
+    def resolve(self, workspace: str, ref: str) -> str:
+        """The job id that a full id, a unique prefix or ``last`` names. Raises NoSuchJob, Ambiguous."""
+        if names.is_id(ref) and self.of_set(workspace, ref):
+            return ref
+        if ref == "last":
+            # The newest job of either pipeline is the newest deploy.
+            newest = _by_id(self._pachd.jobs(workspace, number=len(_PIPELINES)))
+            return rules.resolve(ref, list(newest))
+        return rules.resolve(ref, self.ids(workspace))
+
+    def of_set(self, workspace: str, job_id: str) -> list[Job]:
+        """The build and train jobs of one deploy; [] if there are none."""
+        return [job for job in self._pachd.job_set(workspace, job_id) if job.pipeline in _PIPELINES]
+
+    def newest(self, workspace: str, limit: int | None) -> list[views.JobSummary]:
+        """The newest jobs first. Raises NoSuchWorkspace."""
+        inputs.require_workspace(self._pachd, workspace)
+        number = 0 if limit is None else limit * len(_PIPELINES)
+        groups = list(_by_id(self._pachd.jobs(workspace, number=number)).items())
+        if limit is not None:
+            # The last group may have been cut between its build and its train job; it is beyond the limit
+            # then.
+            groups = groups[:limit]
+        reader = inputs.InputReader(self._pachd, workspace, listing=number)
+        return [self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in groups]
+
+    def summary(self, workspace: str, job_id: str) -> views.JobSummary:
+        """One job's summary; raises NoSuchJob."""
+        jobs = self.of_set(workspace, job_id)
+        if not jobs:
+            raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
+        return self.summarize(job_id, jobs, inputs.InputReader(self._pachd, workspace).of_job(job_id))
+
+    def summarize(self, job_id: str, jobs: Sequence[Job], read: inputs.JobInputs) -> views.JobSummary:
+        """The summary of one deploy's jobs and inputs."""
+        build, train = split(jobs)
+        outcome = rules.fold(build, train)
+        created, started, finished = views.span(jobs)
+        about = read.descriptions
+        source, data, hyper = (about.get(repo) for repo in names.INPUT_REPOS)
+        return views.JobSummary(
+            id=job_id,
+            state=outcome.state,
+            reason=outcome.reason,
+            build=views.pipeline_job(build),
+            train=views.pipeline_job(train),
+            created=rfc3339(created),
+            started=rfc3339(started),
+            finished=rfc3339(finished),
+            duration_s=rules.duration_s(created, finished, self._now()),
+            source=views.BundleShort(source.id, source.name) if source else None,
+            data=views.BundleShort(data.id, data.name) if data else None,
+            hyper=views.HyperShort(hyper.id, hyper.trials) if hyper else None,
+        )
+
+    def stop(self, workspace: str, ref: str) -> views.JobSummary:
+        """Stops a job's build and training; one that has ended stays as it is."""
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self.resolve(workspace, ref)
+        # Training first: a killed build would make it unrunnable instead of killed.
+        for job in sorted(self.of_set(workspace, job_id), key=lambda j: j.pipeline, reverse=True):
+            if not job.state.terminal:
+                self._pachd.stop_job(workspace, job.pipeline, job_id, "stopped by the user")
+        return self.summary(workspace, job_id)
+
+
+def split(jobs: Sequence[Job]) -> tuple[Job | None, Job | None]:
+    """(build job, train job) of one deploy."""
+    by_pipeline = {job.pipeline: job for job in jobs}
+    return by_pipeline.get(names.BUILD), by_pipeline.get(names.TRAIN)
+
+
+def _by_id(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """Jobs of our two pipelines grouped by deploy, in the order given (newest first)."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.pipeline in _PIPELINES:
+            groups.setdefault(job.id, []).append(job)
+    return groups

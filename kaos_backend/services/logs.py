@@ -1,0 +1,201 @@
+"""Logs of a job: the build's, then those of the trials, each line with where it came from."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kaos_backend import errors
+from kaos_backend.domain import jobs as rules
+from kaos_backend.domain import names
+from kaos_backend.domain.descriptions import rfc3339
+from kaos_backend.domain.models import DatumState, Job, LogLine
+from kaos_backend.pachd.port import LogStream, Pachd
+from kaos_backend.services import inputs
+from kaos_backend.services.jobs import Jobs, split
+from kaos_backend.services.trials import TrialDatum, Trials
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which lines: of one ``trial`` (number), of the ``build`` only, or everything; ``tail`` lines per
+    source.
+    """
+
+    trial: int | None = None
+    build: bool = False
+    follow: bool = False
+    tail: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line. ``source`` is "build" or "trial"; ``ts`` RFC 3339; ``user`` False for the system's words."""
+
+    source: str
+    trial: int | None
+    model: str | None
+    ts: str | None
+    user: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What closes every log: the job's state at that moment."""
+
+    state: str
+
+
+class Logs:
+    """Reading logs before, during and after a run."""
+
+    def __init__(self, pachd: Pachd, jobs: Jobs, trials: Trials) -> None:
+        self._pachd = pachd
+        self._jobs = jobs
+        self._trials = trials
+
+    def open(self, workspace: str, ref: str, query: LogQuery) -> LogReading:
+        """A reading of a job's log. Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotFound (no such
+        trial).
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        reading = LogReading(self._pachd, self._jobs, self._trials, workspace, job_id, read, query)
+        reading.check()
+        return reading
+
+
+class LogReading:
+    """Iterates over lines and ends with an End. ``close`` from another thread ends a follow."""
+
+    def __init__(
+        self,
+        pachd: Pachd,
+        jobs: Jobs,
+        trials: Trials,
+        workspace: str,
+        job_id: str,
+        read: inputs.JobInputs,
+        query: LogQuery,
+    ) -> None:
+        self._pachd = pachd
+        self._jobs = jobs
+        self._trials_service = trials
+        self._workspace = workspace
+        self._job_id = job_id
+        self._read = read
+        self._query = query
+        self._guard = threading.Lock()
+        self._closed = False
+        self._stream: LogStream | None = None
+        self._by_datum: dict[str, TrialDatum] = {}
+
+    def check(self) -> None:
+        """Raises NotFound if the query names a trial that the job does not have."""
+        number = self._query.trial
+        if number is None:
+            return
+        train = self._train()
+        count = len(self._trials(train)) if train is not None else 0
+        if not 0 <= number < count:
+            raise errors.NotFound(
+                f"job {self._job_id[:12]} has no trial {number}",
+                hint=f"its trials are numbered 0 to {count - 1}" if count else "it has no trials",
+                trial=number,
+            )
+
+    def close(self) -> None:
+        """Ends the iteration soon, from any thread."""
+        with self._guard:
+            self._closed = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+
+    def __iter__(self) -> Iterator[Line | End]:
+        query = self._query
+        if query.trial is None:
+            yield from self._build_lines()
+        train = self._train()
+        if not query.build and train is not None and not self._closed:
+            if query.follow and not train.state.terminal:
+                yield from self._follow(train)
+            else:
+                yield from self._finished(train)
+        build, train = split(self._jobs.of_set(self._workspace, self._job_id))
+        yield End(rules.fold(build, train).state)
+
+    def _build_lines(self) -> Iterator[Line]:
+        build, _ = split(self._jobs.of_set(self._workspace, self._job_id))
+        # A job without a build of its own used an older one's image; that log is shown when asked for.
+        build_id = self._read.commits.get(names.BUILD) if self._query.build else None
+        job_id = build.id if build is not None else build_id
+        if job_id is None:
+            return
+        follow = self._query.follow and build is not None and not build.state.terminal
+        for line in self._lines(names.BUILD, job_id, follow=follow, tail=self._query.tail):
+            yield Line("build", None, None, rfc3339(line.ts), line.user, line.text)
+
+    def _finished(self, train: Job) -> Iterator[Line]:
+        """Trial by trial, in order of their numbers."""
+        for trial in self._trials(train):
+            if trial.datum is None or self._query.trial not in (None, trial.point.number):
+                continue
+            if self._closed:
+                return
+            skipped = trial.datum.state is DatumState.SKIPPED
+            job_id = trial.datum.job if skipped and trial.datum.job else train.id
+            for line in self._lines(names.TRAIN, job_id, datum_id=trial.datum.id, tail=self._query.tail):
+                yield _line(trial, line)
+
+    def _follow(self, train: Job) -> Iterator[Line]:
+        """All trials as their lines come; with ``tail``, of what is there already only the last lines."""
+        seen: dict[str, int] = {}
+        if self._query.tail:
+            past: deque[Line] = deque(maxlen=self._query.tail)
+            for line in self._lines(names.TRAIN, train.id):
+                seen[line.datum] = seen.get(line.datum, 0) + 1
+                past.extend(self._selected(train, line))
+            yield from past
+        for line in self._lines(names.TRAIN, train.id, follow=True):
+            if seen.get(line.datum, 0) > 0:
+                seen[line.datum] -= 1
+                continue
+            yield from self._selected(train, line)
+
+    def _selected(self, train: Job, line: LogLine) -> Iterator[Line]:
+        trial = self._trial_of(train, line.datum)
+        if self._query.trial is None or (trial is not None and trial.point.number == self._query.trial):
+            yield _line(trial, line)
+
+    def _lines(
+        self, pipeline: str, job_id: str, *, datum_id: str = "", follow: bool = False, tail: int = 0
+    ) -> Iterator[LogLine]:
+        stream = self._pachd.logs(
+            self._workspace, pipeline, job_id, datum_id=datum_id, follow=follow, tail=tail
+        )
+        with self._guard:
+            if self._closed:
+                return
+            self._stream = stream
+        yield from stream
+
+    def _train(self) -> Job | None:
+        return split(self._jobs.of_set(self._workspace, self._job_id))[1]
+
+    def _trials(self, train: Job) -> list[TrialDatum]:
+        return self._trials_service.of_job(self._workspace, train, self._read)
+
+    def _trial_of(self, train: Job, datum_id: str) -> TrialDatum | None:
+        if datum_id and datum_id not in self._by_datum:
+            self._by_datum = {t.datum.id: t for t in self._trials(train) if t.datum is not None}
+        return self._by_datum.get(datum_id)
+
+
+def _line(trial: TrialDatum | None, line: LogLine) -> Line:
+    number, model = (trial.point.number, trial.model) if trial is not None else (None, None)
+    return Line("trial", number, model, rfc3339(line.ts), line.user, line.text)

@@ -1,0 +1,143 @@
+"""After a crash: deploys that were under way are rolled forward, leftovers of uploads are removed.
+
+Everything needed is in Pachyderm: an open input commit's description names the staging commit that has its
+content (or the grid itself). Runs when the backend starts, when the engine was started anew, and before the
+next request after a deploy that failed half-way. Repeatable at any point.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from kaos_backend import errors
+from kaos_backend.domain import deploys, names
+from kaos_backend.domain.descriptions import Description, parse
+from kaos_backend.domain.models import Commit, Repo
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services.bundles import Bundles, upload_key
+from kaos_backend.services.fill import fill
+from kaos_backend.services.locks import KeyedLocks
+
+# A bundle that was sent but never deployed is kept this long for the deploy to be tried again.
+KEEP_STAGED = timedelta(hours=24)
+# An orphan of a crash is among the newest commits of its repo: nothing was made after it but by recovery.
+LOOK_BACK = 12
+
+_log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Finishes what a crash interrupted."""
+
+    def __init__(
+        self, pachd: Pachd, bundles: Bundles, locks: KeyedLocks, now: Callable[[], datetime]
+    ) -> None:
+        self._pachd = pachd
+        self._bundles = bundles
+        self._locks = locks
+        self._now = now
+        self._guard = threading.Lock()
+        self._done_generation: int | None = None
+        self._dirty: set[str] = set()
+
+    def ensure(self, generation: int) -> None:
+        """Recovers all workspaces once per ``generation`` of the engine; concurrent callers wait for the
+        one.
+        """
+        if generation == self._done_generation:
+            return
+        with self._guard:
+            if generation != self._done_generation:
+                self.run()
+                self._done_generation = generation
+
+    def mark_dirty(self, workspace: str) -> None:
+        """Notes that a deploy in this workspace may have stopped half-way."""
+        with self._guard:
+            self._dirty.add(workspace)
+
+    def recover_if_dirty(self, workspace: str) -> None:
+        """Recovers one workspace if a deploy failed in it since the last recovery."""
+        if workspace not in self._dirty:
+            return
+        repos = [repo for repo in self._pachd.repos(workspace) if repo.name in names.INPUT_REPOS]
+        self._recover(workspace, repos)
+        with self._guard:
+            self._dirty.discard(workspace)
+
+    def run(self) -> None:
+        """Recovers all workspaces; what goes wrong in one is logged and does not keep the others."""
+        dropped = self._pachd.delete_abandoned_transactions(deploys.DESCRIPTION_MARKER)
+        if dropped:
+            _log.warning("dropped %d unfinished transactions", dropped)
+        by_workspace: dict[str, list[Repo]] = {}
+        for repo in self._pachd.repos():
+            if repo.name in names.INPUT_REPOS:
+                by_workspace.setdefault(repo.project, []).append(repo)
+        for workspace, repos in by_workspace.items():
+            try:
+                self._recover(workspace, repos)
+            except errors.EngineUnavailable:
+                raise
+            except errors.KaosError as error:
+                _log.error("recovery of workspace %s: %s", workspace, error.message)
+                self._dirty.add(workspace)
+
+    def _recover(self, workspace: str, repos: Iterable[Repo]) -> None:
+        with self._locks.hold("workspace", workspace):
+            for repo in repos:
+                commits = self._pachd.commits(workspace, repo.name, LOOK_BACK)
+                for commit in commits:
+                    description = parse(commit.description)
+                    if commit.open and description is not None and description.kind != "staging":
+                        self._roll_forward(workspace, repo.name, commit, description)
+                self._sweep(workspace, repo, commits)
+
+    def _roll_forward(self, workspace: str, repo: str, commit: Commit, description: Description) -> None:
+        if description.staging and not self._has_content(workspace, repo, description):
+            _log.error("%s/%s@%s: the uploaded content is gone", workspace, repo, commit.id)
+            self._pachd.finish_commit(
+                workspace, repo, commit.id, error="the uploaded content is gone; deploy again"
+            )
+            return
+        _log.warning("rolling %s/%s@%s forward", workspace, repo, commit.id)
+        fill(self._pachd, workspace, repo, commit.id, description)
+
+    def _has_content(self, workspace: str, repo: str, description: Description) -> bool:
+        try:
+            staging = self._pachd.commit(workspace, repo, description.staging)
+        except errors.NotFound:
+            return False
+        return staging.id == description.staging and not staging.open and not staging.error
+
+    def _sweep(self, workspace: str, repo: Repo, commits: list[Commit]) -> None:
+        """Removes half-written, already deployed and forgotten staging commits."""
+        branches = {b: i for b in repo.branches if (i := names.parse_staging_branch(b)) is not None}
+        kept: set[str] = set()
+        deployed = next((d.id for c in commits if (d := parse(c.description)) and d.kind != "staging"), None)
+        for bundle_id in branches.values():
+            if self._locks.held(*upload_key(workspace, repo.name, bundle_id)):
+                kept.add(bundle_id)  # being written right now, by this process
+                continue
+            staged = self._staged(workspace, repo.name, bundle_id)
+            if staged is not None and bundle_id != deployed and self._fresh(staged):
+                kept.add(bundle_id)
+                continue
+            self._bundles.discard(workspace, repo.name, bundle_id)
+        for commit in commits:
+            description = parse(commit.description)
+            if description is None or description.kind != "staging" or description.id in kept:
+                continue
+            if not self._locks.held(*upload_key(workspace, repo.name, description.id)):
+                self._pachd.drop_commit_set(commit.id)
+
+    def _staged(self, workspace: str, repo: str, bundle_id: str) -> Commit | None:
+        kind = names.SOURCE if repo == names.SOURCE else names.DATA
+        staged = self._bundles.staged(workspace, kind, bundle_id)
+        return staged[0] if staged else None
+
+    def _fresh(self, commit: Commit) -> bool:
+        return commit.started is not None and self._now() - commit.started < KEEP_STAGED

@@ -1,0 +1,202 @@
+"""Trials: the points of a job's grid with their datums, models and metrics."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kaos_backend import errors
+from kaos_backend.domain import hyperparams, metrics, names
+from kaos_backend.domain import jobs as rules
+from kaos_backend.domain.models import Datum, DatumState, Job
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import inputs, views
+from kaos_backend.services.jobs import Jobs, split
+from kaos_backend.services.stream import IteratorSource
+from kaos_backend.services.tarstream import TarReader
+
+METRICS_GLOB = "/**/metrics*.json"
+MAX_REASONS = 200
+_CACHED_JOBS = 64
+
+_FAILED = (DatumState.FAILED, DatumState.RECOVERED)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialDatum:
+    """One trial of a job: its point of the grid, the model it makes and its datum (None: not listed yet)."""
+
+    point: hyperparams.Trial
+    model: str
+    datum: Datum | None
+
+
+class Trials:
+    """Reading trials; what ended jobs' models hold is remembered, since it can not change."""
+
+    def __init__(self, pachd: Pachd, jobs: Jobs) -> None:
+        self._pachd = pachd
+        self._jobs = jobs
+        self._guard = threading.Lock()
+        self._ended: OrderedDict[tuple[str, str], _Results] = OrderedDict()
+
+    def detail(
+        self, workspace: str, ref: str, sort_by: str | None = None, order: metrics.Order | None = None
+    ) -> views.JobDetail:
+        """One job with its inputs and trials, best first when there is a metric. Raises NoSuchJob,
+        Ambiguous.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        jobs = self._jobs.of_set(workspace, job_id)
+        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        _, train = split(jobs)
+        found = self.of_job(workspace, train, read) if train is not None else []
+        results = self._results(workspace, train, found) if train is not None else _Results({}, {})
+        rows = [self._row(trial, train, results) for trial in found]
+        known = sorted({name for row in rows for name in row.metrics})
+        metric = metrics.choose(known, sort_by, order)
+        if metric is not None:
+            rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
+        about = read.descriptions
+        return views.JobDetail(
+            summary=self._jobs.summarize(job_id, jobs, read),
+            inputs=views.Inputs(
+                views.bundle(about.get(names.SOURCE)),
+                views.bundle(about.get(names.DATA)),
+                views.hyper(about.get(names.HYPER)),
+            ),
+            trials=rows,
+            metric=metric,
+            metrics=known,
+        )
+
+    def of_job(self, workspace: str, train: Job, read: inputs.JobInputs) -> list[TrialDatum]:
+        """The trials of a train job in order of their numbers, whether their datums exist already or not."""
+        by_params = {
+            params_id: datum
+            for datum in self._pachd.datums(workspace, names.TRAIN, train.id)
+            if (params_id := params_of(datum)) is not None
+        }
+        about = read.descriptions.get(names.HYPER)
+        if about is not None:
+            points = list(hyperparams.expand(about.grid or {}).trials)
+        else:
+            # Somebody else wrote the parameters: the files are all there is to know.
+            points = [hyperparams.Trial(n, i, {}, "") for n, i in enumerate(sorted(by_params))]
+        source = _id_of(read, names.SOURCE)
+        data = _id_of(read, names.DATA)
+        return [
+            TrialDatum(
+                p, _model(by_params.get(p.params_id), source, data, p.params_id), by_params.get(p.params_id)
+            )
+            for p in points
+        ]
+
+    def select(self, trials: Sequence[TrialDatum], model: str) -> TrialDatum:
+        """The trial whose model id starts with ``model``. Raises NoSuchModel, Ambiguous."""
+        matches = [t for t in trials if t.model == model] or [t for t in trials if t.model.startswith(model)]
+        if not matches:
+            raise errors.NoSuchModel(
+                f"no model {model!r} in this job", hint="`kaos train info` lists them", model=model
+            )
+        if len(matches) > 1:
+            raise errors.Ambiguous(
+                f"{model!r} names {len(matches)} models",
+                hint="type more of the id",
+                candidates=[t.model for t in matches[:10]],
+            )
+        return matches[0]
+
+    def _row(self, trial: TrialDatum, train: Job | None, results: _Results) -> views.Trial:
+        state = rules.trial_state(trial.datum, train)
+        reason = results.reasons.get(trial.datum.id, "") if trial.datum is not None else ""
+        if state == "failed" and not reason and train is not None:
+            reason = train.reason if trial.datum is None or trial.datum.state not in _FAILED else ""
+        return views.Trial(
+            trial=trial.point.number,
+            model=trial.model,
+            state=state,
+            reason=reason,
+            params=trial.point.params,
+            metrics=results.metrics.get(trial.model, {}),
+            started=None,
+            finished=None,
+            duration_s=trial.datum.seconds if trial.datum is not None else None,
+        )
+
+    def _results(self, workspace: str, train: Job, trials: Sequence[TrialDatum]) -> _Results:
+        key = (workspace, train.id)
+        with self._guard:
+            if (known := self._ended.get(key)) is not None:
+                self._ended.move_to_end(key)
+                return known
+        results = _Results(self._metrics(workspace, train.id), self._reasons(workspace, train.id, trials))
+        if train.state.terminal:
+            with self._guard:
+                self._ended[key] = results
+                while len(self._ended) > _CACHED_JOBS:
+                    self._ended.popitem(last=False)
+        return results
+
+    def _metrics(self, workspace: str, job_id: str) -> dict[str, dict[str, metrics.Number]]:
+        """Metrics by model id, from one stream of all metrics files of the job's output."""
+        files: dict[str, list[tuple[str, bytes]]] = {}
+        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, METRICS_GLOB)
+        try:
+            reader = TarReader(IteratorSource(tar))
+            for member in reader:
+                model, _, path = member.name.strip("/").partition("/")
+                if member.kind != "file" or not metrics.is_metrics_file(path):
+                    continue
+                if member.size <= metrics.MAX_METRICS_BYTES:
+                    files.setdefault(model, []).append((path, b"".join(reader.payload())))
+        except errors.NotFound:
+            return {}
+        return {model: metrics.read(found) for model, found in files.items()}
+
+    def _reasons(self, workspace: str, job_id: str, trials: Sequence[TrialDatum]) -> dict[str, str]:
+        failed = [t.datum for t in trials if t.datum is not None and t.datum.state in _FAILED]
+        return {d.id: self._reason(workspace, job_id, d) for d in failed[:MAX_REASONS]}
+
+    def _reason(self, workspace: str, job_id: str, datum: Datum) -> str:
+        recorded = self._pachd.datum_reason(workspace, names.TRAIN, job_id, datum.id)
+        if recorded:
+            return recorded
+        log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id)
+        said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
+        return said[-1].removeprefix(_FAILED_LINE) if said else ""
+
+
+_FAILED_LINE = "datum failed: "
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    metrics: Mapping[str, Mapping[str, metrics.Number]]
+    reasons: Mapping[str, str]
+
+
+def params_of(datum: Datum) -> str | None:
+    """The params id of a train datum, from its file in the hyper repo."""
+    path = _input(datum, names.HYPER)
+    return names.parse_params_path(path) if path is not None else None
+
+
+def _input(datum: Datum, repo: str) -> str | None:
+    return next((path for name, path in datum.inputs if name == repo), None)
+
+
+def _id_of(read: inputs.JobInputs, repo: str) -> str:
+    about = read.descriptions.get(repo)
+    return about.id if about is not None else ""
+
+
+def _model(datum: Datum | None, source: str, data: str, params_id: str) -> str:
+    if datum is not None:
+        # What the datum read beats what the commits say.
+        source = (_input(datum, names.BUILD) or source).strip("/").partition("/")[0]
+        data = (_input(datum, names.DATA) or data).strip("/").partition("/")[0]
+    return names.model_id(source, data, params_id)

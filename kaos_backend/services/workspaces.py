@@ -1,0 +1,75 @@
+"""Workspaces: one Pachyderm project each."""
+
+from __future__ import annotations
+
+from kaos_backend import errors
+from kaos_backend.domain import names
+from kaos_backend.domain.descriptions import rfc3339
+from kaos_backend.domain.models import Project
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import inputs, views
+from kaos_backend.services.jobs import Jobs
+from kaos_backend.services.locks import KeyedLocks
+
+MAX_DESCRIPTION_LENGTH = 4096
+
+
+class Workspaces:
+    """Creating, listing and deleting workspaces."""
+
+    def __init__(self, pachd: Pachd, jobs: Jobs, locks: KeyedLocks) -> None:
+        self._pachd = pachd
+        self._jobs = jobs
+        self._locks = locks
+
+    def all(self) -> list[views.WorkspaceShort]:
+        """All workspaces by name, with the number of their jobs."""
+        return [self._short(project) for project in sorted(self._pachd.projects(), key=lambda p: p.name)]
+
+    def create(self, name: str, description: str) -> views.WorkspaceShort:
+        """A new workspace. Raises InvalidName, Exists."""
+        names.check_workspace(name)
+        if len(description) > MAX_DESCRIPTION_LENGTH:
+            raise errors.InvalidName(f"the description is longer than {MAX_DESCRIPTION_LENGTH} characters")
+        try:
+            self._pachd.create_project(name, description)
+        except errors.Exists as error:
+            raise errors.Exists(
+                f"workspace {name!r} exists already",
+                hint=f"`kaos workspace set {name}` makes it the current one",
+            ) from error
+        return self._short(self._pachd.project(name))
+
+    def get(self, name: str) -> views.WorkspaceDetail:
+        """What is deployed in a workspace, and its newest job. Raises NoSuchWorkspace."""
+        project = inputs.require_workspace(self._pachd, name)
+        heads = {repo: inputs.head(self._pachd, name, repo) for repo in names.INPUT_REPOS}
+        described = {repo: head.description if head else None for repo, head in heads.items()}
+        ids = self._jobs.ids(name)
+        return views.WorkspaceDetail(
+            name=name,
+            created=rfc3339(project.created),
+            source=views.bundle(described[names.SOURCE]),
+            data=views.bundle(described[names.DATA]),
+            hyper=views.hyper(described[names.HYPER]),
+            jobs=len(ids),
+            last_job=self._jobs.summary(name, ids[0]) if ids else None,
+        )
+
+    def delete(self, name: str) -> int:
+        """Deletes a workspace with everything in it and returns how many jobs it had. Raises NoSuchWorkspace.
+
+        The default workspace is emptied: it is there again at once.
+        """
+        project = inputs.require_workspace(self._pachd, name)
+        with self._locks.hold("workspace", name):
+            jobs = len(self._jobs.ids(name))
+            self._pachd.delete_project(name)
+            if name == names.DEFAULT_WORKSPACE:
+                self._pachd.create_project(name, project.description)
+        return jobs
+
+    def _short(self, project: Project) -> views.WorkspaceShort:
+        return views.WorkspaceShort(
+            project.name, project.description, rfc3339(project.created), len(self._jobs.ids(project.name))
+        )

@@ -1,0 +1,157 @@
+"""The embedded engine as a process of its own: started, adopted, watched and brought back.
+
+The only place that starts the engine. It runs in a session of its own, so that it (and the trials in it)
+outlives the backend; a lock file tells whether one lives.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kaos_backend
+from kaos_backend import home
+from kaos_backend.errors import EngineUnavailable
+from kaos_backend.pachd.connection import Endpoint
+from kaos_backend.settings import Settings
+
+START_TIMEOUT_S = 60.0
+_POLL_S = 0.01
+_LOG_TAIL_BYTES = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class EmbeddedEngine:
+    """Implements ``pachd.connection.Engine`` for the engine of one KAOS_HOME."""
+
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._home = settings.home
+        self._port = settings.engine_port
+        self._token = home.ensure_token(settings.token_file)
+        self._logs = settings.logs
+        self._monotonic = monotonic
+        self._guard = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._endpoint: Endpoint | None = None
+        self._pid: int | None = None
+
+    def current(self) -> Endpoint:
+        """The endpoint as last known, without a look at the process."""
+        return self._endpoint or self.ensure()
+
+    def ensure(self) -> Endpoint:
+        """The endpoint of a living engine: adopts one that holds the lock, else starts one.
+
+        Cheap while it lives. Raises EngineUnavailable with the end of engine.log if it does not come up.
+        """
+        with self._guard:
+            if self._endpoint is not None and self._lives():
+                return self._endpoint
+            info = self._adopt() if home.is_locked(self._lock) else self._start()
+            return self._remember(info)
+
+    @property
+    def _lock(self) -> Path:
+        return self._home / "engine.lock"
+
+    def _lives(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
+        return home.is_locked(self._lock) and home.process_lives(self._pid)
+
+    def _adopt(self) -> dict[str, Any]:
+        """The engine that holds the lock; it may still be on its way up, with the file of its predecessor."""
+        self._process = None
+        deadline = self._monotonic() + START_TIMEOUT_S
+        while self._monotonic() < deadline:
+            info = home.read_json(self._home / "engine.json")
+            if home.process_lives(info.get("pid")) and info.get("port"):
+                return info
+            if not home.is_locked(self._lock):
+                return self._start()
+            time.sleep(_POLL_S)
+        raise EngineUnavailable(
+            f"a process holds {self._lock} but serves nothing", hint="end it, or run `kaos down`"
+        )
+
+    def _start(self) -> dict[str, Any]:
+        command = [sys.executable, "-m", "kaos_backend.engine", "--home", str(self._home)]
+        if self._port is not None:
+            command += ["--port", str(self._port)]
+        home.make_private(self._logs)
+        log_path = self._logs / "engine.log"
+        with log_path.open("ab") as log:
+            # From the folder above the package, so that a checkout that is not installed works too.
+            self._process = subprocess.Popen(
+                command,
+                cwd=Path(kaos_backend.__file__).parent.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _log.info("started the engine, pid %d", self._process.pid)
+        deadline = self._monotonic() + START_TIMEOUT_S
+        while self._monotonic() < deadline:
+            info = home.read_json(self._home / "engine.json")
+            if info.get("pid") == self._process.pid and info.get("port"):
+                return info
+            if self._process.poll() is not None:
+                if home.is_locked(self._lock):
+                    return self._adopt()  # somebody else's was faster
+                raise EngineUnavailable(
+                    f"the engine ended with exit code {self._process.returncode}: {_tail(log_path)}",
+                    hint=f"see {log_path}",
+                )
+            time.sleep(_POLL_S)
+        raise EngineUnavailable(
+            f"the engine did not come up in {START_TIMEOUT_S:.0f} s", hint=f"see {log_path}"
+        )
+
+    def _remember(self, info: dict[str, Any]) -> Endpoint:
+        generation = self._endpoint.generation if self._endpoint is not None else 0
+        address = f"{info.get('host') or '127.0.0.1'}:{int(info['port'])}"
+        self._pid = int(info["pid"])
+        self._endpoint = Endpoint(address, self._token, generation + 1, embedded=True)
+        self._write_client_config(address)
+        return self._endpoint
+
+    def _write_client_config(self, address: str) -> None:
+        """What ``Client.from_config`` of pachyderm-sdk (and pachctl) reads."""
+        context = {"pachd_address": f"grpc://{address}", "session_token": self._token}
+        config = {"user_id": "kaos", "v2": {"active_context": "kaos", "contexts": {"kaos": context}}}
+        home.write_atomically(self._home / "pachctl.json", json.dumps(config, indent=2) + "\n")
+
+
+class RemoteEngine:
+    """Implements ``pachd.connection.Engine`` for a pachd that somebody else keeps running."""
+
+    def __init__(self, address: str, token: str | None) -> None:
+        address = address if "://" in address else f"grpc://{address}"
+        self._endpoint = Endpoint(address, token, 1, embedded=False)
+
+    def current(self) -> Endpoint:
+        return self._endpoint
+
+    def ensure(self) -> Endpoint:
+        return self._endpoint
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log, on one line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " / ".join(lines[-3:])
