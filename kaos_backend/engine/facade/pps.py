@@ -1,20 +1,21 @@
-"""`pps_v2.API`: pipelines, defaults and what else needs no module of its own. Reference: sections 10 and 14."""
+"""`pps_v2.API`: pipelines and defaults. Reference: pachyderm-api.md sections 10 and 14."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
 
 import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
-from kaos_backend.engine.errors import InvalidArgument, NotFound, Unimplemented
+from kaos_backend.engine.errors import InvalidArgument, NotFound
 from kaos_backend.engine.facade import pps_convert as convert
 from kaos_backend.engine.facade.pps_datums import DatumCalls
 from kaos_backend.engine.facade.pps_jobs import JobCalls
 from kaos_backend.engine.facade.pps_logs import LogCalls
+from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
+from kaos_backend.engine.facade.transaction import Runner, Transactions
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.pipelines import Order, rerun_order
 from kaos_backend.engine.jobs.rows import Pipeline, PipelineKey
@@ -24,19 +25,27 @@ from kaos_backend.engine.jobs.states import JobState, PipelineState
 from kaos_backend.engine.store.store import Txn
 
 Context = grpc.ServicerContext
-Handler = grpc.RpcMethodHandler
 
 
-class Wrap(Protocol):
-    """Turns a method into a handler that answers `EngineError` with its status (`facade.errors`)."""
+def runners(jobs: Jobs) -> dict[str, Runner]:
+    """What a transaction runs for the arms of `TransactionRequest` that belong to PPS."""
 
-    def __call__(
-        self, method: Callable[..., Any], request: type, *, streams: bool = False, takes_stream: bool = False
-    ) -> Handler: ...
+    def create(txn: Txn, part: pps.CreatePipelineTransaction) -> transaction.TransactionResponse:
+        message = part.create_pipeline_request
+        if part.effective_json:
+            user = json.loads(part.user_json or part.effective_json)
+            order = Order(user, json.loads(part.effective_json), message.update, message.reprocess)
+        else:
+            user = parse_json(part.user_json) if part.user_json else convert.request_dict(message)
+            order = jobs.order(txn, user, update=message.update, reprocess=message.reprocess)
+        jobs.create_pipeline(txn, order)
+        return transaction.TransactionResponse()
 
+    def stop(txn: Txn, request: pps.StopJobRequest) -> transaction.TransactionResponse:
+        jobs.stop_job(txn, convert.job_key(request.job), request.reason)
+        return transaction.TransactionResponse()
 
-# (context, request) → the dry run's answer when the call is part of a transaction, None when it is to run now.
-Append = Callable[[Context, transaction.TransactionRequest], transaction.TransactionResponse | None]
+    return {"create_pipeline_v2": create, "stop_job": stop}
 
 
 class PpsService:
@@ -44,11 +53,11 @@ class PpsService:
 
     name = "pps_v2.API"
 
-    def __init__(self, jobs: Jobs, append: Append) -> None:
+    def __init__(self, jobs: Jobs, transactions: Transactions) -> None:
         self._jobs = jobs
         self._store = jobs.store
-        self._append = append
-        self._job_calls = JobCalls(jobs, append)
+        self._transactions = transactions
+        self._job_calls = JobCalls(jobs, transactions)
         self._datum_calls = DatumCalls(jobs)
         self._log_calls = LogCalls(jobs)
 
@@ -79,48 +88,11 @@ class PpsService:
             user_json=json.dumps(order.user),
             effective_json=json.dumps(order.effective),
         )
-        if (
-            not dry_run
-            and self._append(context, transaction.TransactionRequest(create_pipeline_v2=part)) is not None
-        ):
-            return
-        with self._store.write(dry_run=dry_run) as txn:
-            self._jobs.create_pipeline(txn, order)
-
-    def transaction_parts(
-        self,
-    ) -> dict[str, Callable[[Txn, transaction.TransactionRequest], transaction.TransactionResponse]]:
-        """What a transaction runs for the arms of `TransactionRequest` that belong to PPS."""
-        return {
-            "create_pipeline_v2": self._create_part,
-            "stop_job": self._stop_part,
-            "update_job_state": self._update_part,
-        }
-
-    def _create_part(
-        self, txn: Txn, request: transaction.TransactionRequest
-    ) -> transaction.TransactionResponse:
-        part = request.create_pipeline_v2
-        message = part.create_pipeline_request
-        if part.effective_json:
-            user = json.loads(part.user_json or part.effective_json)
-            order = Order(user, json.loads(part.effective_json), message.update, message.reprocess)
+        if dry_run:
+            with self._store.write(dry_run=True) as txn:
+                self._jobs.create_pipeline(txn, order)
         else:
-            user = parse_json(part.user_json) if part.user_json else convert.request_dict(message)
-            order = self._jobs.order(txn, user, update=message.update, reprocess=message.reprocess)
-        self._jobs.create_pipeline(txn, order)
-        return transaction.TransactionResponse()
-
-    def _stop_part(
-        self, txn: Txn, request: transaction.TransactionRequest
-    ) -> transaction.TransactionResponse:
-        self._jobs.stop_job(txn, convert.job_key(request.stop_job.job), request.stop_job.reason)
-        return transaction.TransactionResponse()
-
-    def _update_part(
-        self, _txn: Txn, _request: transaction.TransactionRequest
-    ) -> transaction.TransactionResponse:
-        raise Unimplemented("UpdateJobState is for Pachyderm's own workers; this engine has none of them")
+            self._transactions.call(context, "create_pipeline_v2", part)
 
     # --- reading
 
@@ -293,28 +265,28 @@ class PpsService:
 
     # --- registration
 
-    def handlers(self, wrap: Wrap) -> dict[str, Handler]:
+    def handlers(self) -> Handlers:
         """Method name → handler; what is missing is answered UNIMPLEMENTED by the server."""
         return {
-            "CreatePipeline": wrap(self.create_pipeline, pps.CreatePipelineRequest),
-            "CreatePipelineV2": wrap(self.create_pipeline_v2, pps.CreatePipelineV2Request),
-            "InspectPipeline": wrap(self.inspect_pipeline, pps.InspectPipelineRequest),
-            "ListPipeline": wrap(self.list_pipeline, pps.ListPipelineRequest, streams=True),
-            "PipelinesSummary": wrap(self.pipelines_summary, pps.PipelinesSummaryRequest),
-            "DeletePipeline": wrap(self.delete_pipeline, pps.DeletePipelineRequest),
-            "DeletePipelines": wrap(self.delete_pipelines, pps.DeletePipelinesRequest),
-            "DeleteAll": wrap(self.delete_all, Empty),
-            "StartPipeline": wrap(self.start_pipeline, pps.StartPipelineRequest),
-            "StopPipeline": wrap(self.stop_pipeline, pps.StopPipelineRequest),
-            "RerunPipeline": wrap(self.rerun_pipeline, pps.RerunPipelineRequest),
-            "RunCron": wrap(self.run_cron, pps.RunCronRequest),
-            "GetClusterDefaults": wrap(self.get_cluster_defaults, pps.GetClusterDefaultsRequest),
-            "SetClusterDefaults": wrap(self.set_cluster_defaults, pps.SetClusterDefaultsRequest),
-            "GetProjectDefaults": wrap(self.get_project_defaults, pps.GetProjectDefaultsRequest),
-            "SetProjectDefaults": wrap(self.set_project_defaults, pps.SetProjectDefaultsRequest),
-            **self._job_calls.handlers(wrap),
-            **self._datum_calls.handlers(wrap),
-            **self._log_calls.handlers(wrap),
+            "CreatePipeline": unary(self.create_pipeline, pps.CreatePipelineRequest),
+            "CreatePipelineV2": unary(self.create_pipeline_v2, pps.CreatePipelineV2Request),
+            "InspectPipeline": unary(self.inspect_pipeline, pps.InspectPipelineRequest),
+            "ListPipeline": server_stream(self.list_pipeline, pps.ListPipelineRequest),
+            "PipelinesSummary": unary(self.pipelines_summary, pps.PipelinesSummaryRequest),
+            "DeletePipeline": unary(self.delete_pipeline, pps.DeletePipelineRequest),
+            "DeletePipelines": unary(self.delete_pipelines, pps.DeletePipelinesRequest),
+            "DeleteAll": unary(self.delete_all, Empty),
+            "StartPipeline": unary(self.start_pipeline, pps.StartPipelineRequest),
+            "StopPipeline": unary(self.stop_pipeline, pps.StopPipelineRequest),
+            "RerunPipeline": unary(self.rerun_pipeline, pps.RerunPipelineRequest),
+            "RunCron": unary(self.run_cron, pps.RunCronRequest),
+            "GetClusterDefaults": unary(self.get_cluster_defaults, pps.GetClusterDefaultsRequest),
+            "SetClusterDefaults": unary(self.set_cluster_defaults, pps.SetClusterDefaultsRequest),
+            "GetProjectDefaults": unary(self.get_project_defaults, pps.GetProjectDefaultsRequest),
+            "SetProjectDefaults": unary(self.set_project_defaults, pps.SetProjectDefaultsRequest),
+            **self._job_calls.handlers(),
+            **self._datum_calls.handlers(),
+            **self._log_calls.handlers(),
         }
 
 

@@ -18,10 +18,35 @@ from kaos_backend.engine.jobs.states import DatumState, JobState, PipelineState
 
 _ANCESTRY = re.compile(r"^(.+?)(?:(\^+|~+)|[\^~](\d+)|\.(\d+))$")
 # Fields of CreatePipelineRequest that the details of a job / of a pipeline repeat under the same name.
-_JOB_FIELDS = ["transform", "parallelism_spec", "egress", "resource_requests", "resource_limits", "sidecar_resource_limits", "sidecar_resource_requests", "salt", "datum_set_spec", "datum_timeout", "job_timeout", "datum_tries", "scheduling_spec", "pod_spec", "pod_patch"]
+_JOB_FIELDS = [
+    "transform",
+    "parallelism_spec",
+    "egress",
+    "resource_requests",
+    "resource_limits",
+    "sidecar_resource_limits",
+    "sidecar_resource_requests",
+    "salt",
+    "datum_set_spec",
+    "datum_timeout",
+    "job_timeout",
+    "datum_tries",
+    "scheduling_spec",
+    "pod_spec",
+    "pod_patch",
+]
 _PIPELINE_FIELDS = [
     *_JOB_FIELDS,
-    *["output_branch", "description", "s3_out", "metadata", "reprocess_spec", "autoscaling", "tolerations", "input"],
+    *[
+        "output_branch",
+        "description",
+        "s3_out",
+        "metadata",
+        "reprocess_spec",
+        "autoscaling",
+        "tolerations",
+        "input",
+    ],
 ]
 
 

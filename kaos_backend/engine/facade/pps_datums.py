@@ -12,6 +12,7 @@ from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.facade import pps_convert as convert
+from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream, unary
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.plan import Datum
 from kaos_backend.engine.jobs.service import Jobs
@@ -106,10 +107,10 @@ class DatumCalls:
             raise EngineError(f"datum matching filter [{filters}] could not be found for job ID {key.id}")
         return Empty()
 
-    def handlers(self, wrap: Any) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> Handlers:
         return {
-            "InspectDatum": wrap(self.inspect_datum, pps.InspectDatumRequest),
-            "ListDatum": wrap(self.list_datum, pps.ListDatumRequest, streams=True),
-            "CreateDatum": wrap(self.create_datum, pps.CreateDatumRequest, streams=True, takes_stream=True),
-            "RestartDatum": wrap(self.restart_datum, pps.RestartDatumRequest),
+            "InspectDatum": unary(self.inspect_datum, pps.InspectDatumRequest),
+            "ListDatum": server_stream(self.list_datum, pps.ListDatumRequest),
+            "CreateDatum": bidirectional(self.create_datum, pps.CreateDatumRequest),
+            "RestartDatum": unary(self.restart_datum, pps.RestartDatumRequest),
         }

@@ -7,10 +7,12 @@ from typing import Any
 
 import grpc
 from betterproto.lib.google.protobuf import Empty
-from pachyderm_sdk.api import pps, transaction
+from pachyderm_sdk.api import pps
 
-from kaos_backend.engine.errors import EngineError, InvalidArgument, NotFound
+from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
 from kaos_backend.engine.facade import pps_convert as convert
+from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
+from kaos_backend.engine.facade.transaction import Transactions
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.ending import output_commit
 from kaos_backend.engine.jobs.rows import Job
@@ -18,25 +20,31 @@ from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.jobs.states import TERMINAL_JOBS
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 
-# How often a parked call looks whether its caller is still there, in seconds.
-_LOOK_S = 2.0
-
 
 class JobCalls:
     """Everything that reads, stops or deletes jobs."""
 
-    def __init__(self, jobs: Jobs, append: Any) -> None:
+    def __init__(self, jobs: Jobs, transactions: Transactions) -> None:
         self._jobs = jobs
         self._store = jobs.store
-        self._append = append
+        self._transactions = transactions
 
     def inspect_job(self, request: pps.InspectJobRequest, context: grpc.ServicerContext) -> pps.JobInfo:
         key = convert.job_key(request.job)
-        if request.wait:
-            job = self._jobs.wait(key, context.is_active)
-        else:
+        found = False
+
+        def look() -> Job | None:
+            nonlocal found
             with self._store.read() as db:
-                job = tables.get_job(db, key)
+                job = tables.find_job(db, key)
+            if job is None and found:
+                raise Unknown(f"job {key} was deleted")
+            if job is None:
+                raise NotFound(f"jobs {key} not found")
+            found = True
+            return job if job.state in TERMINAL_JOBS or not request.wait else None
+
+        job = wait_until(self._store, context, look)
         return self._info(job, request.details)
 
     def _info(self, job: Job, details: bool) -> pps.JobInfo:
@@ -65,14 +73,13 @@ class JobCalls:
             yield self._info(job, request.details)
 
     def _wait_commit(self, key: CommitKey, context: grpc.ServicerContext) -> None:
-        while context.is_active():
-            since = self._store.changes.version()
+        def finished() -> bool | None:
             commit = self._store.find_commit(key)
             if commit is None:
-                raise EngineError(f"commit {key} was deleted")
-            if commit.finished:
-                return
-            self._store.changes.wait(since, _LOOK_S)
+                raise Unknown(f"commit {key} was deleted")
+            return True if commit.finished else None
+
+        wait_until(self._store, context, finished)
 
     def _in_order(self, set_id: str, found: list[Job]) -> list[Job]:
         """Upstream first, as the commits of the set."""
@@ -150,23 +157,23 @@ class JobCalls:
         key = convert.pipeline_key(request.pipeline)
         with self._store.read() as db:
             tables.get_pipeline(db, key)
-        seen, first = 0, True
-        while context.is_active():
-            since = self._store.changes.version()
+            known = tables.jobs(db, key=key)
+        seen = known[-1].seq if known else 0
+        yield from (self._info(job, request.details) for job in known if job.state not in TERMINAL_JOBS)
+
+        def fresh() -> list[Job] | None:
             with self._store.read() as db:
-                fresh = tables.jobs(db, key=key, after_seq=seen)
-            for job in fresh:
+                return tables.jobs(db, key=key, after_seq=seen) or None
+
+        while True:
+            for job in wait_until(self._store, context, fresh):
                 seen = job.seq
-                if not first or job.state not in TERMINAL_JOBS:
-                    yield self._info(job, request.details)
-            first = False
-            self._store.changes.wait(since, _LOOK_S)
+                yield self._info(job, request.details)
 
     def stop_job(self, request: pps.StopJobRequest, context: grpc.ServicerContext) -> Empty:
         key = convert.job_key(request.job)
-        if self._append(context, transaction.TransactionRequest(stop_job=request)) is None:
-            with self._store.write() as txn:
-                self._jobs.stop_job(txn, key, request.reason)
+        request.job = convert.job_message(key)
+        self._transactions.call(context, "stop_job", request)
         return Empty()
 
     def delete_job(self, request: pps.DeleteJobRequest, _context: grpc.ServicerContext) -> Empty:
@@ -174,15 +181,15 @@ class JobCalls:
             self._jobs.delete_job(txn, convert.job_key(request.job))
         return Empty()
 
-    def handlers(self, wrap: Any) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> Handlers:
         return {
-            "InspectJob": wrap(self.inspect_job, pps.InspectJobRequest),
-            "InspectJobSet": wrap(self.inspect_job_set, pps.InspectJobSetRequest, streams=True),
-            "ListJob": wrap(self.list_job, pps.ListJobRequest, streams=True),
-            "ListJobSet": wrap(self.list_job_set, pps.ListJobSetRequest, streams=True),
-            "SubscribeJob": wrap(self.subscribe_job, pps.SubscribeJobRequest, streams=True),
-            "StopJob": wrap(self.stop_job, pps.StopJobRequest),
-            "DeleteJob": wrap(self.delete_job, pps.DeleteJobRequest),
+            "InspectJob": unary(self.inspect_job, pps.InspectJobRequest),
+            "InspectJobSet": server_stream(self.inspect_job_set, pps.InspectJobSetRequest),
+            "ListJob": server_stream(self.list_job, pps.ListJobRequest),
+            "ListJobSet": server_stream(self.list_job_set, pps.ListJobSetRequest),
+            "SubscribeJob": server_stream(self.subscribe_job, pps.SubscribeJobRequest),
+            "StopJob": unary(self.stop_job, pps.StopJobRequest),
+            "DeleteJob": unary(self.delete_job, pps.DeleteJobRequest),
         }
 
 

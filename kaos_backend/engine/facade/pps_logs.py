@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import InvalidArgument
 from kaos_backend.engine.facade import pps_convert as convert
+from kaos_backend.engine.facade.rpc import Handlers, server_stream
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.logs import Line, Tail
 from kaos_backend.engine.jobs.plan import File
@@ -95,15 +95,14 @@ class LogCalls:
         job_message = request.job if request.job.id else None
         if request.datum.id and request.datum.job.id and job_message is None:
             job_message = request.datum.job
-        named = request.pipeline.name or (job_message.pipeline.name if job_message else "")
-        if not named:
+        named = request.pipeline if request.pipeline.name else job_message.pipeline if job_message else None
+        if named is None or not named.name:
             if job_message is not None:
                 raise InvalidArgument("pipeline must be specified for the given job")
             if request.datum.id:
                 raise InvalidArgument("must specify the Job or Pipeline that the datum is from")
             return None
-        pipeline_message = request.pipeline if request.pipeline.name else job_message.pipeline
-        pipeline = convert.pipeline_key(pipeline_message)
+        pipeline = convert.pipeline_key(named)
         job = None
         with self._store.read() as db:
             tables.get_pipeline(db, pipeline)
@@ -174,8 +173,8 @@ class LogCalls:
             reading.sources[(job.seq, datum)] = _Source(key, datum, row.files if row else (), Tail(path))
         return reading.sources[(job.seq, datum)]
 
-    def handlers(self, wrap: Any) -> dict[str, grpc.RpcMethodHandler]:
-        return {"GetLogs": wrap(self.get_logs, pps.GetLogsRequest, streams=True)}
+    def handlers(self) -> Handlers:
+        return {"GetLogs": server_stream(self.get_logs, pps.GetLogsRequest)}
 
 
 def _passes(row: DatumRow, query: _Query) -> bool:

@@ -1,5 +1,8 @@
-"""The thread that moves jobs on: it wakes on every committed change, looks at the oldest unfinished job of each
-pipeline, and takes the steps that `decide` names. Everything it knows it can read again after a crash."""
+"""The thread that moves jobs on.
+
+It wakes on every committed change, looks at the oldest unfinished job of each pipeline, and takes the steps
+that `decide` names. Everything it knows it can read again after a crash.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,7 @@ class Controller:
         return _RETRY_S if again else self._idle_s / 4 if idle else None
 
     def _wake(self, pipeline: Pipeline) -> bool:
-        """Move a pipeline between STARTING, CRASHING and RUNNING by whether its image is there. True: RUNNING."""
+        """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
         image = worker_spec(pipeline).image
         ready = self._parts.runtime.image_ready(image)
         step = next_step(JobState.RUNNING, pipeline.state, (), image, ready)
@@ -162,11 +165,10 @@ class Controller:
         with self._parts.store.write() as txn:
             fresh = tables.find_pipeline(txn.db, pipeline.key)
             movable = (PipelineState.STARTING, PipelineState.RUNNING, PipelineState.CRASHING)
-            if fresh is not None and fresh.latest == pipeline.version and fresh.state in movable:
-                if (fresh.state, fresh.reason) != (state, reason) and not (
-                    fresh.state is state is PipelineState.RUNNING
-                ):
-                    tables.set_pipeline_state(txn.db, fresh, state, reason)
+            if fresh is None or fresh.latest != pipeline.version or fresh.state not in movable:
+                return
+            if (fresh.state, fresh.reason) != (state, reason):
+                tables.set_pipeline_state(txn.db, fresh, state, reason)
 
     def _crashing(self, pipeline: Pipeline, reason: str) -> None:
         with self._parts.store.read() as db:

@@ -1,4 +1,4 @@
-"""One datum from its inputs to its staged output: attempts, err_cmd, and the share of the machine they take."""
+"""One datum from its inputs to its staged output: attempts, err_cmd, and the share of the machine."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class DatumRunner:
         return self._end(datum, state, self._partial(out, datum), sofar)
 
     def _attempt(self, datum: DatumRow, run: MakeRun, sofar: _Try, cancel: threading.Event) -> bool:
-        """One attempt and, if it failed, err_cmd. False: the worker was lost and the attempt does not count."""
+        """One attempt and, if it failed, err_cmd. False: the worker was lost, the attempt does not count."""
         with self._slot(cancel) as slot:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")

@@ -35,7 +35,7 @@ def create_jobs(txn: Txn, commits: Sequence[Commit]) -> None:
 
 
 def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
-    """Move a job to a terminal state; unless it succeeded, its open commits finish with `reason` as their error."""
+    """Move a job to a terminal state; its commits, if still open, finish with `reason` as their error."""
     tables.set_job_state(txn.db, job, state, reason=reason, finished_us=txn.now_us)
     for key in (output_commit(job.key), meta_commit(job.key)):
         commit = txn.find_commit(key)

@@ -42,7 +42,7 @@ class TreeCache:
                 remove_tree(entry)
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
-        """The directory that holds `files` (all of one input); `root_of` gives the root tree of a file's commit."""
+        """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
         key = tree_key(files)
         dest = self._root / key
         if dest.exists():

@@ -1,7 +1,7 @@
 """One running job: plans its datums, runs them on worker threads, writes each end down, finishes the commits.
 
-The thread of the job is the only one that writes; ends that arrive while it waits for the disk share its next
-transaction. A crash at any point leaves the job RUNNING with the rows of what is done; `run` starts from there.
+Only the thread of the job writes; ends that arrive while it waits for the disk share its next transaction.
+A crash at any point leaves the job RUNNING with the rows of what is done; `run` goes on from there.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class JobRun:
         )
 
     def _prepare(self) -> bool:
-        """RUNNING with one row per datum, or the rows of a run that was cut short. False: it ended meanwhile."""
+        """RUNNING with a row per datum, or with those of a run that was cut short. False: it has ended."""
         store = self._parts.store
         with store.read() as db:
             job = tables.job_by_seq(db, self.job.seq)
@@ -291,9 +291,9 @@ class JobRun:
                     finished_us=outcome.finished_us,
                 )
                 # Also for a job that was killed meanwhile: what is finished is there for the next one.
-                if tables.record(txn.db, self.job.seq, outcome.datum.id, result):
-                    if root is not None and outcome.state is DatumState.SUCCESS:
-                        fresh.append(root)
+                new = tables.record(txn.db, self.job.seq, outcome.datum.id, result)
+                if new and root is not None and outcome.state is DatumState.SUCCESS:
+                    fresh.append(root)
             merged = self._merge(txn, [*self._unmerged, *fresh]) if refresh else None
         if merged is not None:
             self._root, self._unmerged, self._refreshed_at = merged[0], [], time.monotonic()

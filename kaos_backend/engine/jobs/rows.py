@@ -60,7 +60,8 @@ CREATE TABLE pps_jobs (
 );
 CREATE INDEX pps_jobs_by_id ON pps_jobs (id);
 CREATE INDEX pps_jobs_open ON pps_jobs (pipeline, seq) WHERE finished_us IS NULL;
--- A row per datum of every job, written when the job starts. job: the pps_jobs.seq; source: id of the job that ran it.
+-- A row per datum of every job, written when the job starts.
+-- job: pps_jobs.seq; source: id of the job that ran it.
 CREATE TABLE pps_datums (
     job INTEGER NOT NULL REFERENCES pps_jobs(seq) ON DELETE CASCADE,
     id BLOB NOT NULL,
@@ -111,7 +112,7 @@ class JobKey:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One version of a pipeline; `state`, `reason`, `stopped`, `latest` are the pipeline's own. Times in µs."""
+    """One version of a pipeline; `state`, `reason`, `stopped`, `latest` are the pipeline's. Times in µs."""
 
     row: int
     key: PipelineKey

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a directory with all below it, read-only directories included; a missing one is fine."""
+    """Remove a file or a directory, whatever the modes of what is below; a missing one is fine."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return

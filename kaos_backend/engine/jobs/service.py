@@ -8,7 +8,6 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs import pipelines, tables
 from kaos_backend.engine.jobs.admission import Admission
 from kaos_backend.engine.jobs.controller import Controller
@@ -18,9 +17,8 @@ from kaos_backend.engine.jobs.inputs import TreeCache
 from kaos_backend.engine.jobs.logs import Logs
 from kaos_backend.engine.jobs.machine import Machine
 from kaos_backend.engine.jobs.plan import Datum, Match, plan
-from kaos_backend.engine.jobs.rows import Job, JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.spec import Input, Json, PfsInput
-from kaos_backend.engine.jobs.states import TERMINAL_JOBS
 from kaos_backend.engine.jobs.validate import check_input, complete_input
 from kaos_backend.engine.store.glob import match_glob
 from kaos_backend.engine.store.model import RepoKey
@@ -108,22 +106,6 @@ class Jobs:
         job = tables.get_job(txn.db, key)
         kill_job(txn, job, "job deleted", self.controller.cancel)
         tables.delete_job(txn.db, job)
-
-    def wait(self, key: JobKey, active: Callable[[], bool]) -> Job:
-        """The job when it has ended, or as it is when the caller is not `active` any more."""
-        found = False
-        while True:
-            since = self.store.changes.version()
-            with self.store.read() as db:
-                job = tables.find_job(db, key)
-            if job is None:
-                if found:
-                    raise NotFound(f"job {key} was deleted")
-                raise NotFound(f"jobs {key} not found")
-            found = True
-            if job.state in TERMINAL_JOBS or not active():
-                return job
-            self.store.changes.wait(since, 2.0)
 
     def restart_datum(self, key: JobKey, filters: list[str]) -> bool:
         """Start running datums again; False when none matches."""

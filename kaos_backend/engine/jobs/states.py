@@ -84,7 +84,7 @@ PIPELINE_MOVES: Mapping[PipelineState, frozenset[PipelineState]] = {
     _P.RUNNING: frozenset({_P.STANDBY, _P.CRASHING, _P.RESTARTING}) | _UPDATED,
     _P.STANDBY: frozenset({_P.RUNNING, _P.CRASHING}) | _UPDATED,
     _P.RESTARTING: frozenset({_P.RUNNING, _P.CRASHING}) | _UPDATED,
-    _P.CRASHING: frozenset({_P.RUNNING, _P.STANDBY, _P.RESTARTING}) | _UPDATED,
+    _P.CRASHING: frozenset({_P.CRASHING, _P.RUNNING, _P.STANDBY, _P.RESTARTING}) | _UPDATED,
     _P.PAUSED: frozenset({_P.STARTING, _P.PAUSED, _P.FAILURE}),
     # Sticky: only an update (or a start) leads out.
     _P.FAILURE: frozenset({_P.STARTING, _P.PAUSED, _P.FAILURE}),

@@ -170,7 +170,8 @@ def jobs(
     return [
         job_of(row)
         for row in db.execute(
-            f"{_JOB} WHERE j.seq > ? AND (? = '' OR j.id = ?) AND (? IS NULL OR (p.project = ? AND p.name = ?))"
+            f"{_JOB} WHERE j.seq > ? AND (? = '' OR j.id = ?)"
+            " AND (? IS NULL OR (p.project = ? AND p.name = ?))"
             " ORDER BY j.seq",
             (
                 after_seq,
@@ -189,8 +190,8 @@ def head_jobs(db: sqlite3.Connection) -> list[Job]:
     return [
         job_of(row)
         for row in db.execute(
-            f"{_JOB} WHERE j.seq IN (SELECT min(seq) FROM pps_jobs WHERE finished_us IS NULL GROUP BY pipeline)"
-            " ORDER BY j.seq"
+            f"{_JOB} WHERE j.seq IN"
+            " (SELECT min(seq) FROM pps_jobs WHERE finished_us IS NULL GROUP BY pipeline) ORDER BY j.seq"
         )
     ]
 
@@ -238,7 +239,8 @@ def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Dat
     for datum in datums:
         row = db.execute(
             "SELECT d.* FROM pps_datums d JOIN pps_jobs j ON j.seq = d.job"
-            " WHERE d.id = ? AND d.hash = ? AND d.state IN (2, 3) AND j.pipeline = ? ORDER BY d.job DESC LIMIT 1",
+            " WHERE d.id = ? AND d.hash = ? AND d.state IN (2, 3) AND j.pipeline = ?"
+            " ORDER BY d.job DESC LIMIT 1",
             (bytes.fromhex(datum.id), bytes.fromhex(datum.hash), pipeline_row),
         ).fetchone()
         if row:
@@ -273,7 +275,8 @@ def insert_datums(
         )
     db.executemany(
         "INSERT INTO pps_datums (job, id, hash, position, state, source, root, tries, process_us,"
-        " download_bytes, upload_bytes, started_us, finished_us, files) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " download_bytes, upload_bytes, started_us, finished_us, files)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
     db.execute(
@@ -330,7 +333,8 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
     counter = _COUNTER[result.state]
     db.execute(
         f"UPDATE pps_jobs SET {counter} = {counter} + 1, process_us = process_us + ?,"
-        " upload_bytes = upload_bytes + ?, download_bytes = download_bytes + (SELECT download_bytes FROM pps_datums WHERE job = ? AND id = ?)"
+        " upload_bytes = upload_bytes + ?, download_bytes = download_bytes"
+        " + (SELECT download_bytes FROM pps_datums WHERE job = ? AND id = ?)"
         " WHERE seq = ?",
         (result.process_us, result.upload_bytes, seq, bytes.fromhex(id), seq),
     )

@@ -52,24 +52,22 @@ def leaves(node: Input) -> Iterator[PfsInput]:
 
 def complete_input(node: Input, project: str) -> Input:
     """`node` with Pachyderm's defaults written in and its children sorted by name."""
-    if node.pfs is not None:
-        pfs = node.pfs
-        return Input(
-            pfs=msgspec.structs.replace(
-                pfs,
-                name=pfs.name or pfs.repo,
-                branch=pfs.branch or "master",
-                repo_type=pfs.repo_type or "user",
-                project=pfs.project or project,
-                glob=clean(pfs.glob) if pfs.glob else "",
-            )
-        )
-    completed = {
+    changes: dict[str, object] = {
         arm: tuple(sorted((complete_input(c, project) for c in getattr(node, arm)), key=_sort_key))
         for arm in ("cross", "union", "join", "group")
         if getattr(node, arm)
     }
-    return msgspec.structs.replace(node, **completed)
+    if node.pfs is not None:
+        pfs = node.pfs
+        changes["pfs"] = msgspec.structs.replace(
+            pfs,
+            name=pfs.name or pfs.repo,
+            branch=pfs.branch or "master",
+            repo_type=pfs.repo_type or "user",
+            project=pfs.project or project,
+            glob=clean(pfs.glob) if pfs.glob else "",
+        )
+    return msgspec.structs.replace(node, **changes)
 
 
 def _sort_key(node: Input) -> str:

@@ -1,0 +1,53 @@
+"""Whatever comes and goes, what is handed out never exceeds the machine, and giving everything back restores it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaos_backend.engine.jobs.admission import capacity
+from kaos_backend.engine.jobs.machine import (
+    CORE,
+    Booking,
+    Machine,
+    Request,
+    book,
+    empty_ledger,
+    release,
+    why_never,
+)
+
+machines = st.builds(Machine, st.integers(1, 8), st.integers(0, 100), st.integers(0, 4))
+requests = st.builds(Request, st.integers(1, 4 * CORE), st.integers(0, 60), st.integers(0, 3))
+
+
+@given(machines, st.lists(st.one_of(requests, st.integers(0, 20)), max_size=60))
+def test_never_more_than_there_is(machine: Machine, script: list[Request | int]) -> None:
+    ledger, out = empty_ledger(machine), list[Booking]()
+    for step in script:
+        if isinstance(step, int):
+            if out:
+                ledger = release(ledger, out.pop(step % len(out)))
+        elif (booked := book(ledger, step)) is not None:
+            ledger, booking = booked
+            out.append(booking)
+            assert sum(share for _, share in booking.shares) == step.millicores
+            assert len(booking.grant.cores) == -(-step.millicores // CORE)
+        per_core: dict[int, int] = {}
+        for booking in out:
+            for core, share in booking.shares:
+                per_core[core] = per_core.get(core, 0) + share
+        assert all(0 <= core < machine.cpus and used <= CORE for core, used in per_core.items())
+        assert sum(b.request.memory_bytes for b in out) <= machine.memory_bytes
+        gpus = [g for b in out for g in b.gpus]
+        assert len(gpus) == len(set(gpus)) <= machine.gpus
+    for booking in out:
+        ledger = release(ledger, booking)
+    assert ledger == empty_ledger(machine)
+
+
+@given(machines, requests)
+def test_what_is_not_refused_fits_an_empty_machine(machine: Machine, request: Request) -> None:
+    fits = book(empty_ledger(machine), request) is not None
+    assert fits == (why_never(machine, request) == "")
+    assert (capacity(machine, request, 1) == 1) == fits
