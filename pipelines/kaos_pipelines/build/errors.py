@@ -1,0 +1,22 @@
+"""How a build is refused."""
+
+from __future__ import annotations
+
+USE_DOCKER = "use Docker (the docker runtime) for that"
+
+
+class Refused(ValueError):
+    """Why an instruction cannot be carried out; `plan` and `executor` add where it stands."""
+
+
+class BuildError(Exception):
+    """A build that ends here. The message says file, line, instruction and reason."""
+
+    def __init__(
+        self, reason: str, line: int | None = None, instruction: str = "", file: str = "Dockerfile"
+    ) -> None:
+        where = f"{file}:{line}: " if line is not None else ""
+        what = instruction if len(instruction) <= 100 else f"{instruction[:99]}…"
+        super().__init__(f"{where}{what}: {reason}" if what else f"{where}{reason}")
+        self.reason = reason
+        self.line = line

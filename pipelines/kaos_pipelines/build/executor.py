@@ -1,0 +1,81 @@
+"""Carries out a plan: files into the image's root, pip into an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kaos_pipelines.build.commands import FileCommand, Note
+from kaos_pipelines.build.context import Context, ContextFile
+from kaos_pipelines.build.errors import BuildError, Refused
+from kaos_pipelines.build.pip import PipCommand
+from kaos_pipelines.build.plan import Action, Copy, MakeDir, Plan
+from kaos_pipelines.build.rootfs import RootFs
+
+Say = Callable[[str], None]
+Pip = Callable[[PipCommand, RootFs], None]
+
+
+def execute(plan: Plan, context: Context, root: Path, pip: Pip, say: Say) -> None:
+    """Build the image's files in the empty folder `root`; `pip` is called for each pip step, in its place.
+
+    Raises BuildError with the line that failed. A step sees exactly what the steps before it made.
+    """
+    fs = RootFs(root)
+    fs.mkdir("/tmp").chmod(0o1777)  # noqa: S108
+    for number, step in enumerate(plan.steps, 1):
+        say(f"Step {number}/{len(plan.steps)} : {step.instruction.text}")
+        try:
+            for action in step.actions:
+                _act(action, context, fs, pip, say)
+        except (Refused, OSError) as error:
+            raise BuildError(str(error), step.instruction.line, step.instruction.text) from error
+
+
+def check_train(plan: Plan, root: Path) -> None:
+    """Raises BuildError unless `train` is an executable file in the image's WORKDIR."""
+    fs = RootFs(root)
+    train = fs.resolve("train", plan.workdir)
+    where = f"{plan.workdir.rstrip('/')}/train"
+    if not train.is_file():
+        raise BuildError(
+            f"the image has no {where}, and a trial runs ./train in the WORKDIR; "
+            "add COPY . . after WORKDIR, or mend WORKDIR"
+        )
+    if not train.stat().st_mode & 0o111:
+        raise BuildError(f"{where} is not executable; chmod +x it in the bundle, or add RUN chmod +x train")
+
+
+def _act(action: Action, context: Context, fs: RootFs, pip: Pip, say: Say) -> None:
+    if isinstance(action, Note):
+        say(f" ---> noted: {action.text}")
+    elif isinstance(action, MakeDir):
+        fs.mkdir(action.path)
+    elif isinstance(action, Copy):
+        _copy(action, context, fs)
+    elif isinstance(action, PipCommand):
+        pip(action, fs)
+    elif isinstance(action, FileCommand):
+        fs.run(action)
+
+
+def _copy(action: Copy, context: Context, fs: RootFs) -> None:
+    selected = [item for source in action.sources for item in context.select(source)]
+    one_file = len(selected) == 1 and selected[0][0] == ""
+    folder = action.destination.endswith("/") or fs.resolve(action.destination).is_dir() or not one_file
+    wild = action.sources[0].glob is not None and len(selected) > 1
+    if wild and not action.destination.endswith("/"):
+        raise Refused(f"{action.sources[0].text} names several files; end the destination with a /")
+    folders: dict[str, None] = {}
+    goals: list[tuple[str, ContextFile]] = []
+    for below, file in selected:
+        if folder:
+            goal = f"{action.destination.rstrip('/')}/{below or file.path.rpartition('/')[2]}"
+        else:
+            goal = action.destination
+        folders[goal.rpartition("/")[0] or "/"] = None
+        goals.append((goal, file))
+    for path in folders:
+        fs.mkdir(path)
+    for goal, file in goals:
+        fs.copy_file(file.source, goal, file.mode if action.mode is None else action.mode)

@@ -1,0 +1,237 @@
+"""Instructions → what to do for each, with all variables substituted. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kaos_pipelines.build.commands import Command, Note, parse_run
+from kaos_pipelines.build.dockerfile import Instruction
+from kaos_pipelines.build.errors import USE_DOCKER, BuildError, Refused
+from kaos_pipelines.build.words import NAME, Word, expand, split
+
+# What Docker's python images set, as far as Dockerfiles refer to it.
+BASE_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+BUILTIN = {"PATH": BASE_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+REPOSITORY = re.compile(r"(docker\.io/)?(library/)?python")
+VARIANT = r"(latest|slim|alpine|bookworm|bullseye|buster|trixie)[-.\w]*"
+VERSION = re.compile(rf"(\d+(?:\.\d+){{0,2}})?(?:(?:(?<=\d)-|(?<!\d)){VARIANT})?")
+NOTED = frozenset(
+    [
+        "CMD",
+        "ENTRYPOINT",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+    ]
+)
+ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """COPY or ADD of context files; `destination` is absolute and ends in "/" if it must be a folder."""
+
+    sources: tuple[Word, ...]
+    destination: str
+    mode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDir:
+    """WORKDIR."""
+
+    path: str
+
+
+Action = Command | Copy | MakeDir
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction and what it comes down to (nothing, for those that only set something)."""
+
+    instruction: Instruction
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole Dockerfile. `python` is the version asked for ("3.11"), "" for any Python 3."""
+
+    python: str
+    steps: tuple[Step, ...]
+    workdir: str
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    user: str
+    command: Mapping[str, str]  # CMD and ENTRYPOINT as written
+
+
+@dataclass(slots=True)
+class _State:
+    workdir: str = "/"
+    env: dict[str, str] = field(default_factory=dict)
+    args: dict[str, str] = field(default_factory=dict)
+    global_args: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    command: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**BUILTIN, **self.args, **self.env}  # ENV wins over ARG, as in Docker
+
+
+def compile_plan(instructions: Sequence[Instruction]) -> Plan:
+    """The plan of a Dockerfile. Raises BuildError with the line of the first instruction that is refused."""
+    state = _State()
+    python: str | None = None
+    steps: list[Step] = []
+    for instruction in instructions:
+        try:
+            if instruction.keyword == "FROM":
+                if python is not None:
+                    raise Refused(f"builds in several stages (a second FROM) need a container: {USE_DOCKER}")
+                python = python_version(expand(instruction.value, state.args))
+                state.global_args, state.args = state.args, {}
+                steps.append(Step(instruction))
+            elif python is None and instruction.keyword != "ARG":
+                raise Refused("FROM must come first, with ARG alone before it")
+            else:
+                steps.append(Step(instruction, _actions(instruction, state, python is None)))
+        except Refused as refused:
+            raise BuildError(str(refused), instruction.line, instruction.text) from refused
+    if python is None:
+        raise BuildError("the Dockerfile has no FROM; start it with FROM python:3.11-slim or another version")
+    return Plan(
+        python, tuple(steps), state.workdir, state.env, state.labels, state.user, state.command
+    )  # fmt: skip
+
+
+def python_version(reference: str) -> str:
+    """The Python version that a FROM line asks for. Raises Refused for other images."""
+    words = reference.split()
+    if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
+        raise Refused("FROM takes one image and perhaps AS name")
+    bare = words[0].partition("@")[0]
+    repository, _, tag = bare.partition(":")
+    if not REPOSITORY.fullmatch(repository):
+        raise Refused(
+            "without a container only python images can be stood in for "
+            f"(python:3.11, python:3.12-slim …): {USE_DOCKER}"
+        )
+    match = VERSION.fullmatch(tag)
+    if not match or "windows" in tag:
+        raise Refused(f"the tag {tag} names no Python version; write python:3.11 or the like")
+    version = match.group(1) or ""
+    if version.split(".")[0] not in ("", "3"):
+        raise Refused("only Python 3 is supported")
+    return "" if version == "3" else version
+
+
+def _actions(instruction: Instruction, state: _State, before_from: bool) -> tuple[Action, ...]:
+    keyword, value, variables = instruction.keyword, instruction.value, state.variables
+    if keyword == "ARG":
+        for name, default in _declarations(value, variables):
+            known = state.args if before_from else state.global_args
+            state.args[name] = default if default is not None else known.get(name, "")
+    elif keyword == "ENV":
+        state.env |= _pairs(value, variables)
+    elif keyword == "LABEL":
+        state.labels |= _pairs(value, variables)
+    elif keyword == "WORKDIR":
+        state.workdir = _absolute(state.workdir, expand(value, variables))
+        return (MakeDir(state.workdir),)
+    elif keyword in ("COPY", "ADD"):
+        return (_copy(instruction, state),)
+    elif keyword == "RUN":
+        unknown = [flag for flag in instruction.flags if flag not in ("mount", "network", "security")]
+        if unknown or "type=cache" not in instruction.flags.get("mount", "type=cache"):
+            raise Refused(f"RUN --{(unknown or ['mount'])[0]} needs a container: {USE_DOCKER}")
+        env = {**state.args, **state.env}
+        return parse_run(value, instruction.exec_form, state.workdir, env, BUILTIN)
+    elif keyword in NOTED:
+        if keyword == "USER":
+            state.user = expand(value, variables)
+        if keyword in ("CMD", "ENTRYPOINT"):
+            state.command[keyword.lower()] = value
+        return (Note(f"{keyword} has no effect without a container"),)
+    else:
+        raise Refused(f"{keyword} needs a container: {USE_DOCKER}")
+    return ()
+
+
+def _declarations(value: str, variables: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for word in split(value, variables):
+        name, equals, default = word.text.partition("=")
+        if not NAME.fullmatch(name):
+            raise Refused(f"{name or word.text!r} is no name of a variable")
+        found.append((name, default if equals else None))
+    return found
+
+
+def _pairs(value: str, variables: Mapping[str, str]) -> dict[str, str]:
+    first = value.split(None, 1)
+    if "=" not in first[0]:  # the old form: one name, the rest is the value
+        if len(first) < 2:
+            raise Refused(f"{first[0]} has no value; write {first[0]}=value")
+        return {first[0]: expand(first[1], variables)}
+    pairs = {}
+    for word in split(value, variables):
+        name, equals, text = word.text.partition("=")
+        if not equals or not name:
+            raise Refused(f"{word.text!r} is not name=value")
+        pairs[name] = text
+    return pairs
+
+
+def _copy(instruction: Instruction, state: _State) -> Copy:
+    flags = dict(instruction.flags)
+    for name in ("chown", "link", "parents"):
+        if name == "parents" and name in flags:
+            raise Refused("--parents is not understood; name the destination of each folder")
+        flags.pop(name, None)
+    if "from" in flags:
+        raise Refused(f"--from takes files of another image, which needs a container: {USE_DOCKER}")
+    mode = _mode(flags.pop("chmod", None))
+    if flags:
+        raise Refused(f"--{next(iter(flags))} is not understood")
+    if instruction.exec_form is not None:
+        words = [Word(expand(text, state.variables)) for text in instruction.exec_form]
+    else:
+        words = split(instruction.value, state.variables)
+    if len(words) < 2:
+        raise Refused("it takes at least one source and a destination")
+    *sources, destination = words
+    for source in sources:
+        if re.match(r"([a-z][a-z0-9+.-]*:)?//|git@", source.text):
+            raise Refused("sources are files of the build context, not URLs; put the file into the bundle")
+        if instruction.keyword == "ADD" and ARCHIVE.search(source.text):
+            raise Refused(f"ADD would unpack {source.text}; unpack it in the bundle, or use COPY")
+    target = _absolute(state.workdir, destination.text)
+    is_folder = destination.text.endswith(("/", "/.")) or destination.text in (".", "..")
+    return Copy(tuple(sources), target.rstrip("/") + "/" if is_folder or len(sources) > 1 else target, mode)
+
+
+def _mode(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-7]{3,4}", text):
+        raise Refused(f"--chmod={text} is no octal mode such as 755")
+    return int(text, 8)
+
+
+def _absolute(workdir: str, path: str) -> str:
+    """Docker's reading of a path: relative to WORKDIR; ".." stops at the image's root."""
+    if not path:
+        raise Refused("the path is empty")
+    return "/" + posixpath.normpath(posixpath.join(workdir, path)).lstrip("/")

@@ -1,0 +1,51 @@
+"""Which files of a source bundle are its Dockerfile, build context and `train` program. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+EXPECTED = "expected Dockerfile and train, or <name>/Dockerfile and <name>/model/train"
+
+
+class ShapeError(ValueError):
+    """The bundle has none of the accepted shapes, or more than one; the message says what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Paths relative to the bundle; `context` is "" for the bundle itself."""
+
+    dockerfile: str
+    context: str
+    train: str
+
+
+def find_shape(paths: Iterable[str]) -> Shape:
+    """The shape of a bundle with these file paths ("a/b.txt", no leading slash).
+
+    Accepts DIR/Dockerfile + DIR/train, DIR/<name>/Dockerfile + DIR/<name>/model/train (the context is then
+    `model/`) and the mixes of the two. Raises ShapeError.
+    """
+    files = set(paths)
+    bases = sorted({path.rpartition("Dockerfile")[0] for path in files if _is_dockerfile(path)})
+    found: list[Shape] = []
+    for base in bases:
+        for context in ("", "model/"):
+            if f"{base}{context}train" in files:
+                folder = f"{base}{context}"
+                found.append(Shape(f"{base}Dockerfile", folder.rstrip("/"), f"{folder}train"))
+                break
+    if found and (len(found) == 1 or found[0].dockerfile == "Dockerfile"):
+        return found[0]
+    if found:
+        names = ", ".join(shape.dockerfile for shape in found)
+        raise ShapeError(f"several training programs: {names}; deploy one at a time")
+    if bases:
+        where = ", ".join(f"{base}train or {base}model/train" for base in bases[:3])
+        raise ShapeError(f"there is a Dockerfile but no train beside it (looked for {where}); {EXPECTED}")
+    raise ShapeError(f"there is no Dockerfile; {EXPECTED}")
+
+
+def _is_dockerfile(path: str) -> bool:
+    return path == "Dockerfile" or (path.endswith("/Dockerfile") and path.count("/") == 1)

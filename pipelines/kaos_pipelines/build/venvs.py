@@ -1,0 +1,207 @@
+"""Virtual environments, made once for everything that decides their content and shared by all images.
+
+    venvs/<key>/…              the environment; complete if and only if .kaos-ready is in it
+    venvs/<key>.lock           held while it is made
+
+A builder that dies leaves a folder without the mark; the next one that needs it removes that and starts over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kaos_pipelines.build.errors import Refused
+from kaos_pipelines.build.pip import Argument, PipCommand, references
+from kaos_pipelines.build.pythons import Python
+from kaos_pipelines.build.rootfs import RootFs
+
+READY = ".kaos-ready"
+PIP_FLAGS = ("--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off")
+# Of this process's own environment; pip and what it builds must not see it.
+PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
+# Settings that would put packages elsewhere, or that make sense for the size of image layers only.
+MISPLACING = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON", "PIP_LOG", "PIP_NO_CACHE_DIR")
+MAX_NESTING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides an environment: the interpreter, and each pip step with the content of every file it
+    reads.
+    """
+
+    python: Python
+    steps: tuple[Mapping[str, object], ...] = ()
+
+    def then(self, command: PipCommand, fs: RootFs) -> Recipe:
+        """The recipe with one more step. Raises Refused for files that are missing or outside the image."""
+        step = {
+            "verb": command.verb,
+            "arguments": [[a.text, a.kind] for a in command.arguments],
+            "env": dict(sorted(command.env.items())),
+            "materials": [m for a in command.arguments for m in _materials(fs, a, command.cwd)],
+        }
+        return Recipe(self.python, (*self.steps, step))
+
+    @property
+    def key(self) -> str:
+        """Folder name of the environment: equal for equal content."""
+        text = json.dumps([self.python.version, self.python.path, self.steps], sort_keys=True)
+        return f"py{self.python.short}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+class VenvStore:
+    """The environments below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        return self.folder / key
+
+    def ready(self, key: str) -> bool:
+        """Whether the environment is complete and its interpreter still there."""
+        return (self.path(key) / READY).is_file() and (self.path(key) / "bin" / "python").exists()
+
+    def make(
+        self, key: str, python: Python, fill: Callable[[Path], None], say: Callable[[str], None]
+    ) -> Path:
+        """Make the environment `key`, unless it is there by now: an empty one, then `fill(path)`, then the
+        mark.
+
+        Waits while another builder makes the same one. What `fill` raises leaves nothing behind.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(key)
+        lock = FileLock(self.folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(" ---> another build is making the same environment; waiting for it")
+            lock.acquire()
+        try:
+            if self.ready(key):
+                return path
+            shutil.rmtree(path, ignore_errors=True)
+            try:
+                _create(python, path)
+                fill(path)
+                os.sync()  # thousands of small files: they must be on disk before the mark says so
+                with (path / READY).open("w") as mark:
+                    mark.write(key)
+                    mark.flush()
+                    os.fsync(mark.fileno())
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+        finally:
+            lock.release()
+        return path
+
+
+def install(venv: Path, python: Python, command: PipCommand, fs: RootFs) -> None:
+    """Run pip for one step. All of pip's own configuration applies: this process's environment is passed on.
+
+    Raises Refused when pip fails; its output has gone to stdout by then.
+    """
+    words = [*_pip(venv, python), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
+    for argument in command.arguments:
+        words += _host_words(fs, argument, command.cwd)
+    env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+    env = {name: value for name, value in env.items() if not name.startswith(("KAOS_", "PACH_"))}
+    env = {name: value for name, value in (env | dict(command.env)).items() if name not in MISPLACING}
+    env["PATH"] = f"{venv / 'bin'}:{os.environ.get('PATH', os.defpath)}"
+    env["VIRTUAL_ENV"] = str(venv)
+    cwd = fs.resolve(command.cwd)
+    sys.stdout.flush()
+    done = subprocess.run(
+        words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False
+    )
+    if done.returncode != 0:
+        raise Refused(f"pip ended with exit code {done.returncode}; what it said is above")
+
+
+def _create(python: Python, path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+    words = [python.path, "-I", "-m", "venv", "--without-pip", str(path)]
+    done = subprocess.run(words, capture_output=True, env=env, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+        raise Refused(f"{python.path} cannot make a virtual environment: {said}")
+
+
+def _pip(venv: Path, python: Python) -> Sequence[str]:
+    """How to run pip for the environment. One pip for all is seconds faster than giving each its own
+    (ensurepip).
+    """
+    interpreter = str(venv / "bin" / "python")
+    if (venv / "bin" / "pip").exists():  # a Dockerfile that upgrades pip means to use what it installed
+        return [interpreter, "-m", "pip"]
+    if importlib.util.find_spec("pip") is not None and tuple(map(int, python.version.split(".")[:2])) >= (
+        3,
+        9,
+    ):
+        return [sys.executable, "-m", "pip", "--python", interpreter]
+    words = [interpreter, "-I", "-m", "ensurepip", "--default-pip"]
+    done = subprocess.run(words, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise Refused(f"{python.path} has no pip: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}")
+    return [interpreter, "-m", "pip"]
+
+
+def _host_words(fs: RootFs, argument: Argument, cwd: str) -> list[str]:
+    if argument.path is None:
+        return [argument.text]
+    path = str(fs.resolve(argument.path, cwd))
+    if argument.kind == "links":
+        return [f"{argument.prefix}={path}"]
+    return [argument.prefix, path] if argument.prefix else [path + argument.suffix]
+
+
+def _materials(fs: RootFs, argument: Argument, cwd: str, nesting: int = 0) -> list[list[str]]:
+    """[image path, digest] of every file that an argument makes pip read."""
+    if argument.path is None:
+        return []
+    if nesting > MAX_NESTING:
+        raise Refused(f"{argument.path} includes itself")
+    host = fs.resolve(argument.path, cwd)
+    path = fs.image_path(host)
+    if argument.kind in ("requirement", "constraint"):
+        if not host.is_file():
+            raise Refused(f"there is no {path} in the image; COPY it before this line")
+        text = host.read_text("utf-8", "replace")
+        found = [[path, hashlib.sha256(text.encode()).hexdigest()]]
+        folder = path.rpartition("/")[0] or "/"
+        for kind, name in references(text):
+            lexical = Path(os.path.normpath(host.parent / name))
+            if name.startswith("/") or not lexical.is_relative_to(fs.root):
+                raise Refused(f"{path} refers to {name}, which is not below the image; use a relative path")
+            if fs.resolve(name, folder) != lexical:
+                raise Refused(f"{path} refers to {name} through a symbolic link; name the file itself")
+            nested = Argument(name, name, kind)
+            found += _materials(fs, nested, folder if kind != "local" else cwd, nesting + 1)
+        return found
+    if host.is_file():
+        return [[path, _digest(host)]]
+    if not host.is_dir():
+        raise Refused(f"there is no {path} in the image; COPY it before this line")
+    if argument.kind == "links":
+        return [[fs.image_path(file), _digest(file)] for file in sorted(host.iterdir()) if file.is_file()]
+    files = sorted(file for file in host.rglob("*") if file.is_file() and not file.is_symlink())
+    return [[fs.image_path(file), _digest(file)] for file in files]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,298 @@
+"""Whole builds with real environments: small wheels made here, installed by the real pip."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos_backend.engine.workers import images
+from kaos_pipelines.build import main as building
+from kaos_pipelines.build import pythons, store
+from kaos_pipelines.build.errors import BuildError, Refused
+from kaos_pipelines.build.pythons import find_python
+from kaos_pipelines.build.venvs import VenvStore
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+TRAIN = "#!/usr/bin/env python3\nimport tiny, sys\nprint(tiny.VALUE, sys.prefix)\n"
+
+
+def wheel(folder: Path, name: str, version: str, value: str) -> None:
+    """A minimal pure-Python wheel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VALUE = {value!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
+        for path, text in files.items()
+    )
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip's own configuration points at a folder of wheels, and nowhere else."""
+    folder = tmp_path / "wheels"
+    wheel(folder, "tiny", "1.0", "one")
+    wheel(folder, "tiny", "2.0", "two")
+    wheel(folder, "other", "1.0", "other")
+    config = tmp_path / "pip.conf"
+    config.write_text(f"[global]\nno-index = true\nfind-links = {folder}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def bundle(
+    tmp_path: Path, dockerfile: str, files: dict[str, str] | None = None, name: str = "source1"
+) -> Path:
+    source = tmp_path / "pfs" / "source" / name
+    for path, text in {"Dockerfile": dockerfile, "train": TRAIN, **(files or {})}.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_text(text)
+    modes = [{"path": "train", "size": 1, "mode": "755", "hash": "0"}]
+    source.with_name(f"{name}.tree").write_text("".join(json.dumps(line) + "\n" for line in modes))
+    return source
+
+
+DOCKERFILE = (
+    f"FROM python:{HERE}-slim\nWORKDIR /app\nCOPY r.txt .\nRUN pip install -r r.txt\nCOPY . .\nENV LR=0.1\n"
+)
+
+
+@pytest.fixture
+def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Counts the runs of pip, which still run."""
+    seen: list[str] = []
+    real = building.install
+
+    def counting(venv: Any, python: Any, command: Any, fs: Any) -> None:
+        seen.append(command.text)
+        real(venv, python, command, fs)
+
+    monkeypatch.setattr(building, "install", counting)
+    return seen
+
+
+def config(engine: Path, image: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (engine / "images" / store.directory_name(image) / "config.json").read_text()
+    )
+    return found
+
+
+@pytest.mark.usefixtures("wheels")
+def test_environments_are_made_once(
+    tmp_path: Path, installs: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine = tmp_path / "engine"
+    first = building.build(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==1.0\n"}), "kaos/w:1", engine)
+    assert installs == ["pip install -r r.txt"]
+    assert first["image"] == "kaos/w:1"
+    assert first["workdir"] == "/app"
+    assert "Step 4/6 : RUN pip install -r r.txt" in capfd.readouterr().out
+    # Code, ENV and comments change: another image, the same environment, no pip.
+    code = {"r.txt": "tiny==1.0\n", "more.py": "x = 1"}
+    building.build(bundle(tmp_path, DOCKERFILE + "ENV MORE=1\n", code, "source2"), "kaos/w:2", engine)
+    assert len(installs) == 1
+    assert "using the cached environment" in capfd.readouterr().out
+    assert config(engine, "kaos/w:1")["venv"] == config(engine, "kaos/w:2")["venv"]
+    # The content of the requirements changes: another environment.
+    building.build(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==2.0\n"}, "source3"), "kaos/w:3", engine)
+    assert len(installs) == 2
+    assert len(list((engine / "venvs").glob("*/.kaos-ready"))) == 2
+    for image, value in (("kaos/w:1", "one"), ("kaos/w:3", "two")):
+        image_ = images.ImageStore(engine).get(image)
+        assert image_.venv is not None
+        assert image_.root is not None
+        python = image_.venv / "bin" / "python"
+        run = subprocess.run([python, image_.root / "app/train"], capture_output=True, text=True, check=True)
+        assert run.stdout.split() == [value, str(image_.venv)]
+
+
+@pytest.mark.usefixtures("wheels")
+def test_output_is_a_function_of_the_source(tmp_path: Path) -> None:
+    source = bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny\n"})
+    env = {
+        "KAOS_IMAGE": "kaos/w:1",
+        "KAOS_SOURCE_ID": source.name,
+        "KAOS_IMAGE_STORE": str(tmp_path / "engine"),
+        "PACH_PFS": str(tmp_path / "pfs"),
+    }
+    found = []
+    for _ in range(2):
+        building.run(env)
+        found.append((tmp_path / "pfs" / "out" / source.name / "image.json").read_bytes())
+        env["KAOS_IMAGE_STORE"] = str(tmp_path / "engine2")
+    assert found[0] == found[1]
+    assert json.loads(found[0]) == {
+        "image": "kaos/w:1",
+        "source": source.name,
+        "builder": "venv",
+        "python": HERE,
+        "workdir": "/app",
+        "steps": [line for line in DOCKERFILE.split("\n") if line],
+    }
+
+
+@pytest.mark.usefixtures("wheels")
+def test_files_pip_reads_decide_the_environment(tmp_path: Path) -> None:
+    dockerfile = f"FROM python:{HERE}\nCOPY . /\nRUN pip install -r r/a.txt -c c.txt\n"
+    files = {"r/a.txt": "-r b.txt\n", "r/b.txt": "tiny\n", "c.txt": "tiny<2\n"}
+    keys = set()
+    for number, change in enumerate(
+        ({}, {"r/b.txt": "tiny # again\n"}, {"c.txt": "tiny<1.5\n"}, {"train": TRAIN + "#"})
+    ):
+        image = f"kaos/w:{number}"
+        building.build(bundle(tmp_path, dockerfile, {**files, **change}, f"s{number}"), image, tmp_path / "e")
+        keys.add(config(tmp_path / "e", image)["venv"])
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("requirements", "reason"),
+    [
+        ("tiny==99\n", "pip ended with exit code"),
+        ("-r ../../../../../etc/passwd\n", "not below the image"),
+        ("-r /etc/passwd\n", "not below the image"),
+        ("-r nothing.txt\n", "there is no /app/nothing.txt"),
+        ("x @ file:///etc\n", "file of this machine"),
+        ("-e .\n", "-e"),
+        ("-r r.txt\n", "includes itself"),
+    ],
+)
+def test_failures_leave_nothing(tmp_path: Path, wheels: Path, requirements: str, reason: str) -> None:
+    source = bundle(tmp_path, DOCKERFILE, {"r.txt": requirements})
+    with pytest.raises(BuildError, match=reason) as caught:
+        building.build(source, "kaos/w:1", tmp_path / "engine")
+    assert str(caught.value).startswith("Dockerfile:4: RUN pip install -r r.txt: ")
+    images_ = tmp_path / "engine" / "images"
+    assert [p.name for p in images_.iterdir()] == [store.BUILDING]
+    assert [p.name for p in (images_ / store.BUILDING).iterdir() if p.is_dir()] == []
+    assert list((tmp_path / "engine").glob("venvs/*/")) == []
+    assert not images.ImageStore(tmp_path / "engine").ready("kaos/w:1")
+
+
+@pytest.mark.usefixtures("wheels")
+def test_half_built_environments_are_made_again(tmp_path: Path, installs: list[str]) -> None:
+    engine = tmp_path / "engine"
+    source = bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny\n"})
+    building.build(source, "kaos/w:1", engine)
+    venv = images.ImageStore(engine).get("kaos/w:1").venv
+    assert venv is not None
+    (venv / ".kaos-ready").unlink()  # as a builder killed in the middle leaves it
+    (engine / "images" / store.BUILDING / "dead").mkdir()
+    assert not images.ImageStore(engine).ready("kaos/w:1")
+    building.build(source, "kaos/w:1", engine)
+    assert len(installs) == 2
+    assert images.ImageStore(engine).ready("kaos/w:1")
+    assert [p.name for p in (engine / "images" / store.BUILDING).iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.usefixtures("wheels")
+def test_concurrent_builders_share_one_install(tmp_path: Path, installs: list[str]) -> None:
+    engine, failures = tmp_path / "engine", []
+    sources = [bundle(tmp_path, DOCKERFILE, {"r.txt": "other\n", "n": str(n)}, f"s{n}") for n in range(3)]
+
+    def one(number: int) -> None:
+        try:
+            building.build(sources[number], f"kaos/w:{number}", engine)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert len(installs) == 1
+    assert all(images.ImageStore(engine).ready(f"kaos/w:{n}") for n in range(3))
+
+
+@pytest.mark.usefixtures("wheels")
+def test_local_project_and_wheel(tmp_path: Path, wheels: Path) -> None:
+    dockerfile = f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\nRUN pip install ./tiny-1.0-py3-none-any.whl\n"
+    source = bundle(tmp_path, dockerfile)
+    (source / "tiny-1.0-py3-none-any.whl").write_bytes((wheels / "tiny-1.0-py3-none-any.whl").read_bytes())
+    building.build(source, "kaos/w:1", tmp_path / "engine")
+    venv = images.ImageStore(tmp_path / "engine").get("kaos/w:1").venv
+    assert venv is not None
+    done = subprocess.run(
+        [venv / "bin/python", "-c", "import tiny; print(tiny.VALUE)"], capture_output=True, check=True
+    )
+    assert done.stdout == b"one\n"
+
+
+def test_the_command_says_why_it_ends(tmp_path: Path) -> None:
+    source = bundle(tmp_path, "FROM python:3\n\nRUN apt-get install gcc\n")
+    env = {
+        "KAOS_IMAGE": "kaos/w:1",
+        "KAOS_SOURCE_ID": source.name,
+        "KAOS_IMAGE_STORE": str(tmp_path / "engine"),
+        "PACH_PFS": str(tmp_path / "pfs"),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(building.__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "kaos_pipelines.build"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.strip().split("\n")[-1].startswith("Dockerfile:3: RUN apt-get install gcc: ")
+    assert "Docker" in done.stdout
+    assert done.stderr == ""
+    done = subprocess.run(
+        command, env={**env, "KAOS_SOURCE_ID": "nope"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "nope is not in the source repo" in done.stdout
+
+
+def test_interpreters() -> None:
+    assert find_python("").short == HERE  # the one that runs this
+    assert find_python(HERE).short == HERE
+    assert find_python(f"{HERE}.999").short == HERE
+    with pytest.raises(Refused, match=r"no Python 3\.99.*Docker"):
+        find_python("3.99")
+    with pytest.raises(Refused):
+        find_python("3", candidates=["/no/such", "/bin/false"])
+
+
+def test_another_version_of_python_is_found(tmp_path: Path) -> None:
+    other = next(
+        (p for p in pythons._candidates("3.12") if (found := pythons._ask(p)) and found.short == "3.12"), None
+    )
+    if other is None or HERE == "3.12":
+        pytest.skip("this machine has no second Python")
+    python = find_python("3.12")
+    venv = VenvStore(tmp_path).make("k", python, lambda path: None, print)
+    done = subprocess.run([venv / "bin/python", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Python 3.12")
+
+
+def test_both_sides_name_image_folders_alike() -> None:
+    for name in ("kaos/default:0123456789abcdef", "a b/ü:x", "kaos/" + "x" * 300, "..", "kaos/w:1"):
+        folder = store.directory_name(name)
+        assert folder == images.directory_name(name)
+        assert "/" not in folder
+        assert not folder.startswith(".")
+        assert len(folder) < 100
+
+
+Counter = Callable[[], int]

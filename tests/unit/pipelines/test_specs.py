@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from pachyderm_sdk.api import pps
+
+from kaos_pipelines import specs
+
+
+def test_build_spec_is_understood_by_the_sdk() -> None:
+    spec = specs.build_spec("ws", "a" * 32)
+    request = pps.CreatePipelineRequest().from_dict(spec)
+    assert (request.pipeline.project.name, request.pipeline.name) == ("ws", "build")
+    assert request.transform.env["KAOS_IMAGE"] == specs.image_name("ws", "a" * 32) == f"kaos/ws:{'a' * 32}"
+    assert request.input.pfs.glob == "/"
+    assert request.datum_tries == 1
+
+
+def test_train_spec_is_understood_by_the_sdk() -> None:
+    spec = specs.train_spec("ws", "kaos/ws:1", parallelism=3, cpu=1.5, memory_bytes=512 << 20, gpu=2)
+    request = pps.CreatePipelineRequest().from_dict(spec)
+    assert [i.pfs.name for i in request.input.cross] == ["build", "data", "hyper"]
+    assert [i.pfs.glob for i in request.input.cross] == ["/*", "/" + "?" * 32, "/*"]
+    assert request.resource_limits.cpu == 1.5
+    assert request.resource_limits.memory == str(512 << 20)
+    assert (request.resource_limits.gpu.type, request.resource_limits.gpu.number) == ("nvidia.com/gpu", 2)
+    assert request.parallelism_spec.constant == 3
+    assert request.transform.err_cmd == ["true"]
+    assert request.transform.env["KAOS_MEMORY"] == str(512 << 20)
+    assert request.transform.stdin == specs.train_script()
+
+
+def test_defaults_are_one_core_and_nothing_else() -> None:
+    spec = specs.train_spec("ws", "i")
+    assert spec["resourceLimits"] == {"cpu": 1.0}
+    assert spec == specs.train_spec("ws", "i", cpu=1.0, gpu=0)
+
+
+@pytest.mark.parametrize("bad", [{"parallelism": 0}, {"cpu": 0}, {"memory_bytes": 0}, {"gpu": -1}])
+def test_amounts_that_cannot_be_granted(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="grantable"):
+        specs.train_spec("ws", "i", **bad)  # type: ignore[arg-type]
