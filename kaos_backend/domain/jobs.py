@@ -64,12 +64,12 @@ def _fold_train(train: Job) -> Outcome:
     return Outcome("killed" if train.state is JobState.KILLED else "failed", train.reason)
 
 
-def trial_state(datum: Datum | None, job: Job | None) -> TrialState:
+def trial_state(datum: Datum | None, job: Job, running: bool) -> TrialState:
     """The state of one trial from its datum (None: not listed yet) and the train job it belongs to."""
-    if datum is None or datum.state is DatumState.UNKNOWN:
-        return "failed" if job is not None and job.state.terminal else "waiting"
-    if datum.state is DatumState.STARTING:
-        return "failed" if job is not None and job.state.terminal else "running"
+    if datum is None or datum.state in (DatumState.UNKNOWN, DatumState.STARTING):
+        if job.state.terminal:
+            return "failed"
+        return "running" if running or (datum and datum.state is DatumState.STARTING) else "waiting"
     if datum.state in (DatumState.FAILED, DatumState.RECOVERED):
         return "failed"
     return "skipped" if datum.state is DatumState.SKIPPED else "success"

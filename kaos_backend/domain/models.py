@@ -126,10 +126,21 @@ class Datum:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningDatum:
+    """A datum that a worker is at right now: the paths of its files and when it was started."""
+
+    paths: tuple[str, ...]
+    started: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of a pipeline's log; ``user`` is False for what the system said."""
+    """One line of a pipeline's log; ``user`` is False for what the system said. ``paths`` are the files of
+    the datum that it belongs to.
+    """
 
     datum: str
+    paths: tuple[str, ...]
     ts: datetime | None
     user: bool
     text: str

@@ -8,7 +8,17 @@ from typing import Any
 
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.domain.models import Commit, Datum, DatumState, Job, JobState, LogLine, Pipeline, Repo
+from kaos_backend.domain.models import (
+    Commit,
+    Datum,
+    DatumState,
+    Job,
+    JobState,
+    LogLine,
+    Pipeline,
+    Repo,
+    RunningDatum,
+)
 
 
 def moment(value: datetime) -> datetime | None:
@@ -75,7 +85,18 @@ def pipeline(info: pps.PipelineInfo) -> Pipeline:
 
 
 def log_line(message: pps.LogMessage) -> LogLine:
-    return LogLine(message.datum_id, moment(message.ts), message.user, message.message)
+    return LogLine(
+        datum=message.datum_id,
+        paths=tuple(file.path for file in message.data),
+        ts=moment(message.ts),
+        user=message.user,
+        text=message.message,
+    )
+
+
+def running_datum(status: pps.WorkerStatus) -> RunningDatum:
+    at = status.datum_status
+    return RunningDatum(tuple(file.path for file in at.data), moment(at.started))
 
 
 def _job_state(value: int) -> JobState:

@@ -22,6 +22,7 @@ from kaos_backend.domain.models import (
     Project,
     PutPipeline,
     Repo,
+    RunningDatum,
     StartCommit,
 )
 
@@ -116,7 +117,11 @@ class Pachd(Protocol):
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         """Idempotent on a job that has ended."""
 
-    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]: ...
+    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
+        """The datums of a job that have ended, in no useful order."""
+
+    def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
+        """What the workers of a job are at; [] unless it is running."""
 
     def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
         """Why a datum failed, as recorded with it; "" if nothing is."""

@@ -24,6 +24,7 @@ from kaos_backend.domain.models import (
     Project,
     PutPipeline,
     Repo,
+    RunningDatum,
     StartCommit,
 )
 from kaos_backend.pachd import convert, wire
@@ -218,6 +219,11 @@ class SdkPachd:
     def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
         job = _job(project, pipeline, job_id)
         return [convert.datum(info) for info in self._list(lambda c: c.pps.list_datum(job=job))]
+
+    def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
+        job = _job(project, pipeline, job_id)
+        info = self._connection.read(lambda c: c.pps.inspect_job(job=job, details=True))
+        return [convert.running_datum(s) for s in info.details.worker_status if s.job_id == job_id]
 
     def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
         repo = pfs.Repo(name=pipeline, type="meta", project=pfs.Project(name=project))

@@ -15,7 +15,7 @@ from kaos_backend.domain.models import DatumState, Job, LogLine
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, split
-from kaos_backend.services.trials import TrialDatum, Trials
+from kaos_backend.services.trials import TrialDatum, Trials, params_of_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class LogReading:
         self._guard = threading.Lock()
         self._closed = False
         self._stream: LogStream | None = None
-        self._by_datum: dict[str, TrialDatum] = {}
+        self._known: dict[str, TrialDatum] = {}
 
     def check(self) -> None:
         """Raises NotFound if the query names a trial that the job does not have."""
@@ -122,10 +122,12 @@ class LogReading:
             yield from self._build_lines()
         train = self._train()
         if not query.build and train is not None and not self._closed:
-            if query.follow and not train.state.terminal:
+            if train.state.terminal:
+                yield from self._finished(train)
+            elif query.follow:
                 yield from self._follow(train)
             else:
-                yield from self._finished(train)
+                yield from self._so_far(train)
         build, train = split(self._jobs.of_set(self._workspace, self._job_id))
         yield End(rules.fold(build, train).state)
 
@@ -152,6 +154,18 @@ class LogReading:
             for line in self._lines(names.TRAIN, job_id, datum_id=trial.datum.id, tail=self._query.tail):
                 yield _line(trial, line)
 
+    def _so_far(self, train: Job) -> Iterator[Line]:
+        """What a running job's trials have said up to now, one trial after another."""
+        last: str | None = None
+        kept: deque[Line] = deque(maxlen=self._query.tail or 1)
+        for line in self._lines(names.TRAIN, train.id):
+            if line.datum != last or not self._query.tail:
+                yield from kept
+                kept.clear()
+                last = line.datum
+            kept.extend(self._selected(train, line))
+        yield from kept
+
     def _follow(self, train: Job) -> Iterator[Line]:
         """All trials as their lines come; with ``tail``, of what is there already only the last lines."""
         seen: dict[str, int] = {}
@@ -168,7 +182,7 @@ class LogReading:
             yield from self._selected(train, line)
 
     def _selected(self, train: Job, line: LogLine) -> Iterator[Line]:
-        trial = self._trial_of(train, line.datum)
+        trial = self._trial_of(train, line)
         if self._query.trial is None or (trial is not None and trial.point.number == self._query.trial):
             yield _line(trial, line)
 
@@ -190,10 +204,11 @@ class LogReading:
     def _trials(self, train: Job) -> list[TrialDatum]:
         return self._trials_service.of_job(self._workspace, train, self._read)
 
-    def _trial_of(self, train: Job, datum_id: str) -> TrialDatum | None:
-        if datum_id and datum_id not in self._by_datum:
-            self._by_datum = {t.datum.id: t for t in self._trials(train) if t.datum is not None}
-        return self._by_datum.get(datum_id)
+    def _trial_of(self, train: Job, line: LogLine) -> TrialDatum | None:
+        if not self._known:
+            self._known = {t.point.params_id: t for t in self._trials(train)}
+        params_id = params_of_paths(line.paths)
+        return self._known.get(params_id) if params_id is not None else None
 
 
 def _line(trial: TrialDatum | None, line: LogLine) -> Line:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaos_backend import errors
 from kaos_backend.domain import hyperparams, metrics, names
 from kaos_backend.domain import jobs as rules
-from kaos_backend.domain.models import Datum, DatumState, Job
+from kaos_backend.domain.descriptions import rfc3339
+from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs, split
@@ -26,11 +27,14 @@ _FAILED = (DatumState.FAILED, DatumState.RECOVERED)
 
 @dataclass(frozen=True, slots=True)
 class TrialDatum:
-    """One trial of a job: its point of the grid, the model it makes and its datum (None: not listed yet)."""
+    """One trial of a job: its point of the grid, the model it makes, its datum once it has ended, and what a
+    worker is at if it is running.
+    """
 
     point: hyperparams.Trial
     model: str
     datum: Datum | None
+    running: RunningDatum | None
 
 
 class Trials:
@@ -54,8 +58,10 @@ class Trials:
         read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
         _, train = split(jobs)
         found = self.of_job(workspace, train, read) if train is not None else []
-        results = self._results(workspace, train, found) if train is not None else _Results({}, {})
-        rows = [self._row(trial, train, results) for trial in found]
+        rows: list[views.Trial] = []
+        if train is not None:
+            results = self._results(workspace, train, found)
+            rows = [self._row(trial, train, results) for trial in found]
         known = sorted({name for row in rows for name in row.metrics})
         metric = metrics.choose(known, sort_by, order)
         if metric is not None:
@@ -88,12 +94,22 @@ class Trials:
             points = [hyperparams.Trial(n, i, {}, "") for n, i in enumerate(sorted(by_params))]
         source = _id_of(read, names.SOURCE)
         data = _id_of(read, names.DATA)
+        running = self._running(workspace, train)
         return [
             TrialDatum(
-                p, _model(by_params.get(p.params_id), source, data, p.params_id), by_params.get(p.params_id)
+                point=p,
+                model=_model(by_params.get(p.params_id), source, data, p.params_id),
+                datum=by_params.get(p.params_id),
+                running=running.get(p.params_id),
             )
             for p in points
         ]
+
+    def _running(self, workspace: str, train: Job) -> dict[str, RunningDatum]:
+        if train.state is not JobState.RUNNING:
+            return {}
+        found = self._pachd.running(workspace, names.TRAIN, train.id)
+        return {i: datum for datum in found if (i := params_of_paths(datum.paths)) is not None}
 
     def select(self, trials: Sequence[TrialDatum], model: str) -> TrialDatum:
         """The trial whose model id starts with ``model``. Raises NoSuchModel, Ambiguous."""
@@ -110,11 +126,11 @@ class Trials:
             )
         return matches[0]
 
-    def _row(self, trial: TrialDatum, train: Job | None, results: _Results) -> views.Trial:
-        state = rules.trial_state(trial.datum, train)
+    def _row(self, trial: TrialDatum, train: Job, results: _Results) -> views.Trial:
+        state = rules.trial_state(trial.datum, train, trial.running is not None)
         reason = results.reasons.get(trial.datum.id, "") if trial.datum is not None else ""
-        if state == "failed" and not reason and train is not None:
-            reason = train.reason if trial.datum is None or trial.datum.state not in _FAILED else ""
+        if state == "failed" and not reason and (trial.datum is None or trial.datum.state not in _FAILED):
+            reason = train.reason
         return views.Trial(
             trial=trial.point.number,
             model=trial.model,
@@ -122,7 +138,7 @@ class Trials:
             reason=reason,
             params=trial.point.params,
             metrics=results.metrics.get(trial.model, {}),
-            started=None,
+            started=rfc3339(trial.running.started) if trial.running is not None else None,
             finished=None,
             duration_s=trial.datum.seconds if trial.datum is not None else None,
         )
@@ -183,6 +199,11 @@ def params_of(datum: Datum) -> str | None:
     """The params id of a train datum, from its file in the hyper repo."""
     path = _input(datum, names.HYPER)
     return names.parse_params_path(path) if path is not None else None
+
+
+def params_of_paths(paths: Iterable[str]) -> str | None:
+    """The params id among the paths of a train datum; those of the other inputs do not look like one."""
+    return next((i for path in paths if (i := names.parse_params_path(path)) is not None), None)
 
 
 def _input(datum: Datum, repo: str) -> str | None:

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import blake3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaos_backend.domain.descriptions import Description, parse
+from kaos_backend.domain.tree import Tree, TreeEntry, make_tree
+from kaos_backend.domain.uploads import from_base, plan_upload
+from kaos_backend.errors import InvalidBundle
+
+FILES = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("xyz"), min_size=1)
+
+
+def bundle(files: dict[str, str]) -> Tree:
+    return make_tree(
+        TreeEntry(path, 1, "644", blake3.blake3(content.encode()).hexdigest())
+        for path, content in files.items()
+    )
+
+
+@given(FILES, FILES, st.sets(st.sampled_from("abcdefgh")))
+def test_base_and_upload_make_the_bundle(base: dict[str, str], new: dict[str, str], extra: set[str]) -> None:
+    """Applies the plan to a dict, as the engine does to a tree."""
+    base_tree, tree = bundle(base), bundle(new)
+    known = set(base.values())
+    sent = {p: c for p, c in new.items() if c not in known or p in extra}
+    plan = plan_upload(tree, base_tree)
+    result = dict(base) if plan.copy_all else {}
+    for path in plan.removed:
+        del result[path]
+    result.update(sent)
+    for source, entry in from_base(plan, tree, sent):
+        result[entry.path] = base[source]
+    assert result == new
+
+
+@given(FILES)
+def test_what_was_not_sent_is_missed(new: dict[str, str]) -> None:
+    plan = plan_upload(bundle(new), None)
+    with pytest.raises(InvalidBundle, match="were not sent"):
+        from_base(plan, bundle(new), [])
+
+
+def test_one_changed_file_of_many_is_one_change() -> None:
+    base = {f"f{i}": "x" for i in range(100)}
+    plan = plan_upload(bundle({**base, "f7": "y"}), bundle(base))
+    assert plan.copy_all
+    assert plan.removed == ("f7",)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        Description("source", "a" * 32, "mnist", "me@here", "2026-01-01T00:00:00Z", 3, 4, staging="b" * 32),
+        Description("staging", "a" * 32, "mnist", "", "2026-01-01T00:00:00Z", 3, 4),
+        Description("hyper", "a" * 32, author="me", created="x", trials=2, grid={"lr": [1, 2], "b": None}),
+    ],
+)
+def test_descriptions_survive_their_json(description: Description) -> None:
+    assert parse(description.to_json()) == description
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "hello", "{", '{"kaos":2,"kind":"source","id":"x"}', '{"a":1}', '{"kaos":1,"kind":"x","id":""}'],
+)
+def test_other_peoples_descriptions(text: str) -> None:
+    assert parse(text) is None
