@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
 
 import betterproto
 from pachyderm_sdk.api import pfs
@@ -24,6 +25,7 @@ from kaos_backend.engine.store.model import (
 )
 from kaos_backend.engine.store.reads import Reads
 
+_M = TypeVar("_M", bound=betterproto.Message)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -110,7 +112,7 @@ def picked_branch(message: pfs.BranchPicker) -> BranchKey:
 
 def picked_commit(store: Reads, message: pfs.CommitPicker) -> Commit:
     """The commit that a picker picks. NotFound when there is none."""
-    arm, value = betterproto.which_one_of(message, "picker")
+    arm, value = cast("tuple[str, Any]", betterproto.which_one_of(message, "picker"))
     if arm == "branch_head":
         return store.inspect_commit(store.inspect_branch(picked_branch(value)).head)
     if arm == "id":
@@ -231,7 +233,7 @@ def commit_info(commit: Commit) -> pfs.CommitInfo:
     return info
 
 
-def present(message: betterproto.Message) -> betterproto.Message:
+def present(message: _M) -> _M:
     """A sub-message that is sent even when all its fields are zero."""
     message._serialized_on_wire = True
     return message

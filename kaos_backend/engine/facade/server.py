@@ -44,7 +44,7 @@ def build_server(
     """
     server = grpc.server(
         ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="grpc"),
-        interceptors=(_TokenInterceptor(token),),
+        interceptors=[_TokenInterceptor(token)],
         options=_OPTIONS,
     )
     server.add_generic_rpc_handlers((_Router(services),))

@@ -111,7 +111,7 @@ def glob_tree(load: Load, root: bytes | None, pattern: str) -> Iterator[FileEntr
     """
     glob = compile_glob(pattern)
     if _is_literal(glob.pattern):
-        yield from look_up(load, root, "/")
+        yield from look_up(load, root, glob.pattern)
         return
     node = find_dir(load, root, list(glob.prefix))
     if node is None:
