@@ -13,10 +13,20 @@ import psutil
 
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.facade.metadata import MetadataService
+from kaos_backend.engine.facade.misc import (
+    AdminService,
+    EnterpriseService,
+    HealthService,
+    VersionService,
+)
+from kaos_backend.engine.facade.pfs import PfsService
 from kaos_backend.engine.facade.pps import PpsService, runners
+from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
-from kaos_backend.engine.facade.transaction import Transactions
+from kaos_backend.engine.facade.transaction import Transactions, TransactionService
 from kaos_backend.engine.jobs.machine import Machine
+from kaos_backend.engine.jobs.pipelines import PipelineMetadata
 from kaos_backend.engine.jobs.quantity import parse_bytes
 from kaos_backend.engine.jobs.rows import MIGRATIONS
 from kaos_backend.engine.jobs.service import Jobs
@@ -27,7 +37,7 @@ _STOP_GRACE_S = 1.0
 
 
 def detect_machine(env: Mapping[str, str]) -> Machine:
-    """What this process may use, unless KAOS_ENGINE_CPUS, KAOS_ENGINE_MEMORY or KAOS_ENGINE_GPUS (a count) say else.
+    """What this process may use, or what KAOS_ENGINE_CPUS, KAOS_ENGINE_MEMORY, KAOS_ENGINE_GPUS (a count) say.
 
     Raises InvalidArgument naming the variable that makes no sense.
     """
@@ -115,7 +125,16 @@ def start(
             ),
         }
         transactions = Transactions(store, runners(jobs))
-        services = [*build_services(store, transactions, metadata), PpsService(jobs, transactions)]
+        services: list[Service] = [
+            PfsService(store, transactions, jobs.project_defaults),
+            PpsService(jobs, transactions),
+            TransactionService(transactions),
+            MetadataService(store, PipelineMetadata()),
+            AdminService(store, metadata),
+            VersionService(),
+            EnterpriseService(),
+            HealthService(),
+        ]
         server, bound = build_server(services, token, host, port)
     except BaseException:
         store.close()

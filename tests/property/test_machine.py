@@ -1,4 +1,4 @@
-"""Whatever comes and goes, what is handed out never exceeds the machine, and giving everything back restores it."""
+"""Whatever comes and goes, what is handed out never exceeds the machine; giving all back restores it."""
 
 from __future__ import annotations
 

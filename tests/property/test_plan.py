@@ -1,4 +1,4 @@
-"""Datums by brute force and by `plan` must be the same; ids depend on what the reference says, and on nothing else."""
+"""Datums by brute force and by `plan` are the same; ids depend on what the reference says, nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ paths = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=5
 
 
 def pfs(name: str, **more: object) -> Input:
-    return Input(pfs=PfsInput(project="p", name=name, repo=name, branch="master", repo_type="user", glob="/*", **more))  # type: ignore[arg-type]
+    return Input(
+        pfs=PfsInput(project="p", name=name, repo=name, branch="master", repo_type="user", glob="/*", **more)
+    )  # type: ignore[arg-type]
 
 
 class Repos:
@@ -69,7 +71,9 @@ def test_group_puts_everything_with_one_key_together(a: list[str], b: list[str])
 
 
 @given(paths, st.text("xy", min_size=1), st.text("xy"))
-def test_ids_outlive_content_commit_and_salt_and_hashes_do_not(files: list[str], content: str, salt: str) -> None:
+def test_ids_outlive_content_commit_and_salt_and_hashes_do_not(
+    files: list[str], content: str, salt: str
+) -> None:
     old = plan(pfs("a"), Repos({"a": files}), "")
     new = plan(pfs("a"), Repos({"a": files}, content, "other"), salt)
     assert [d.id for d in old] == [d.id for d in new]

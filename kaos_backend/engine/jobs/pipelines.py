@@ -6,7 +6,7 @@ Reference: pachyderm-api.md 10.2 (effects of CreatePipeline), 10.4 (updates), 10
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec.structs
@@ -193,3 +193,18 @@ def delete_pipeline(
         txn.delete_repo(_repo(key, type), force=force)
     if not keep_repo:
         txn.delete_repo(_repo(key), force=force)
+
+
+class PipelineMetadata:
+    """The only part of a pipeline that changes without a new version."""
+
+    def get(self, txn: Txn, project: str, name: str) -> dict[str, str]:
+        """NotFound for a missing pipeline."""
+        return dict(tables.get_pipeline(txn.db, PipelineKey(project, name)).metadata)
+
+    def set(self, txn: Txn, project: str, name: str, value: Mapping[str, str]) -> None:
+        """Replace it all. NotFound for a missing pipeline."""
+        row = tables.get_pipeline(txn.db, PipelineKey(project, name)).row
+        txn.db.execute(
+            "UPDATE pps_pipelines SET metadata = ? WHERE id = ?", (json.dumps(dict(value)), row)
+        )

@@ -82,6 +82,11 @@ class Jobs:
             user = {**user, "pipeline": {**ref, "project": {"name": project}}}
         return pipelines.make_order(user, layers[0], layers[1], update=update, reprocess=reprocess)
 
+    def project_defaults(self, project: str) -> str:
+        """The JSON text of a project's defaults."""
+        with self.store.read() as db:
+            return tables.defaults_json(db, project)
+
     def create_pipeline(self, txn: Txn, order: pipelines.Order) -> Pipeline:
         """See `pipelines.create_pipeline`."""
         return pipelines.create_pipeline(txn, order, self.machine, self.controller.cancel, self._new_id())

@@ -1,0 +1,240 @@
+"""Pipelines and jobs as a program on pachyderm-sdk sees them."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import pytest
+from pachyderm_sdk.api import pfs, pps
+
+from tests.integration.engine.conftest import Engine
+
+MODEL = """
+name=$(basename $a)-$(basename $b)
+echo $name >> $SIDE/runs
+cat $a $b > $OUT/$name
+"""
+
+
+def cross(engine: Engine, **more: object) -> pps.Pipeline:
+    engine.repo("a", {"/1": b"one", "/2": b"two"})
+    engine.repo("b", {"/x": b"ex"})
+    return engine.pipeline("p", MODEL, {"a": "/*", "b": "/*"}, **more)
+
+
+def test_a_cross_runs_one_datum_per_pair_and_keeps_what_each_wrote(engine: Engine) -> None:
+    pipeline = cross(engine)
+    job = engine.wait("p", details=True)
+    assert job.state == pps.JobState.JOB_SUCCESS, job.reason
+    assert (job.data_total, job.data_processed, job.data_skipped) == (2, 2, 0)
+    assert engine.files("p") == {"/1-x": b"oneex", "/2-x": b"twoex"}
+    assert job.job.id == engine.client.pfs.inspect_commit(commit=pfs.Commit.from_uri("p@master")).commit.id
+    assert job.details.input.cross[0].pfs.commit == job.job.id
+    assert job.details.transform.env["SIDE"] == str(engine.side)
+    datums = list(engine.client.pps.list_datum(job=job.job))
+    assert [d.state for d in datums] == [pps.DatumState.SUCCESS] * 2
+    assert [d.datum.id for d in datums] == sorted(d.datum.id for d in datums)
+    assert {tuple(f.file.path for f in d.data) for d in datums} == {("/1", "/x"), ("/2", "/x")}
+    one = engine.client.pps.inspect_datum(datum=datums[0].datum)
+    assert one.datum.id == datums[0].datum.id
+    info = engine.client.pps.inspect_pipeline(pipeline=pipeline, details=True)
+    assert info.state == pps.PipelineState.PIPELINE_RUNNING
+    assert info.last_job_state == pps.JobState.JOB_SUCCESS
+    assert info.details.datum_tries == 1
+    assert json.loads(info.effective_spec_json)["outputBranch"] == "master"
+
+
+def test_the_meta_commit_records_every_datum(engine: Engine) -> None:
+    cross(engine)
+    job = engine.wait("p")
+    datum = next(iter(engine.client.pps.list_datum(job=job.job)))
+    meta = pfs.Commit(repo=pfs.Repo(name="p", type="meta"), id=job.job.id)
+    with engine.client.pfs.pfs_file(pfs.File(commit=meta, path=f"/meta/{datum.datum.id}/meta")) as file:
+        record = json.loads(file.read())
+    assert record["state"] == "PROCESSED"
+    assert record["job"]["id"] == job.job.id
+    assert {i["name"] for i in record["inputs"]} == {"a", "b"}
+    below = engine.client.pfs.walk_file(file=pfs.File(commit=meta, path=datum.pfs_state.path))
+    assert {
+        i.file.path.removeprefix(datum.pfs_state.path).split("/")[1]
+        for i in below
+        if i.file.path.count("/") > 2
+    } >= {
+        "a",
+        "b",
+        "out",
+    }
+
+
+def test_only_the_new_point_of_a_grid_runs(engine: Engine) -> None:
+    cross(engine)
+    engine.wait("p")
+    engine.put("b", {"/y": b"why"})
+    job = engine.wait("p")
+    assert (job.data_total, job.data_processed, job.data_skipped) == (4, 2, 2)
+    assert engine.runs() == ["1-x", "1-y", "2-x", "2-y"]
+    assert set(engine.files("p")) == {"/1-x", "/2-x", "/1-y", "/2-y"}
+    states = [d.state for d in engine.client.pps.list_datum(job=job.job)]
+    assert sorted(states) == sorted([pps.DatumState.SKIPPED] * 2 + [pps.DatumState.SUCCESS] * 2)
+
+
+def test_a_datum_that_goes_takes_its_files_and_comes_back_without_running(engine: Engine) -> None:
+    cross(engine)
+    engine.wait("p")
+    with engine.client.pfs.commit(branch=pfs.Branch.from_uri("a@master")) as commit:
+        commit.delete_file(path="/2")
+    engine.wait("p")
+    assert set(engine.files("p")) == {"/1-x"}
+    engine.put("a", {"/2": b"two"})
+    job = engine.wait("p")
+    assert (job.data_processed, job.data_skipped) == (0, 2)
+    assert engine.runs() == ["1-x", "2-x"]
+    assert set(engine.files("p")) == {"/1-x", "/2-x"}
+
+
+def test_an_update_skips_what_is_done_and_reprocess_does_not(engine: Engine) -> None:
+    cross(engine)
+    engine.wait("p")
+    engine.pipeline("p", MODEL + "\n# other code", {"a": "/*", "b": "/*"}, update=True)
+    job = engine.wait("p")
+    assert job.pipeline_version == 2
+    assert (job.data_processed, job.data_skipped) == (0, 2)
+    engine.pipeline("p", MODEL, {"a": "/*", "b": "/*"}, update=True, reprocess=True)
+    job = engine.wait("p")
+    assert (job.data_processed, job.data_skipped) == (2, 0)
+    assert len(engine.runs()) == 4
+    with pytest.raises(grpc.RpcError) as refused:
+        engine.pipeline("p", MODEL, {"a": "/*", "b": "/*"})
+    assert refused.value.code() == grpc.StatusCode.ALREADY_EXISTS
+
+
+def test_every_job_never_skips_and_rerun_makes_a_job(engine: Engine) -> None:
+    pipeline = cross(engine, reprocess_spec="every_job")
+    engine.wait("p")
+    engine.client.pps.rerun_pipeline(pipeline=pipeline)
+    assert engine.wait("p").data_processed == 2
+    assert len(engine.runs()) == 4
+
+
+def test_an_empty_input_makes_a_job_without_datums(engine: Engine) -> None:
+    engine.repo("a")
+    engine.pipeline("p", "true", {"a": "/*"})
+    job = engine.wait("p")
+    assert (job.state, job.data_total) == (pps.JobState.JOB_SUCCESS, 0)
+    assert engine.files("p") == {}
+
+
+def test_a_chain_runs_downstream_on_what_upstream_made(engine: Engine) -> None:
+    engine.repo("a", {"/1": b"one"})
+    engine.pipeline("p", "cat $a > $OUT/up", {"a": "/*"})
+    engine.pipeline("q", "cat $p > $OUT/down", {"p": "/*"})
+    engine.wait("q")
+    id = engine.put("a", {"/1": b"two"})
+    jobs = list(engine.client.pps.inspect_job_set(job_set=pps.JobSet(id=id), wait=True))
+    assert [(j.job.pipeline.name, j.state) for j in jobs] == [
+        ("p", pps.JobState.JOB_SUCCESS),
+        ("q", pps.JobState.JOB_SUCCESS),
+    ]
+    assert engine.files("q") == {"/down": b"two"}
+
+
+def test_lists_and_subscriptions(engine: Engine) -> None:
+    pipeline = cross(engine)
+    first = engine.wait("p")
+    id = engine.put("a", {"/3": b"three"})
+    engine.wait("p", id)
+    assert [j.job.id for j in engine.client.pps.list_job(pipeline=pipeline)] == [id, first.job.id]
+    assert not next(iter(engine.client.pps.list_job(pipeline=pipeline))).is_set("details")
+    of_commit = engine.client.pps.list_job(input_commit=[pfs.Commit.from_uri(f"a@{id}")])
+    assert [j.job.id for j in of_commit] == [id]
+    assert [s.job_set.id for s in engine.client.pps.list_job_set()] == [id, first.job.id]
+    assert [p.pipeline.name for p in engine.client.pps.list_pipeline()] == ["p"]
+    stream = engine.client.pps.subscribe_job(pipeline=pipeline)
+    # A job that has not ended (its input is open) is sent at once.
+    open_commit = engine.client.pfs.start_commit(branch=pfs.Branch.from_uri("a@master"))
+    assert next(iter(stream)).job.id == open_commit.id
+    engine.client.pfs.finish_commit(commit=pfs.Commit.from_uri(f"a@{open_commit.id}"))
+
+
+def test_deleting(engine: Engine) -> None:
+    pipeline = cross(engine)
+    job = engine.wait("p")
+    engine.client.pps.delete_job(job=job.job)
+    assert not engine.client.pps.job_exists(job.job)
+    with pytest.raises(grpc.RpcError, match="cannot delete a repo associated with a pipeline"):
+        engine.client.pfs.delete_repo(repo=pfs.Repo(name="p", type="user"))
+    engine.client.pps.delete_pipeline(pipeline=pipeline)
+    assert not engine.client.pps.pipeline_exists(pipeline)
+    assert not engine.client.pfs.repo_exists(pfs.Repo(name="p", type="user"))
+    # A namesake starts from nothing.
+    engine.pipeline("p", MODEL, {"a": "/*", "b": "/*"})
+    assert engine.wait("p").data_processed == 2
+    engine.client.pps.delete_all()
+    assert list(engine.client.pps.list_pipeline()) == []
+
+
+def test_missing_things_are_not_found(engine: Engine) -> None:
+    assert not engine.client.pps.pipeline_exists(pps.Pipeline(name="nope"))
+    assert not engine.client.pps.job_exists(pps.Job(pipeline=pps.Pipeline(name="nope"), id="0" * 32))
+    with pytest.raises(grpc.RpcError) as refused:
+        engine.pipeline("p", "true", {"nope": "/*"})
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_dry_run_tells_the_effective_spec_and_does_nothing(engine: Engine) -> None:
+    engine.repo("a")
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["true"]},
+        "input": {"pfs": {"repo": "a", "glob": "/*"}},
+    }
+    answer = engine.client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec), dry_run=True)
+    assert json.loads(answer.effective_create_pipeline_request_json)["datumTries"] == "3"
+    assert not engine.client.pps.pipeline_exists(pps.Pipeline(name="p"))
+    engine.client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec))
+    assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+
+
+def test_datums_of_an_input_can_be_counted_without_a_pipeline(engine: Engine) -> None:
+    engine.repo("a", {"/1": b"", "/2": b"", "/3": b""})
+    node = pps.Input(pfs=pps.PfsInput(repo="a", glob="/*"))
+    assert len(list(engine.client.pps.list_datum(input=node))) == 3
+    assert len(next(engine.client.pps.generate_datums(node, 2))) == 2
+
+
+def test_recipe_a_makes_one_job_per_pipeline(engine: Engine) -> None:
+    for name in ("a", "b"):
+        engine.repo(name)
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["sh"], "stdin": ["cat $a $b > ${PACH_PFS:-/pfs}/out/both"]},
+        "input": {"cross": [{"pfs": {"repo": r, "glob": "/*"}} for r in ("a", "b")]},
+    }
+    client = engine.client
+    with client.transaction.transaction() as t:
+        commits = [client.pfs.start_commit(branch=pfs.Branch.from_uri(f"{r}@master")) for r in ("a", "b")]
+        client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec), update=True)
+    assert {c.id for c in commits} == {t.id}
+    jobs = list(client.pps.list_job(pipeline=pps.Pipeline(name="p")))
+    assert [(j.job.id, j.state in (pps.JobState.JOB_CREATED, pps.JobState.JOB_STARTING)) for j in jobs] == [
+        (t.id, True)
+    ]
+    for commit, name in zip(commits, ("a", "b"), strict=True):
+        where = pfs.Commit(repo=pfs.Repo(name=name, type="user"), id=commit.id)
+        requests = [
+            pfs.ModifyFileRequest(set_commit=where),
+            pfs.ModifyFileRequest(add_file=pfs.AddFile(path="/f", raw=name.encode())),
+        ]
+        client.pfs.modify_file(iter(requests))
+        client.pfs.finish_commit(commit=where)
+    assert engine.wait("p", t.id).state == pps.JobState.JOB_SUCCESS
+    assert engine.files("p") == {"/both": b"ab"}
+    assert len(list(client.pps.list_job(pipeline=pps.Pipeline(name="p"), history=-1))) == 1
+    # The same again, now as an update: still one more job.
+    with client.transaction.transaction() as t:
+        client.pfs.start_commit(branch=pfs.Branch.from_uri("a@master"))
+        client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec), update=True)
+    client.pfs.finish_commit(commit=pfs.Commit(repo=pfs.Repo(name="a", type="user"), id=t.id))
+    assert engine.wait("p", t.id).data_skipped == 1
+    assert len(list(client.pps.list_job(pipeline=pps.Pipeline(name="p"), history=-1))) == 2
