@@ -1,7 +1,7 @@
 """What can go wrong in the engine, as typed values.
 
-Every error carries the gRPC status name it is answered with; `facade.errors` does the translation. Texts follow
-`reference/pachyderm-api.md`: clients match on parts of them.
+Every error carries the gRPC status name it is answered with; `facade.errors` does the translation. Texts
+follow `reference/pachyderm-api.md`: clients match on parts of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Identifiers: dashless version-4 UUIDs, as Pachyderm uses for commits, commit sets, jobs and transactions."""
+"""Identifiers: dashless version-4 UUIDs, for commits, commit sets, jobs and transactions alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metadata.API`: the key-value pairs that users hang on projects, repos, branches, commits and the cluster."""
+"""`metadata.API`: the key-value pairs that users hang on projects, repos, branches and commits."""
 
 from __future__ import annotations
 

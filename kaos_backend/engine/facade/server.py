@@ -37,7 +37,7 @@ _OPTIONS = (
 def build_server(
     services: Iterable[Service], token: str, host: str = "127.0.0.1", port: int = 0
 ) -> tuple[grpc.Server, int]:
-    """A server (not started yet) bound to `host` and `port`; port 0 takes a free one. Returns it and its port.
+    """A server, not started yet, and the port of `host` it is bound to (port 0: any free one).
 
     Raises:
         FailedPrecondition: the port is taken.

@@ -1,7 +1,8 @@
 """`transaction_v2.API`, and how other services take part in transactions.
 
-A call that can be part of a transaction goes through `Transactions.call`: under a `pach-transaction` header it is
-appended to that transaction (after a dry run of the whole list), else it runs at once in one of its own.
+A call that can be part of a transaction goes through `Transactions.call`: under a `pach-transaction` header
+it is appended to that transaction (after a dry run of the whole list), else it runs at once in one of its
+own.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class Transactions:
             else:
                 again = False
                 txn.db.execute(
-                    "INSERT INTO transaction_requests (transaction_id, position, request, response) VALUES (?,?,?,?)",
+                    """INSERT INTO transaction_requests (transaction_id, position, request, response)
+                       VALUES (?,?,?,?)""",
                     (id_, version, bytes(request), bytes(response)),
                 )
                 txn.db.execute("UPDATE transactions SET version=version+1 WHERE id=?", (id_,))
@@ -165,7 +167,7 @@ class TransactionService:
             "InspectTransaction": unary(lambda r, _: t.inspect(_id(r)), api.InspectTransactionRequest),
             "DeleteTransaction": unary(self._delete, api.DeleteTransactionRequest),
             "ListTransaction": unary(
-                lambda r, _: api.TransactionInfos(transaction_info=t.list_all()), api.ListTransactionRequest
+                lambda _r, _: api.TransactionInfos(transaction_info=t.list_all()), api.ListTransactionRequest
             ),
             "FinishTransaction": unary(lambda r, _: t.finish(_id(r)), api.FinishTransactionRequest),
             "DeleteAll": unary(self._delete_all, api.DeleteAllRequest),

@@ -31,7 +31,7 @@ def fetch(url: str) -> Iterator[bytes]:
         )
     if scheme not in ("http", "https"):
         raise Unknown(f"unrecognized object store: {scheme} (in url {url})")
-    import requests  # noqa: PLC0415 - a heavy import that few calls need
+    import requests
 
     try:
         with requests.get(url, stream=True, timeout=_TIMEOUT_S) as response:

@@ -8,7 +8,8 @@ import threading
 class ChangeBus:
     """A counter that grows with every committed write, and a way to wait for it to grow.
 
-    The usual loop never misses a change: read `version`, look at the world, then `wait` for that version to pass.
+    The usual loop never misses a change: read `version`, look at the world, then `wait` for that version to
+    pass.
     """
 
     def __init__(self) -> None:

@@ -18,8 +18,8 @@ _BATCH = 500
 def check_store(store: Store, read_content: bool = False) -> Iterator[str]:
     """What is wrong, in words; nothing for a sound store.
 
-    Every tree of every commit is walked and every object looked up; with `read_content` every object is read and
-    hashed, too.
+    Every tree of every commit is walked and every object looked up; with `read_content` every object is read
+    and hashed, too.
     """
     checked: set[bytes] = set()
     with store.read() as db:

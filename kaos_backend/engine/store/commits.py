@@ -43,8 +43,9 @@ def insert(
     base_open = base is not None and base["finishing_us"] is None
     end = state.now_us if closed else None
     cursor = db.execute(
-        """INSERT INTO commits (repo_id, set_id, branch, origin, description, parent_id, started_us, finishing_us,
-               finished_us, updated_us, size_bytes, root, base_open) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)""",
+        """INSERT INTO commits (repo_id, set_id, branch, origin, description, parent_id, started_us,
+               finishing_us, finished_us, updated_us, size_bytes, root, base_open)
+           VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)""",
         (
             repo_id,
             state.set_id,
@@ -167,7 +168,7 @@ def open_derived(state: WriteState, branch_id: int) -> int:
 def finish(
     state: WriteState, key: CommitKey, error: str = "", description: str | None = None, force: bool = False
 ) -> None:
-    """Finish an open commit: validate its paths, fix its size, let children that waited for it start from it."""
+    """Finish an open commit: validate its paths, fix its size, give waiting children their content."""
     db = state.db
     row = refs.require_commit_row(db, key)
     id_ = row["id"]
@@ -182,8 +183,8 @@ def finish(
         raise unfinished_base(state, row)
     error = error or find_flaw(state.load, row["root"])
     db.execute(
-        """UPDATE commits SET finishing_us=?, finished_us=?, updated_us=?, error=?, size_bytes=?, description=?
-           WHERE id=?""",
+        """UPDATE commits SET finishing_us=?, finished_us=?, updated_us=?, error=?, size_bytes=?,
+               description=? WHERE id=?""",
         (
             state.now_us,
             state.now_us,
@@ -249,7 +250,7 @@ def set_root(state: WriteState, key: CommitKey, root: bytes | None) -> None:
 
 
 def propagate(state: WriteState) -> None:
-    """Validate the graphs around what changed and give everything downstream of a moved head its new commit."""
+    """Validate the graphs around what changed; give what is downstream of a moved head its new commit."""
     if not state.checked:
         return
     graph = _graph(state.db, state.checked)
@@ -299,7 +300,7 @@ def size_of(text: str) -> int:
 
 
 def _fire_triggers(state: WriteState, commit_id: int) -> None:
-    """Move the branches of this repo whose trigger on the finished commit's branch is satisfied to that commit."""
+    """Move the branches whose trigger on the finished commit's branch is satisfied to that commit."""
     db = state.db
     row = db.execute("SELECT * FROM commits WHERE id=?", (commit_id,)).fetchone()
     sources = {r[0] for r in db.execute("SELECT name FROM branches WHERE head_id=?", (commit_id,))}

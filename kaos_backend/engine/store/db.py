@@ -1,7 +1,8 @@
 """SQLite: one writer at a time, any number of snapshot readers, and migrations.
 
-The writer is a single connection behind a lock; readers come from a pool, so that hundreds of parked gRPC threads
-do not each hold file descriptors. Durability is SQLite's: WAL with ``synchronous=FULL`` syncs on every commit.
+The writer is a single connection behind a lock; readers come from a pool, so that hundreds of parked gRPC
+threads do not each hold file descriptors. Durability is SQLite's: WAL with ``synchronous=FULL`` syncs on
+every commit.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _migrate(db: sqlite3.Connection, migrations: Sequence[Migration], applied_us
         # One script, so that the change and its record are one transaction.
         try:
             db.executescript(
-                f"BEGIN IMMEDIATE;{sql};INSERT INTO migrations VALUES ('{quoted}',{applied_us});COMMIT;"
+                f"BEGIN IMMEDIATE;{sql};INSERT INTO migrations VALUES ('{quoted}',{applied_us});COMMIT;"  # noqa: S608
             )
         except sqlite3.Error:
             if db.in_transaction:

@@ -1,7 +1,7 @@
 """Changing a tree: operations on drafts of the directories they touch, then one new root.
 
-A file in a draft is a list of pieces, because adding to a file appends; pieces become one object when the tree is
-written (`write`). Directories that no operation enters are carried over by reference.
+A file in a draft is a list of pieces, because adding to a file appends; pieces become one object when the
+tree is written (`write`). Directories that no operation enters are carried over by reference.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Concat = Callable[[Pieces], Piece]
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Append an object to (path, tag), making the file if needed. An empty object only makes sure it exists."""
+    """Append an object to (path, tag), making the file if needed; an empty one just makes it."""
 
     path: str
     tag: str
@@ -122,7 +122,7 @@ class TreeEditor:
             parent.files.pop((names[-1], stored_tag(tag)), None)
 
     def copy(self, dst: str, tag: str, root: bytes | None, src: str, src_tag: str, append: bool) -> None:
-        """Copy what is at `src` of another tree to `dst`, all of it under `tag`; nothing there, nothing done."""
+        """Copy what is at `src` of another tree to `dst`, under `tag`; nothing there, nothing done."""
         self._last_parent = None
         names = split(src)
         parent = find_dir(self._load, root, names[:-1])

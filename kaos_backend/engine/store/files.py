@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, NotFound, Unknown, disk_full
 from kaos_backend.engine.ids import new_id
-from kaos_backend.engine.store.edit import TreeEditor
+from kaos_backend.engine.store.edit import Put, TreeEditor
 from kaos_backend.engine.store.model import FileEntry
 from kaos_backend.engine.store.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.tree import EMPTY, Node, look_up, walk
@@ -61,9 +61,9 @@ def stage(upload: Upload, src: Path, tag: str) -> Staged:
             _take(upload, relative, path, tag)
         upload.end_file()
         editor = TreeEditor(_no_nodes, None)
-        for operation in upload.operations:
-            # Only additions: nothing else is made above.
-            editor.put(operation.path, operation.tag, operation.object, operation.size)  # type: ignore[union-attr]
+        for put in upload.operations:
+            assert isinstance(put, Put), "nothing but additions is made above"
+            editor.put(put.path, put.tag, put.object, put.size)
         root, rows = editor.write(lambda pieces: pieces[0])
         upload.seal()
     except BaseException:
@@ -118,9 +118,9 @@ class _Files(Protocol):
 def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
     """Write the file or directory at `path` of a tree below `dest`, at its full path in the tree.
 
-    `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is fine.
-    Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out (`Store.open`
-    removes the cache after a reboot).
+    `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is
+    fine. Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out
+    (`Store.open` removes the cache after a reboot).
 
     Raises:
         NotFound: `path` is not in the tree.

@@ -1,8 +1,8 @@
 """Pachyderm's globs (those of ohmyglob with ``/`` as separator), turned into regular expressions.
 
 `*` and `?` stop at a slash, `**` does not; `[…]` with ``!`` or ``^`` and POSIX classes; `{a,b}` alternatives;
-`(a|b)` and `@(…)` exactly one, `*(…)` any number, `+(…)` one or more, `?(…)` at most one, `!(…)` anything but.
-Parentheses capture, numbered from left to right.
+`(a|b)` and `@(…)` exactly one, `*(…)` any number, `+(…)` one or more, `?(…)` at most one, `!(…)` anything
+but. Parentheses capture, numbered from left to right.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _POSIX = {
 
 
 class _Token(NamedTuple):
-    """A part of a pattern: a piece of regular expression, or alternatives (captured when `mark` is no brace)."""
+    """A part of a pattern: a piece of regular expression, or alternatives (captured unless braces)."""
 
     regex: str
     mark: Literal["", "{", "@", "*", "+", "?", "!"] = ""

@@ -67,7 +67,7 @@ class Repo:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A named head. `provenance` is direct, in the order given; `never` are those of it that start nothing."""
+    """A named head. `provenance` is direct, in the order given; `never` are those that start nothing."""
 
     key: BranchKey
     head: CommitKey
@@ -83,9 +83,9 @@ class Branch:
 class Commit:
     """One version of a repo. Times are UTC microseconds; `root` is None for an empty tree.
 
-    Open: `finishing_us` is None. Finished: `finished_us` is set; then `error` tells a bad one (``""`` is good).
-    `provenance` and `subvenance` are direct. `base_open`: the commit it builds on is still being written, so that
-    its own content is not known yet.
+    Open: `finishing_us` is None. Finished: `finished_us` is set; then `error` tells a bad one (``""`` is
+    good). `provenance` and `subvenance` are direct. `base_open`: the commit it builds on is still being
+    written, so that its own content is not known yet.
     """
 
     key: CommitKey
@@ -113,7 +113,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file or directory of a tree. Directory paths end in ``/`` (the root is ``/``); `hash` has 32 bytes."""
+    """A file or directory of a tree. Directory paths end in ``/``, the root is ``/``; `hash`: 32 bytes."""
 
     path: str
     kind: Literal["file", "dir"]

@@ -24,7 +24,8 @@ def check_name(kind: str, name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise Unknown(
-            f"{kind} name {name!r} is invalid: only alphanumeric characters, underscores, and dashes are allowed"
+            f"{kind} name {name!r} is invalid: only alphanumeric characters, underscores, and dashes are "
+            "allowed"
         )
 
 
@@ -85,8 +86,11 @@ def file_path(path: str) -> str:
 
 
 class Ancestry(NamedTuple):
-    """A parsed commit text: start at `base` (an id, or a branch if not `is_id`), then `back` steps to parents,
-    or, when `from_root` is set, take the commit that many places from the branch's first (1-based)."""
+    """A parsed commit text.
+
+    Start at `base` (an id, or a branch if not `is_id`), then go `back` steps to parents, or, when `from_root`
+    is set, take the commit that many places from the branch's first (1-based).
+    """
 
     base: str
     back: int

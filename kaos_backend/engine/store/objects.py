@@ -1,8 +1,9 @@
 """Content-addressed objects on disk: packs for small ones, loose files for large ones.
 
-Objects are named by the BLAKE3-256 of their bytes and never change. A `Session` takes objects in; `seal` makes
-their bytes durable and `record` enters them into the index, inside the transaction that first refers to them.
-The order of these steps, and what a crash between two of them leaves, is described in ``docs/storage.md``.
+Objects are named by the BLAKE3-256 of their bytes and never change. A `Session` takes objects in; `seal`
+makes their bytes durable and `record` enters them into the index, inside the transaction that first refers to
+them. The order of these steps, and what a crash between two of them leaves, is described in
+``docs/storage.md``.
 
 Pack file: 8 bytes magic, then records of hash (32 bytes), length (unsigned 64-bit little endian), content.
 The index (table ``objects``) holds where each content starts; the record heads allow rebuilding it.
@@ -261,7 +262,7 @@ class Session:
             self._pack = None
 
     def abort(self) -> None:
-        """Forget everything; nothing was recorded. Loose files that others may share by now are left to the sweep."""
+        """Forget everything unrecorded. Loose files, which others may share by now, wait for the sweep."""
         if self._pack is not None:
             self.close()
             with suppress(OSError):
@@ -307,7 +308,7 @@ class Session:
 
 
 class ObjectWriter:
-    """One object whose bytes come in pieces. Below `LOOSE_BYTES` it stays in memory, above it goes to a file."""
+    """One object whose bytes come in pieces: below `LOOSE_BYTES` in memory, above in a file."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -1,7 +1,8 @@
 """Which branches get a new commit when others change. Pure functions of a graph of branches.
 
-The rules are those of Pachyderm (reference, section 6): everything downstream of a moved head gets one open commit
-in the same commit set, upstream first; a set has at most one commit per repo, so no repo may be met twice.
+The rules are those of Pachyderm (reference, section 6): everything downstream of a moved head gets one open
+commit in the same commit set, upstream first; a set has at most one commit per repo, so no repo may be met
+twice.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def _reach(start: Iterable[int], edges: Callable[[int], Iterable[int]]) -> set[i
 
 
 def plan(graph: Graph, moved: Collection[int], set_id: str) -> list[int]:
-    """The branches that get a new commit in set `set_id` because the heads of `moved` changed, upstream first.
+    """The branches that get a commit in set `set_id` because the heads of `moved` changed, upstream first.
 
-    Left out are branches that have a commit of this set already, and those that depend on nothing but their own
-    spec (spouts). Edges marked `never` start nothing.
+    Left out are branches that have a commit of this set already, and those that depend on nothing but their
+    own spec (spouts). Edges marked `never` start nothing.
 
     Raises:
         Unknown: two branches of one repo would get a commit in this set.
@@ -102,8 +103,8 @@ def one_per_repo(nodes: Iterable[BranchNode]) -> None:
         other = seen.setdefault(node.key.repo, node)
         if other is not node:
             raise Unknown(
-                f"multiple branches from the same repo ({other.key} and {node.key}) are in one provenance graph: "
-                "a commit set can hold one commit per repo"
+                f"multiple branches from the same repo ({other.key} and {node.key}) are in one provenance "
+                "graph: a commit set can hold one commit per repo"
             )
 
 

@@ -95,7 +95,7 @@ class Reads:
     # Commits
 
     def resolve_commit(self, repo: RepoKey, text: str) -> Commit:
-        """What an id, a branch name (either with ``^``, ``~2``, ``.1``) or a commit set's id names in a repo."""
+        """What an id, a branch name (either with ``^``, ``~2``, ``.1``) or a set's id names in a repo."""
         with self._connection() as db:
             return refs.commit_by_id(db, refs.resolve_id(db, repo, text))
 

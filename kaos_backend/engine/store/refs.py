@@ -1,4 +1,4 @@
-"""Reading projects, repos, branches and commits from the tables. Functions of a connection; nothing is written."""
+"""Reading projects, repos, branches and commits: functions of a connection that write nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def list_projects(db: sqlite3.Connection) -> list[Project]:
 
 def find_repo_id(db: sqlite3.Connection, key: RepoKey) -> int | None:
     row = db.execute(
-        "SELECT r.id FROM repos r JOIN projects p ON p.id = r.project_id WHERE p.name=? AND r.name=? AND r.type=?",
+        """SELECT r.id FROM repos r JOIN projects p ON p.id = r.project_id
+           WHERE p.name=? AND r.name=? AND r.type=?""",
         (key.project, key.name, key.type),
     ).fetchone()
     return None if row is None else int(row[0])
@@ -86,7 +87,10 @@ def _repo(row: sqlite3.Row) -> Repo:
     return Repo(_repo_key(row), row["description"], row["created_us"], metadata_of(row["metadata"]))
 
 
-_REPO_SELECT = f"SELECT r.description, r.created_us, r.metadata, {_REPO} FROM repos r JOIN projects p ON p.id = r.project_id"  # noqa: S608
+_REPO_SELECT = f"""
+    SELECT r.description, r.created_us, r.metadata, {_REPO} FROM repos r
+    JOIN projects p ON p.id = r.project_id
+"""  # noqa: S608
 
 
 def find_repo(db: sqlite3.Connection, key: RepoKey) -> Repo | None:
@@ -223,7 +227,7 @@ def list_branches(db: sqlite3.Connection, repo: RepoKey, reverse: bool = False) 
     """Newest first; oldest first with `reverse`."""
     order = "ASC" if reverse else "DESC"
     rows = db.execute(
-        f"{_BRANCH_SELECT} WHERE b.repo_id=? ORDER BY b.created_us {order}, b.id {order}",  # noqa: S608
+        f"{_BRANCH_SELECT} WHERE b.repo_id=? ORDER BY b.created_us {order}, b.id {order}",
         (repo_id(db, repo),),
     ).fetchall()
     return [_branch(db, row) for row in rows]
@@ -375,8 +379,8 @@ def list_commits(
         stop = None if from_ is None else require_commit_row(db, from_)["id"]
     else:
         order = "ASC" if reverse else "DESC"
-        rows = db.execute(f"SELECT id FROM commits WHERE repo_id=? ORDER BY id {order}", (where,))  # noqa: S608
-        ids, stop = [row[0] for row in rows], None
+        sql = f"SELECT id FROM commits WHERE repo_id=? ORDER BY id {order}"  # noqa: S608
+        ids, stop = [row[0] for row in db.execute(sql, (where,))], None
     count = 0
     for id_ in ids:
         if id_ == stop or (number and count >= number):
@@ -424,17 +428,8 @@ def list_commit_sets(db: sqlite3.Connection, project: str = "") -> list[tuple[st
     """(id, commits) of every set that has a commit in `project` (empty: in any), newest first."""
     rows = db.execute(
         """SELECT c.set_id, MAX(c.id) AS last FROM commits c JOIN repos r ON r.id = c.repo_id
-           JOIN projects p ON p.id = r.project_id WHERE ?='' OR p.name=? GROUP BY c.set_id ORDER BY last DESC""",
+           JOIN projects p ON p.id = r.project_id WHERE ?='' OR p.name=?
+           GROUP BY c.set_id ORDER BY last DESC""",
         (project, project),
     ).fetchall()
     return [(row[0], [commit_by_id(db, id_) for id_ in set_commit_ids(db, row[0])]) for row in rows]
-
-
-def effective_root(db: sqlite3.Connection, id_: int | None) -> bytes | None:
-    """The tree that a new commit on top of `id_` starts with: that of its nearest ancestor without an error."""
-    for ancestor in ancestors(db, id_):
-        row = db.execute("SELECT error, root FROM commits WHERE id=?", (ancestor,)).fetchone()
-        if not row["error"]:
-            root: bytes | None = row["root"]
-            return root
-    return None

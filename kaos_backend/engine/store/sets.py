@@ -51,15 +51,19 @@ def _squash(state: WriteState, ids: Sequence[int]) -> None:
         for child in children:
             if child["finished_us"] is None:
                 raise Unknown(
-                    f"cannot squash commit {_key(state, id_)}: its child {_key(state, child['id'])} is not finished"
+                    f"cannot squash commit {_key(state, id_)}: "
+                    f"its child {_key(state, child['id'])} is not finished"
                 )
     state.before_drop([_key(state, id_) for id_ in ids])
+    # All links first: within a set they point from one of its commits to another.
+    for id_ in ids:
+        db.execute("DELETE FROM commit_provenance WHERE commit_id=?", (id_,))
     for id_ in ids:
         row = db.execute("SELECT parent_id FROM commits WHERE id=?", (id_,)).fetchone()
         child = db.execute("SELECT id FROM commits WHERE parent_id=? ORDER BY id", (id_,)).fetchone()
         db.execute("UPDATE branches SET head_id=? WHERE head_id=?", (child[0], id_))
         db.execute("UPDATE commits SET parent_id=? WHERE parent_id=?", (row["parent_id"], id_))
-        _remove(state, id_)
+        db.execute("DELETE FROM commits WHERE id=?", (id_,))
 
 
 def _drop(state: WriteState, ids: Sequence[int]) -> None:
@@ -69,6 +73,9 @@ def _drop(state: WriteState, ids: Sequence[int]) -> None:
         if db.execute("SELECT 1 FROM commits WHERE parent_id=?", (id_,)).fetchone() is not None:
             raise Unknown(f"cannot drop a commit that has children: {_key(state, id_)}")
     state.before_drop([_key(state, id_) for id_ in ids])
+    # All links first: within a set they point from one of its commits to another.
+    for id_ in ids:
+        db.execute("DELETE FROM commit_provenance WHERE commit_id=?", (id_,))
     for id_ in ids:
         row = db.execute("SELECT repo_id, branch, parent_id FROM commits WHERE id=?", (id_,)).fetchone()
         heads = db.execute("SELECT id, name FROM branches WHERE head_id=?", (id_,)).fetchall()
@@ -80,7 +87,7 @@ def _drop(state: WriteState, ids: Sequence[int]) -> None:
                 "UPDATE branches SET head_id=?, updated_us=? WHERE id=?",
                 (new_head, state.now_us, branch["id"]),
             )
-        _remove(state, id_)
+        db.execute("DELETE FROM commits WHERE id=?", (id_,))
 
 
 def _refuse_linked(state: WriteState, ids: Sequence[int]) -> None:
@@ -96,13 +103,9 @@ def _refuse_linked(state: WriteState, ids: Sequence[int]) -> None:
         if outside:
             names = ", ".join(str(_key(state, user)) for user in outside)
             raise Unknown(
-                f"commit {_key(state, id_)} has subvenant commit sets: {names} must be squashed or dropped first"
+                f"commit {_key(state, id_)} has subvenant commit sets: "
+                f"{names} must be squashed or dropped first"
             )
-
-
-def _remove(state: WriteState, id_: int) -> None:
-    state.db.execute("DELETE FROM commit_provenance WHERE commit_id=?", (id_,))
-    state.db.execute("DELETE FROM commits WHERE id=?", (id_,))
 
 
 def _key(state: WriteState, id_: int) -> CommitKey:

@@ -37,14 +37,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Store(Reads):
-    """Projects, repos, branches, commits and files below one directory. Threads may share it; processes may not.
+    """Projects, repos, branches, commits and files below one directory, for the threads of one process.
 
     Attributes:
         changes: grows with every committed write.
-        hooks: called inside each write transaction, after propagation, with the open AUTO commits in user repos
-            that it made.
-        drop_hooks: called inside the transaction before commits go away (drop, squash, deletion of their repo).
-        delete_repo_hooks: called with (transaction, repo, force) before a repo goes away; they raise to refuse.
+        hooks: called inside each write transaction, after propagation, with the open AUTO commits in user
+            repos that it made.
+        drop_hooks: called inside the transaction before commits go away (drop, squash, repo deletion).
+        delete_repo_hooks: called with (transaction, repo, force) before a repo goes away; raise to refuse.
         filesets: temporary trees.
     """
 
@@ -136,7 +136,7 @@ class Store(Reads):
         return files.stage(self.upload(), src, tag)
 
     def materialize(self, root: bytes, path: str, dest: Path) -> None:
-        """Write the file or directory at `path` of a tree below `dest`, at its full path, read-only, atomically."""
+        """Write the file or directory at `path` of a tree below `dest`: see `files.materialize`."""
         files.materialize(self, root, path, dest)
 
     # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.
@@ -156,7 +156,7 @@ class Store(Reads):
 
 
 def _drop_stale_cache(cache: Path) -> None:
-    """Remove materialised trees that a power cut may have damaged: those of an earlier boot of the machine."""
+    """Remove materialised trees that a power cut may have damaged: those of an earlier boot."""
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
     mark = cache / ".boot"
     if mark.exists() and mark.read_text() == boot:

@@ -1,12 +1,12 @@
 """File trees: immutable directories that name their content, and how to read them.
 
-A directory is a `Node`: its files and its subdirectories, each sorted by name. Nodes are stored under the BLAKE3
-of their encoded form (`key`), so equal directories are stored once and a change rewrites only the directories on
-its way to the root. Large directories are cut into chunks at places that depend on the names only: adding a file
-to a directory of 100,000 writes one new chunk, not a new list.
+A directory is a `Node`: its files and its subdirectories, each sorted by name. Nodes are stored under the
+BLAKE3 of their encoded form (`key`), so equal directories are stored once and a change rewrites only the
+directories on its way to the root. Large directories are cut into chunks at places that depend on the names
+only: adding a file to a directory of 100,000 writes one new chunk, not a new list.
 
-Besides its key a directory has a `hash`, derived from the names and hashes of what it holds, *without* tags: equal
-content gives an equal hash whoever wrote it.
+Besides its key a directory has a `hash`, derived from the names and hashes of what it holds, *without* tags:
+equal content gives an equal hash whoever wrote it.
 
 On disk (msgpack arrays):
     node   [format, hash, size, flawed, tag, files, dirs, file chunks, dir chunks]
@@ -54,7 +54,7 @@ class FileRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DirRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A subdirectory. `flawed`: holds a collision; `tag`: the tag of all files below, None when they differ."""
+    """A subdirectory. `flawed`: holds a collision; `tag`: that of all files below, None if they differ."""
 
     name: str
     key: bytes
@@ -383,7 +383,8 @@ def diff(
 ) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
     """The paths at and below `path` at which two trees differ, sorted, directories included.
 
-    Each item is (new, old), either of them None when that side has nothing there. Equal subtrees are not entered.
+    Each item is (new, old), either of them None when that side has nothing there. Equal subtrees are not
+    entered.
     """
     yield from _diff_walks(load, _tops(load, new, path), _tops(load, old, path), new, old)
 

@@ -104,7 +104,7 @@ class Txn(Reads):
         trigger: bytes | None = None,
         never: Iterable[BranchKey] = (),
     ) -> None:
-        """Upsert by the rules of the reference, 5.3. `trigger` is JSON with the fields of Pachyderm's message."""
+        """Upsert by the rules of the reference, 5.3. `trigger`: JSON with the fields of the message."""
         branches.create(self._state, key, head, provenance, trigger, never)
 
     def delete_branch(self, key: BranchKey, force: bool = False) -> None:
@@ -177,7 +177,7 @@ class Txn(Reads):
         return operation
 
     def adopt(self, staged: Staged) -> bytes | None:
-        """Insert the rows of staged files; their root tree is usable from here on. None: there were no files."""
+        """Insert the rows of staged files; their tree is usable from here on. None: no files."""
         staged.upload.session.record(self.db)
         insert_trees(self.db, staged.rows)
         self._after.append(lambda: setattr(staged.upload, "committed", True))

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
-from kaos_backend.engine.store.edit import Copy, Delete, Operation, Overlay, Piece, Pieces, Put, TreeEditor
+from kaos_backend.engine.store.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path
 from kaos_backend.engine.store.objects import (
@@ -24,7 +24,8 @@ from kaos_backend.engine.store.tree import Load
 class Upload:
     """One stream of changes, applied as a whole or not at all.
 
-    Use it as a context manager around receiving and applying: whatever was not committed by its end is removed.
+    Use it as a context manager around receiving and applying: whatever was not committed by its end is
+    removed.
     """
 
     def __init__(self, objects: ObjectStore, known: Known) -> None:
