@@ -107,14 +107,8 @@ class ProcessWorker:
         self._shm = shm
         self._root = folder / "root"
         self._workdir = spec.working_dir or image.workdir
-        if image.root is not None:
-            shutil.copytree(image.root, self._root, symlinks=True)
-        self._root.mkdir(parents=True, exist_ok=True)
         self._binds: tuple[str, ...] = ()
-        if self._bwrap:
-            plan = sandbox.layout(sandbox.scan(self._root), sandbox.scan(Path("/")))
-            sandbox.prepare(self._root, plan)
-            self._binds = plan.binds
+        self._lay_out()
         for path in (folder / "pfs", folder / "home"):
             path.mkdir()
         self._env = self._container_env(engine_dir)
@@ -154,6 +148,18 @@ class ProcessWorker:
             _end(launcher)
         _remove(self._folder)
 
+    def _lay_out(self) -> None:
+        """Make the private root: a fresh copy of the image's files, and what a sandbox mounts over them."""
+        if self._image.root is not None:
+            shutil.copytree(self._image.root, self._root, symlinks=True)
+        self._root.mkdir(parents=True, exist_ok=True)
+        if self._bwrap:
+            plan = sandbox.layout(sandbox.scan(self._root), sandbox.scan(Path("/")))
+            sandbox.prepare(self._root, plan)
+            self._binds = plan.binds
+        if not self._is_builder:
+            _make_folder(self._root, self._workdir)
+
     def _container_env(self, engine_dir: Path) -> dict[str, str]:
         if self._is_builder:
             found = importlib.util.find_spec("kaos_pipelines")
@@ -191,7 +197,9 @@ class ProcessWorker:
         }
         if self._bwrap:
             view = self._view(run)
-            (self._root / self._workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            if not sandbox.intact(self._root, view.mount_points):
+                _remove(self._root)
+                self._lay_out()
             command = sandbox.argv(self._bwrap, view, run.cmd)
             return common | {"argv": command, "env": environment.datum(self._env, run, "/pfs"), "cwd": "/"}
         pfs = self._folder / "pfs"
@@ -207,9 +215,7 @@ class ProcessWorker:
         relative = self._workdir.strip("/")
         if relative == "pfs" or relative.startswith("pfs/"):
             return pfs / relative[4:]
-        inside = self._root / relative
-        inside.mkdir(parents=True, exist_ok=True)
-        return inside
+        return self._root / relative
 
     def _view(self, run: DatumRun) -> sandbox.View:
         prefixes = (*self._image.prefixes, *(prefix.resolve() for prefix in self._image.prefixes))
@@ -319,6 +325,16 @@ def _link_inputs(pfs: Path, targets: Mapping[str, Path]) -> None:
             _remove(old)
     for name, target in targets.items():
         (pfs / name).symlink_to(target.absolute())
+
+
+def _make_folder(root: Path, image_path: str) -> None:
+    """WORKDIR, if the image lacks it; links on the way are the image's own business and not followed."""
+    folder = root
+    for name in image_path.strip("/").split("/"):
+        folder = folder / name
+        if folder.is_symlink() or name in ("..", "pfs"):
+            return
+        folder.mkdir(exist_ok=True)
 
 
 def _note(log: Path, text: str) -> None:

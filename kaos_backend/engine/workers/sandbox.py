@@ -57,6 +57,11 @@ class View:
     devices: Sequence[str] = ()
     shm_bytes: int | None = None
 
+    @property
+    def mount_points(self) -> tuple[str, ...]:
+        """Where things are mounted, as paths of the sandbox."""
+        return (*self.binds, *map(str, self.extra), "/dev", "/pfs", "/proc", *RUN_PATHS)
+
 
 def scan(root: Path) -> Listing:
     """A `Listing` of the real folder tree below `root`."""
@@ -119,6 +124,24 @@ def prepare(root: Path, plan: Layout) -> None:
     tmp = root / "tmp"
     if tmp.is_dir() and not tmp.is_symlink():
         tmp.chmod(0o1777)
+
+
+def intact(root: Path, targets: Iterable[str]) -> bool:
+    """Whether no folder on the way to the mount points became a symbolic link.
+
+    The root is writable for user code, between two datums too; bubblewrap would follow such a link while it
+    still sees the host's files, and make folders there.
+    """
+    seen: set[Path] = set()
+    for target in targets:
+        path = root / target.strip("/")
+        for folder in (path, *path.parents):
+            if folder == root or folder in seen:
+                break
+            if folder.is_symlink():
+                return False
+            seen.add(folder)
+    return True
 
 
 def argv(bwrap: str, view: View, command: Iterable[str]) -> list[str]:

@@ -134,7 +134,7 @@ def _command(
         name, rest = "pip", rest[2:]
     if re.fullmatch(r"pip[0-9.]*", name):
         if redirection:
-            raise Refused("its output goes to the build log; quote the > if it is part of a requirement ('x>=1')")
+            raise Refused("its output goes to the build log; a > in a requirement needs quotes ('x>=1')")
         command = pip.parse([word.text for word in rest], cwd, own)
         return (Note(" ".join(["pip", *(w.text for w in rest)])),) if command is None else (command,)
     if name in ACCOUNTS:

@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from kaos_backend.engine.workers import images
 from kaos_pipelines.build import main as building
 from kaos_pipelines.build import pythons, store
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.pythons import find_python
 from kaos_pipelines.build.venvs import VenvStore
 
+from kaos_backend.engine.workers import images
+
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRAIN = "#!/usr/bin/env python3\nimport tiny, sys\nprint(tiny.VALUE, sys.prefix)\n"
+
+
+def _record_hash(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 def wheel(folder: Path, name: str, version: str, value: str) -> None:
@@ -36,10 +40,7 @@ def wheel(folder: Path, name: str, version: str, value: str) -> None:
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
-        for path, text in files.items()
-    )
+    record = "".join(f"{path},sha256={_record_hash(text)},{len(text)}\n" for path, text in files.items())
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
             archive.writestr(path, text)

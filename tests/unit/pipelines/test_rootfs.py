@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from kaos_pipelines.build.commands import FileCommand, parse_run
 from kaos_pipelines.build.context import Context, ContextFile, Ignore, load_context, read_modes
 from kaos_pipelines.build.dockerfile import parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import check_train, execute
-from kaos_pipelines.build.plan import BUILTIN, compile_plan
+from kaos_pipelines.build.plan import BUILTIN, Copy, compile_plan
 from kaos_pipelines.build.rootfs import RootFs
 
 
@@ -48,7 +47,8 @@ def test_file_commands(fs: RootFs) -> None:
     )
     sh(
         fs,
-        "cd a && ln -s g link && ln g hard && printf '%s=%d\\n' x 1 y 2 > p && mkdir -m 700 secret && chmod u=rwx,go=rx g",
+        "cd a && ln -s g link && ln g hard && printf '%s=%d\\n' x 1 y 2 > p"
+        " && mkdir -m 700 secret && chmod u=rwx,go=rx g",
     )
     root = fs.root / "a"
     assert sorted(p.name for p in root.iterdir()) == ["b", "c", "g", "h", "hard", "link", "p", "secret"]
@@ -100,7 +100,8 @@ def test_links_lead_nowhere_outside(fs: RootFs, tmp_path: Path) -> None:
     before = snapshot(tmp_path, fs.root)
     sh(
         fs,
-        "ln -s / x && ln -s ../../.. up && mkdir src && echo evil > src/outside && mkdir src/sub && touch src/sub/f",
+        "ln -s / x && ln -s ../../.. up && mkdir src && echo evil > src/outside"
+        " && mkdir src/sub && touch src/sub/f",
     )
     sh(fs, f"mkdir -p /{tmp_path.name} && ln -s {tmp_path} abs && mkdir -p {tmp_path}")
     for target in ("x", "up", "abs", f"x{tmp_path}", "up/up/up"):
@@ -297,4 +298,5 @@ def test_selecting_keeps_sources_apart() -> None:
     file = ContextFile("a*b", Path("/x"), 0o644)
     other = ContextFile("aXb", Path("/x"), 0o644)
     words = compile_plan(parse(f"FROM python\nCOPY {shlex.quote('a*b')} /x")).steps[1].actions[0]
-    assert [f.path for _, f in Context([file, other]).select(words.sources[0])] == ["a*b"]  # type: ignore[union-attr]
+    assert isinstance(words, Copy)
+    assert [f.path for _, f in Context([file, other]).select(words.sources[0])] == ["a*b"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from kaos_pipelines.build.shape import Shape, ShapeError, find_shape
 
 

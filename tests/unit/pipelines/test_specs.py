@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from pachyderm_sdk.api import pps
-
 from kaos_pipelines import specs
+from pachyderm_sdk.api import pps
 
 
 def test_build_spec_is_understood_by_the_sdk() -> None:

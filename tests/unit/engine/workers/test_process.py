@@ -62,7 +62,8 @@ def test_env_contract(bench: Bench, tmp_path: Path) -> None:
     (data / "b1" / "x").write_text("hello")
     worker = bench.worker(bench.image({"/app/f": "in the image"}, env={"FROM_IMAGE": "1"}), {"CONSTANT": "2"})
     exit_, text = bench.run(
-        'cat "$data/x" f; echo; echo "$FROM_IMAGE$CONSTANT$PACH_JOB_ID-$OMP_NUM_THREADS-[$CUDA_VISIBLE_DEVICES]"\n'
+        'cat "$data/x" f; echo; echo "$FROM_IMAGE$CONSTANT$PACH_JOB_ID-"'
+        '"$OMP_NUM_THREADS-[$CUDA_VISIBLE_DEVICES]"\n'
         'cat "$PACH_PFS/data/b1/x" > "$PACH_PFS/out/y"; [ "$data" = "$PACH_PFS/data/b1" ] && echo same',
         worker,
         env={"PACH_JOB_ID": "j"},
@@ -208,7 +209,8 @@ def test_cancel_before_and_while_running(bench: Bench) -> None:
 
 def test_leftovers_are_killed_however_they_hide(bench: Bench) -> None:
     mark = f"98{os.getpid()}.25"
-    script = f"sleep {mark} & (setsid sleep {mark} &) ; nohup setsid sleep {mark} >/dev/null 2>&1 & sleep 0.1; exit 4"
+    hiding = f"(setsid sleep {mark} &); nohup setsid sleep {mark} >/dev/null 2>&1 &"
+    script = f"sleep {mark} & {hiding} sleep 0.1; exit 4"
     exit_, _ = bench.run(script)
     assert exit_.code == 4
     assert named(mark) == []
@@ -286,9 +288,11 @@ from kaos_backend.engine.workers.port import *
 from kaos_backend.engine.workers.process import ProcessRuntime
 e = Path({str(engine)!r})
 (e / "out").mkdir()
-w = ProcessRuntime(e, isolate={bench.runtime.isolation != "none"}).start_worker(WorkerSpec("w", "x", {{}}, "", None))
+runtime = ProcessRuntime(e, isolate={bench.runtime.isolation != "none"})
+w = runtime.start_worker(WorkerSpec("w", "x", {{}}, "", None))
 script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
-w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", Grant(1, (), None, ()), None), threading.Event())
+grant = Grant(1, (), None, ())
+w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, None), threading.Event())
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
     until(lambda: text_of(engine / "log") == "up" and len(named(mark)) == 2, "the trial to start")
@@ -345,6 +349,19 @@ def test_sandbox_hides_the_store_and_protects_inputs(sandboxed: Bench, tmp_path:
     assert text.count("Read-only file system") >= 3
     assert "lib.py\no" in text
     assert sandboxed.runtime.isolation == "bubblewrap"
+
+
+def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> None:
+    worker = sandboxed.worker(sandboxed.image({"/app/f": "original"}))
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    assert worker._root.is_dir()
+    for name in ("pfs", "run", "home"):
+        (worker._root / name).rmdir()
+        (worker._root / name).symlink_to(trap)
+    exit_, text = sandboxed.run("cat f", worker)
+    assert (exit_.code, text) == (0, "original")
+    assert list(trap.iterdir()) == []
 
 
 def test_notes_say_what_is_not_isolated(bare: Bench) -> None:
