@@ -1,4 +1,4 @@
-"""Reads the image store that the venv builder writes (format: docs/training-contract.md).
+"""Reads the image store that the venv builder writes (format: docs/builder.md).
 
 images/<directory name>/config.json   what the Dockerfile said, and where the virtual environment is
 images/<directory name>/root/…        the files it put into the image, at their image paths

@@ -1,4 +1,4 @@
-"""Writes the image store that the process runtime reads (format: docs/training-contract.md).
+"""Writes the image store that the process runtime reads (format: docs/builder.md).
 
 An image appears by renaming a complete, synced folder: a builder that dies leaves nothing that looks like
 one.
