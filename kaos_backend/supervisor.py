@@ -54,7 +54,7 @@ class EmbeddedEngine:
         Cheap while it lives. Raises EngineUnavailable with the end of engine.log if it does not come up.
         """
         with self._guard:
-            if self._endpoint is not None and self._lives():
+            if self._endpoint is not None and self.lives():
                 return self._endpoint
             info = self._adopt() if home.is_locked(self._lock) else self._start()
             return self._remember(info)
@@ -63,7 +63,8 @@ class EmbeddedEngine:
     def _lock(self) -> Path:
         return self._home / "engine.lock"
 
-    def _lives(self) -> bool:
+    def lives(self) -> bool:
+        """Whether the engine's process is there right now."""
         if self._process is not None:
             return self._process.poll() is None
         return home.is_locked(self._lock) and home.process_lives(self._pid)

@@ -1,0 +1,259 @@
+"""Deploys over HTTP on a real engine; what a stranger's SDK client sees of them."""
+
+from __future__ import annotations
+
+import json
+
+from pachyderm_sdk.api import pfs, pps
+
+from tests.support.backend import DATA, SOURCE, Backend, repo, traces
+
+GRID = {"lr": [0.1, 0.5], "epochs": 1}
+
+
+def counts(job: dict) -> tuple[int, int, int]:  # type: ignore[type-arg]
+    return job["train"]["processed"], job["train"]["skipped"], job["train"]["failed"]
+
+
+def test_a_grid_from_nothing_to_models(backend: Backend, workspace: str) -> None:
+    made = backend.deploy_all(workspace, GRID, parallelism=2)
+    assert made["status"] == "started"
+    assert made["parts"] == ["source", "data", "hyper"]
+    assert (made["builds"], made["trains"], made["parallelism"]) == (True, True, 2)
+    assert made["grid"]["trials"] == 2
+    assert (made["grid"]["axes"], made["grid"]["fixed"]) == ({"lr": [0.1, 0.5]}, {"epochs": 1})
+    job = backend.wait(workspace, made["job"])
+    assert (job["state"], job["reason"]) == ("success", "")
+    assert job["metric"] == {"name": "accuracy", "order": "desc", "guessed": True}
+    assert job["metrics"] == ["accuracy", "nested.loss"]
+    assert [t["metrics"]["accuracy"] for t in job["trials"]] == [0.5, 0.1]
+    assert [t["trial"] for t in job["trials"]] == [1, 0]
+    assert [t["params"] for t in job["trials"]] == [{"epochs": 1, "lr": 0.5}, {"epochs": 1, "lr": 0.1}]
+    source, data = made["source"]["id"], made["data"]["id"]
+    assert all(t["model"].startswith(f"{source[:6]}-{data[:6]}-") for t in job["trials"])
+    assert all(t["duration_s"] >= 0 for t in job["trials"])
+    assert job["inputs"]["source"]["author"] == "me@test"
+    assert (job["inputs"]["source"]["name"], job["inputs"]["data"]["name"]) == ("little", "letters")
+    assert job["inputs"]["hyper"]["axes"] == GRID
+    worst_first = backend.call("GET", f"/workspaces/{workspace}/jobs/last?sort_by=accuracy&order=asc")
+    assert [t["trial"] for t in worst_first["trials"]] == [0, 1]
+
+
+def test_a_stranger_sees_repos_commits_jobs_and_models(backend: Backend, workspace: str) -> None:
+    made = backend.deploy_all(workspace, GRID)
+    job_id = backend.wait(workspace)["id"]
+    client = backend.sdk()
+    for name in ("source", "data", "hyper", "build", "train"):
+        info = client.pfs.inspect_commit(commit=pfs.Commit(repo=repo(workspace, name), id=job_id))
+        assert info.finished.timestamp() > 0
+        assert info.error == ""
+    said = json.loads(
+        client.pfs.inspect_commit(commit=pfs.Commit(repo=repo(workspace, "source"), id=job_id)).description
+    )
+    assert (said["kaos"], said["kind"], said["id"]) == (1, "source", made["source"]["id"])
+    jobs = list(client.pps.inspect_job_set(job_set=pps.JobSet(id=job_id)))
+    assert sorted(j.job.pipeline.name for j in jobs) == ["build", "train"]
+    assert {j.state for j in jobs} == {pps.JobState.JOB_SUCCESS}
+    commit = pfs.Commit(repo=repo(workspace, "train"), id=job_id)
+    models = [f.file.path for f in client.pfs.list_file(file=pfs.File(commit=commit, path="/"))]
+    assert len(models) == 2
+    with client.pfs.pfs_file(pfs.File(commit=commit, path=f"{models[0]}data.txt")) as file:
+        assert file.read() == DATA["a.txt"]
+    branches = [b.branch.name for b in client.pfs.list_branch(repo=repo(workspace, "source"))]
+    assert branches == ["master"]
+    assert len(list(client.pfs.list_commit(repo=repo(workspace, "source"), all=True))) == 1
+
+
+def test_the_same_again_starts_nothing(backend: Backend, workspace: str) -> None:
+    first = backend.deploy_all(workspace, GRID)
+    backend.wait(workspace)
+    before = traces(backend.sdk(), workspace)
+    again = backend.deploy_all(workspace, GRID)
+    assert (again["status"], again["job"], again["parts"]) == ("unchanged", first["job"], [])
+    assert (again["builds"], again["trains"]) == (False, False)
+    other_order = {"epochs": 1, "lr": [0.5, 0.1]}
+    assert backend.deploy(workspace, hyper=other_order)["job"] == first["job"]
+    assert backend.deploy(workspace)["status"] == "unchanged"
+    assert traces(backend.sdk(), workspace) == before
+
+
+def test_while_it_runs_the_same_again_joins_it(backend: Backend, workspace: str) -> None:
+    first = backend.deploy_all(workspace, GRID)
+    assert backend.deploy_all(workspace, GRID)["job"] == first["job"]
+    assert backend.wait(workspace)["id"] == first["job"]
+
+
+def test_an_added_value_runs_only_the_new_trials(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, GRID)
+    backend.wait(workspace)
+    made = backend.deploy(workspace, hyper={"lr": [0.1, 0.5, 0.7], "epochs": 1})
+    assert (made["parts"], made["builds"]) == (["hyper"], False)
+    job = backend.wait(workspace, made["job"])
+    assert counts(job) == (1, 2, 0)
+    assert job["build"] is None
+    assert sorted(t["state"] for t in job["trials"]) == ["skipped", "skipped", "success"]
+    assert [t["metrics"]["accuracy"] for t in job["trials"]] == [0.7, 0.5, 0.1]
+
+
+def test_only_data_builds_nothing_and_trains_all(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, GRID)
+    backend.wait(workspace)
+    data = backend.put(workspace, "data", {"a.txt": b"other\n"})
+    made = backend.deploy(workspace, data=data)
+    assert (made["parts"], made["builds"], made["trains"]) == (["data"], False, True)
+    job = backend.wait(workspace, made["job"])
+    assert job["build"] is None
+    assert counts(job) == (2, 0, 0)
+    assert (job["source"]["name"], job["data"]["id"]) == ("little", data)
+
+
+def test_only_source_uses_the_last_data_and_grid(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, GRID)
+    backend.wait(workspace)
+    source = backend.put(workspace, "source", {**SOURCE, "notes.txt": b"hello"})
+    made = backend.deploy(workspace, source=source)
+    assert (made["parts"], made["builds"], made["trains"]) == (["source"], True, True)
+    job = backend.wait(workspace, made["job"])
+    assert (job["state"], counts(job)) == ("success", (2, 0, 0))
+    back = backend.deploy_all(workspace, GRID)
+    job = backend.wait(workspace, back["job"])
+    assert counts(job) == (0, 2, 0)
+
+
+def test_inputs_may_come_one_by_one_in_any_order(backend: Backend, workspace: str) -> None:
+    grid = backend.deploy(workspace, hyper=GRID)
+    assert (grid["status"], grid["job"], grid["parts"]) == ("waiting", None, ["hyper"])
+    data = backend.deploy(workspace, data=backend.put(workspace, "data", DATA))
+    assert (data["status"], data["job"]) == ("waiting", None)
+    assert "-s" in data["hint"]
+    source = backend.deploy(workspace, source=backend.put(workspace, "source", SOURCE))
+    assert (source["status"], source["builds"], source["trains"]) == ("started", True, True)
+    assert backend.wait(workspace)["state"] == "success"
+
+
+def test_source_alone_builds_and_waits_for_data(backend: Backend, workspace: str) -> None:
+    made = backend.deploy(workspace, source=backend.put(workspace, "source", SOURCE))
+    assert (made["status"], made["builds"], made["trains"]) == ("waiting", True, False)
+    job = backend.wait(workspace, made["job"])
+    assert (job["state"], job["train"], job["trials"]) == ("success", None, [])
+    again = backend.deploy(workspace)
+    assert (again["status"], again["job"]) == ("waiting", made["job"])
+    both = backend.deploy(workspace, data=backend.put(workspace, "data", DATA))
+    assert (both["builds"], both["trains"]) == (False, True)
+    job = backend.wait(workspace, both["job"])
+    assert (job["state"], job["build"]) == ("success", None)
+    assert [t["params"] for t in job["trials"]] == [{}]
+
+
+def test_a_failing_trial_keeps_the_others(backend: Backend, workspace: str) -> None:
+    made = backend.deploy_all(workspace, {"lr": [0.1, 0.5], "fail": [True, False]})
+    job = backend.wait(workspace)
+    assert (job["state"], job["reason"]) == ("partial", "2 of 4 trials failed")
+    failed = [t for t in job["trials"] if t["state"] == "failed"]
+    assert [t["params"]["fail"] for t in failed] == [True, True]
+    assert all("exit code 3" in t["reason"] for t in failed)
+    again = backend.deploy(workspace)
+    assert (again["status"], again["job"]) == ("unchanged", made["job"])
+    assert "--retry" in again["hint"]
+    retried = backend.deploy(workspace, retry=True)
+    assert (retried["status"], retried["parts"]) == ("started", [])
+    job = backend.wait(workspace, retried["job"])
+    assert counts(job) == (0, 2, 2)
+
+
+def test_a_broken_build_fails_the_job_and_is_built_again(backend: Backend, workspace: str) -> None:
+    source = backend.put(
+        workspace, "source", {**SOURCE, "Dockerfile": SOURCE["Dockerfile"] + b"RUN apt-get install x\n"}
+    )
+    data = backend.put(workspace, "data", DATA)
+    first = backend.deploy(workspace, source=source, data=data)
+    job = backend.wait(workspace)
+    assert job["state"] == "failed"
+    assert "build" in job["reason"]
+    again = backend.deploy(workspace)
+    assert again["status"] == "started"
+    assert again["job"] != first["job"]
+    assert backend.wait(workspace, again["job"])["state"] == "failed"
+
+
+def test_settings_are_kept_until_others_are_given(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, GRID, parallelism=1, resources={"cpu": 0.5, "memory": "512Mi", "gpu": 0})
+    backend.wait(workspace)
+    assert backend.deploy(workspace, resources={"memory": "512Mi"})["status"] == "unchanged"
+    changed = backend.deploy(workspace, parallelism=2)
+    assert (changed["status"], changed["parallelism"]) == ("started", 2)
+    assert counts(backend.wait(workspace, changed["job"])) == (0, 2, 0)
+    spec = json.loads(
+        backend.sdk()
+        .pps.inspect_pipeline(
+            pipeline=pps.Pipeline(name="train", project=pfs.Project(name=workspace)), details=True
+        )
+        .user_spec_json
+    )
+    assert spec["resourceLimits"] == {"cpu": 0.5, "memory": str(512 * 2**20)}
+
+
+def test_stopping_and_deploying_again_keeps_what_was_done(backend: Backend, workspace: str) -> None:
+    slow = {**SOURCE, "train": SOURCE["train"] + b'grep -q slow "$KAOS_PARAMS" && sleep 60\nexit 0\n'}
+    made = backend.deploy(
+        workspace,
+        source=backend.put(workspace, "source", slow),
+        data=backend.put(workspace, "data", DATA),
+        hyper={"kind": ["a-quick", "b-slow"], "lr": 0.5},
+        parallelism=2,
+    )
+    path = f"/workspaces/{workspace}/jobs/{made['job']}"
+
+    def quick_is_done() -> bool:
+        states = {t["params"]["kind"]: t["state"] for t in backend.call("GET", path)["trials"]}
+        return states == {"a-quick": "success", "b-slow": "running"}
+
+    from tests.support.backend import eventually
+
+    eventually(quick_is_done)
+    assert backend.call("POST", f"{path}/stop")["id"] == made["job"]
+    job = backend.wait(workspace, made["job"])
+    assert job["state"] == "killed"
+    again = backend.deploy(workspace)
+    assert again["status"] == "started"
+    states = eventually(
+        lambda: (
+            {t["state"] for t in backend.call("GET", f"/workspaces/{workspace}/jobs/last")["trials"]}
+            == {"skipped", "running"}
+        )
+    )
+    assert states
+    backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
+    assert backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")["state"] == "killed"
+
+
+def test_lists(backend: Backend, workspace: str) -> None:
+    assert backend.call("GET", f"/workspaces/{workspace}/jobs") == {"jobs": []}
+    first = backend.deploy_all(workspace, GRID)["job"]
+    backend.wait(workspace)
+    second = backend.deploy(workspace, hyper={"lr": 0.3})["job"]
+    backend.wait(workspace)
+    jobs = backend.call("GET", f"/workspaces/{workspace}/jobs")["jobs"]
+    assert [j["id"] for j in jobs] == [second, first]
+    assert jobs[1]["build"]["state"] == "success"
+    assert jobs[0]["build"] is None
+    assert [j["hyper"]["trials"] for j in jobs] == [1, 2]
+    assert {j["source"]["name"] for j in jobs} == {"little"}
+    assert [j["id"] for j in backend.call("GET", f"/workspaces/{workspace}/jobs?limit=1")["jobs"]] == [second]
+    assert backend.call("GET", f"/workspaces/{workspace}/jobs/{first[:20]}")["id"] == first
+    info = backend.call("GET", f"/workspaces/{workspace}")
+    assert (info["jobs"], info["last_job"]["id"]) == (2, second)
+    assert info["hyper"]["axes"] == {"lr": 0.3}
+    listed = {w["name"]: w["jobs"] for w in backend.call("GET", "/workspaces")["workspaces"]}
+    assert listed[workspace] == 2
+    assert "default" in listed
+
+
+def test_a_workspace_can_be_killed_and_made_again(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, GRID)
+    assert backend.call("DELETE", f"/workspaces/{workspace}") == {"jobs": 1, "deleted": True}
+    backend.error("GET", f"/workspaces/{workspace}", 404, "no_such_workspace")
+    backend.workspace(workspace)
+    assert backend.call("GET", f"/workspaces/{workspace}")["jobs"] == 0
+    assert backend.deploy_all(workspace, GRID)["status"] == "started"
+    assert backend.wait(workspace)["state"] == "success"
