@@ -61,7 +61,7 @@ class DatumRun:
 class Exit:
     """How a run ended.
 
-    `code` by shell convention: 126 not executable, 127 not found, 128 + n killed by signal n (`signal` is then n;
+    `code` by shell convention: 126 not executable, 127 not found, 128 + n ended by signal n (`signal` is n;
     a sandbox cannot tell these from a program that itself exits with 128 + n). None if nothing was started.
     `message` is one line for people ("used 530 MiB of 512 MiB"), empty when the reason says it all.
     """
