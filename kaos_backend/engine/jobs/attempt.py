@@ -70,6 +70,8 @@ def failure(exit: Exit, accepted: Sequence[int], limit_bytes: int | None, timeou
             except ValueError:
                 name = str(exit.signal)
             text = f"killed by signal {name}"
+        case "oom" if exit.message:
+            text = "out of memory"  # the worker's message has the figures
         case "oom":
             limit = "no limit" if limit_bytes is None else format_bytes(limit_bytes)
             text = f"out of memory: used {format_bytes(exit.max_rss_bytes)} of {limit}"
