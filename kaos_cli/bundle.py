@@ -22,7 +22,7 @@ from kaos_cli import index as stat_index
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import matcher, read_rules
 from kaos_cli.text import printable
-from kaos_cli.walk import MAX_SHOWN, Found, walk
+from kaos_cli.walk import MAX_SHOWN, Found, real_folder, walk
 
 Kind = Literal["source", "data"]
 Progress = Callable[[int], None]
@@ -89,7 +89,7 @@ def read(
     Raises KaosError: invalid_bundle for what is no bundle, changed for a file that changes while it is read.
     """
     started_ns = clock_ns()
-    root = Path(os.path.realpath(folder))
+    root = real_folder(folder)
     index_path = stat_index.path_of(cache, root)
     index = stat_index.load(index_path)
     rules = read_rules(root)

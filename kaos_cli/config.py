@@ -50,7 +50,7 @@ class Home:
     def token(self) -> str:
         """The secret shared with backend and engine; made here if this is the first who needs it."""
         path = self.path / "token"
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if text := path.read_text().strip():
                 return text
             path.unlink()

@@ -119,7 +119,7 @@ def conflicts(staged: Path, out: Path) -> list[Path]:
 
 
 def place(staged: Path, out: Path, force: bool) -> None:
-    """Move what is staged into ``out``; raises KaosError (exists) if a file would change, unless ``force``."""
+    """Move what is staged into ``out``; KaosError (exists) if a file would change, unless ``force``."""
     if not force and (found := conflicts(staged, out)):
         shown = "".join(f"\n  {path}" for path in found[:MAX_SHOWN])
         more = f"\n  and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""

@@ -41,8 +41,6 @@ class Stage:
     def show(self, done: int, total: int | None = None, note: str = "") -> None:
         self._done = done
         self._total = total if total is not None else self._total
-        if self._terminal.quiet:
-            return
         now = self._clock()
         if self._terminal.bars:
             if self._bar is None and now - self._started >= DELAY_S:

@@ -28,7 +28,7 @@ SHRUNK = 12
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: ``right`` for numbers; columns of the highest ``drop`` go first when the terminal is narrow
-    (0 never goes); ``state``: cells are coloured by what they say; ``shrink``: cut to the room that is left."""
+    (0 never goes); ``state``: cells are coloured by what they say; ``shrink``: cut to the room left."""
 
     name: str
     right: bool = False

@@ -26,6 +26,7 @@ Workspace = Annotated[
     typer.Option(
         "--workspace",
         "-w",
+        metavar="NAME",
         envvar="KAOS_WORKSPACE",
         help="Workspace to use instead of the one set.",
         show_envvar=True,

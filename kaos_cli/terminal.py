@@ -35,8 +35,9 @@ class Terminal:
         print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
     def say(self, text: str) -> None:
-        """A remark on stderr: progress, a hint, what comes next. Not under ``--quiet``."""
-        if not self.quiet:
+        """A remark on stderr: progress, a hint, what comes next. Not under ``--quiet`` and ``--json``, where
+        a program reads stderr too: an error is JSON then."""
+        if not self.quiet and not self.json:
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
@@ -52,7 +53,7 @@ def detect(env: Mapping[str, str], quiet: bool, as_json: bool) -> Terminal:
     out_tty, err_tty = _is_tty(1), _is_tty(2)
     return Terminal(
         rich=not as_json and not dumb and (out_tty or (forced and colour_wanted)),
-        bars=err_tty and not dumb and not quiet,
+        bars=err_tty and not dumb and not quiet and not as_json,
         colour=colour_wanted and (out_tty or forced),
         width=_width(env, out_tty),
         quiet=quiet,

@@ -93,10 +93,8 @@ def order_line(job: Json) -> str:
     if not metric:
         return ""
     direction = "highest first" if metric["order"] == "desc" else "lowest first"
-    other = "asc" if metric["order"] == "desc" else "desc"
-    guessed = (
-        f" (guessed; --sort-by {metric['name']}:{other} says otherwise)" if metric.get("guessed") else ""
-    )
+    turn = "--asc" if metric["order"] == "desc" else "--desc"
+    guessed = f" (a guess; {turn} turns it)" if metric.get("guessed") else ""
     return f"sorted by {metric['name']}, {direction}{guessed}"
 
 
@@ -111,11 +109,10 @@ def heading(job: Json, now: datetime) -> list[str]:
         lines.append(f"made    {created} ago" + (f", took {took}" if took else ""))
     for kind in ("source", "data"):
         if bundle := inputs.get(kind):
-            lines.append(
-                f"{kind:<6}  {label(bundle)}  {text.files(bundle['files'])}, {text.size(bundle['bytes'])}, "
-                f"by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
-            )
-            lines.append(f"        {bundle['id']}")
+            amount = f"{text.files(bundle['files'])}, {text.size(bundle['bytes'])}"
+            lines.append(f"{kind:<6}  {label(bundle)}  {amount}")
+            made = f"by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
+            lines.append(f"        {bundle['id']}  {made}")
     if grid := inputs.get("hyper"):
         author = (
             f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""

@@ -41,14 +41,20 @@ class Walk:
     linked_folders: int = 0
 
 
-def walk(root: Path, ignored: Ignored) -> Walk:
-    """All files below ``root``. Raises KaosError (invalid_bundle): no folder, or what cannot be packed."""
+def real_folder(root: Path) -> Path:
+    """The real path of a bundle's folder; raises KaosError (invalid_bundle) if there is none."""
     top = os.path.realpath(root)
     if not os.path.isdir(top):  # noqa: PTH112
         what = "is no folder" if os.path.exists(top) else "does not exist"  # noqa: PTH110
         raise KaosError(
             "invalid_bundle", f"{root} {what}", hint="give the folder of the bundle", path=str(root)
         )
+    return Path(top)
+
+
+def walk(root: Path, ignored: Ignored) -> Walk:
+    """All files below ``root``. Raises KaosError (invalid_bundle): no folder, or what cannot be packed."""
+    top = str(real_folder(root))
     found = Walk()
     _folder(found, top, top, "", ignored, (top,))
     if found.problems:

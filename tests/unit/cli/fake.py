@@ -1,0 +1,301 @@
+"""A backend for tests of the command line: real HTTP, real uploads checked byte for byte, state in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import blake3
+import zstandard
+
+TOKEN = "secret"
+
+
+class Refused(Exception):
+    def __init__(
+        self, status: int, code: str, message: str = "refused", hint: str = "", **fields: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"code": code, "message": message, "hint": hint, "fields": fields}}
+
+
+class FakeBackend:
+    """``faults`` maps "METHOD path-without-/v1" to functions that run, once, instead of the next such
+    request: they raise Refused or return "drop" to close the connection without an answer."""
+
+    def __init__(self) -> None:
+        self.workspaces: dict[str, dict[str, Any]] = {"default": {}}
+        self.heads: dict[tuple[str, str], dict[str, Any]] = {}
+        self.staged: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.jobs: dict[str, list[dict[str, Any]]] = {}
+        self.deploys: list[dict[str, Any]] = []
+        self.answer: dict[str, Any] = {}
+        self.log_lines: list[dict[str, Any]] = []
+        self.archives: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.faults: dict[str, list[Callable[[], str | None]]] = {}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+    def fail_once(self, request: str, fault: Callable[[], str | None]) -> None:
+        self.faults.setdefault(request, []).append(fault)
+
+    def _handler(fake) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def _any(self) -> None:
+                parts = urlsplit(self.path)
+                path = parts.path.removeprefix("/v1")
+                query = {k: v[0] for k, v in parse_qs(parts.query).items()}
+                fake.requests.append(f"{self.command} {path}")
+                try:
+                    if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                        raise Refused(401, "unauthorized", "wrong token")
+                    pending = fake.faults.get(f"{self.command} {path}")
+                    if pending and pending.pop(0)() == "drop":
+                        self.close_connection = True
+                        return
+                    body = self._body()
+                    answer = fake.route(self.command, path.strip("/").split("/"), query, body)
+                except Refused as refused:
+                    # Like uvicorn after an early answer: what is not read yet never will be.
+                    self.close_connection = True
+                    self._send(refused.status, "application/json", json.dumps(refused.body).encode())
+                    return
+                if isinstance(answer, bytes):
+                    self._send(200, "application/octet-stream", answer)
+                else:
+                    self._send(200, "application/json", json.dumps(answer).encode())
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") == "chunked":
+                    content = b""
+                    while size := int(self.rfile.readline(), 16):
+                        content += self.rfile.read(size)
+                        self.rfile.readline()
+                    self.rfile.readline()
+                    return content
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+            def _send(self, status: int, kind: str, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_DELETE = _any
+
+        return Handler
+
+    def route(self, method: str, parts: list[str], query: dict[str, str], body: bytes) -> Any:
+        match method, parts:
+            case "GET", ["health"]:
+                return {"ok": True, "version": "0.1.0", "pid": 1}
+            case "GET", ["status", "env"]:
+                return {"env": {"PACH_CONFIG": "/a b/pachctl.json", "PACHD_PEER_SERVICE_PORT": "7"}}
+            case "GET", ["status"]:
+                return STATUS | {"url": self.url}
+            case "GET", ["workspaces"]:
+                created = "2020-01-01T00:00:00Z"
+                return {
+                    "workspaces": [
+                        {"name": name, "description": "", "created": created, "jobs": 0}
+                        for name in self.workspaces
+                    ]
+                }
+            case "POST", ["workspaces"]:
+                name = json.loads(body)["name"]
+                if name in self.workspaces:
+                    raise Refused(409, "exists", f"workspace {name} exists")
+                self.workspaces[name] = {}
+                return {"name": name, "description": "", "created": "", "jobs": 0}
+            case method, ["workspaces", ws, *rest]:
+                if ws not in self.workspaces:
+                    raise Refused(404, "no_such_workspace", f"there is no workspace {ws!r}", name=ws)
+                return self._in_workspace(method, ws, rest, query, body)
+        raise Refused(404, "not_found", f"no route {method} {parts}")
+
+    def _in_workspace(
+        self, method: str, ws: str, parts: list[str], query: dict[str, str], body: bytes
+    ) -> Any:
+        match method, parts:
+            case "GET", []:
+                return {
+                    "name": ws, "created": "", "source": None, "data": None, "hyper": None, "jobs": 0,
+                    "last_job": None,
+                }  # fmt: skip
+            case "DELETE", []:
+                del self.workspaces[ws]
+                return {"jobs": 0, "deleted": True}
+            case "GET", ["bundles", kind, "head", "tree"]:
+                if (ws, kind) not in self.heads:
+                    raise Refused(404, "no_bundle")
+                return self.heads[ws, kind]["tree"]
+            case "GET", ["bundles", kind, bundle_id]:
+                head = self.heads.get((ws, kind))
+                found = (
+                    head
+                    if head and bundle_id in ("head", head["id"])
+                    else self.staged.get((ws, kind, bundle_id))
+                )
+                if found is None:
+                    raise Refused(404, "no_bundle")
+                return {k: v for k, v in found.items() if k not in ("tree", "contents")}
+            case "PUT", ["bundles", kind, bundle_id]:
+                return self._put(ws, kind, bundle_id, query, body)
+            case "POST", ["deploys"]:
+                return self._deploy(ws, json.loads(body))
+            case "GET", ["jobs"]:
+                return {"jobs": self.jobs.get(ws, [])}
+            case method, ["jobs", ref, *rest]:
+                return self._job(method, ws, ref, rest, query)
+        raise Refused(404, "not_found", f"no route {method} {parts}")
+
+    def _put(self, ws: str, kind: str, bundle_id: str, query: dict[str, str], body: bytes) -> Any:
+        contents: dict[str, bytes] = {}
+        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body)).read()
+        with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+            for member in tar:
+                assert member.isreg()
+                file = tar.extractfile(member)
+                assert file is not None
+                contents[member.name] = file.read()
+        tree = contents.pop(".kaos-tree")
+        assert blake3.blake3(tree).hexdigest()[:32] == bundle_id
+        known: dict[str, bytes] = {}
+        if base := query.get("base"):
+            head = self.heads[ws, kind]
+            assert head["id"] == base
+            known = {blake3.blake3(content).hexdigest(): content for content in head["contents"].values()}
+        whole = {}
+        sent = 0
+        for line in tree.splitlines():
+            entry = json.loads(line)
+            path = entry["path"]
+            if path in contents:
+                sent += 1
+            whole[path] = contents.get(path, known.get(entry["hash"], b""))
+            assert blake3.blake3(whole[path]).hexdigest() == entry["hash"]
+            assert len(whole[path]) == entry["size"]
+        assert sent == len(contents)
+        made = {
+            "id": bundle_id, "name": query["name"], "author": "a@b", "created": "2020-01-01T00:00:00Z",
+            "files": len(whole), "bytes": sum(map(len, whole.values())),
+        }  # fmt: skip
+        self.staged[ws, kind, bundle_id] = made | {"tree": tree, "contents": whole}
+        return made | {"new_files": sent, "new_bytes": sum(map(len, contents.values()))}
+
+    def _deploy(self, ws: str, request: dict[str, Any]) -> Any:
+        self.deploys.append(request)
+        for kind in ("source", "data"):
+            if request[kind] and (ws, kind, request[kind]) in self.staged:
+                self.heads[ws, kind] = self.staged.pop((ws, kind, request[kind]))
+        return ANSWER | self.answer
+
+    def _job(self, method: str, ws: str, ref: str, rest: list[str], query: dict[str, str]) -> Any:
+        jobs = self.jobs.get(ws, [])
+        found = jobs[:1] if ref == "last" else [job for job in jobs if job["id"].startswith(ref)]
+        if not found:
+            raise Refused(404, "no_such_job", f"workspace {ws} has no job {ref!r}", "kaos train list")
+        if len(found) > 1:
+            raise Refused(
+                409,
+                "ambiguous",
+                f"{ref!r} is the start of several jobs",
+                candidates=[job["id"] for job in found],
+            )
+        match method, rest:
+            case "GET", []:
+                return found[0]
+            case "POST", ["stop"]:
+                found[0]["state"] = "killed"
+                return found[0]
+            case "GET", ["logs"]:
+                return b"".join(json.dumps(line).encode() + b"\n" for line in self.log_lines)
+            case "GET", ["archive"]:
+                return self.archives[query["what"]]
+        raise Refused(404, "not_found")
+
+
+JOB_ID = "4f1c0de2aabb4ccd8899aabbccddeeff"
+SOURCE = {
+    "id": "1909d1aa" * 4, "name": "mnist", "author": "ada@lab", "created": "2020-01-01T00:00:00Z",
+    "files": 3, "bytes": 4321,
+}  # fmt: skip
+DATA = SOURCE | {"id": "5c3ca7bb" * 4, "name": "features", "files": 6, "bytes": 1_600_000}
+ANSWER: dict[str, Any] = {
+    "job": JOB_ID, "status": "started", "message": "", "hint": "", "parts": ["source"], "source": SOURCE,
+    "data": DATA, "grid": {"id": "ab12cd" * 5, "trials": 1, "axes": {}, "fixed": {}}, "parallelism": 2,
+    "builds": True, "trains": True,
+}  # fmt: skip
+STATUS: dict[str, Any] = {
+    "version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
+    "engine": {"kind": "embedded", "address": "127.0.0.1:7777"},
+    "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
+    "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0},
+    "store": {"free_bytes": 123_000_000_000},
+}  # fmt: skip
+
+
+def pipeline(
+    state: str = "success", total: int = 3, done: int = 3, failed: int = 0, skipped: int = 0
+) -> dict[str, Any]:
+    return {
+        "state": state, "reason": "", "total": total, "processed": done, "skipped": skipped, "failed": failed,
+        "started": None, "finished": None,
+    }  # fmt: skip
+
+
+def trial(number: int, state: str = "success", accuracy: float | None = 0.9, **params: Any) -> dict[str, Any]:
+    return {
+        "trial": number, "model": f"1909d1-5c3ca7-0000000{number}", "state": state,
+        "reason": "exit code 1" if state == "failed" else "", "params": params,
+        "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": round(1 - accuracy, 6)},
+        "started": None, "finished": None, "duration_s": 1.5,
+    }  # fmt: skip
+
+
+def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+    trials = [trial(0, lr=0.1, epochs=5)] if trials is None else trials
+    grid = {"id": "ab12cd" * 5, "trials": len(trials)}
+    return {
+        "id": JOB_ID, "state": state, "reason": "", "build": pipeline(total=1, done=1),
+        "train": pipeline(state, len(trials), len(trials)), "created": "2020-01-01T00:00:00Z",
+        "started": None, "finished": None, "duration_s": 12.3,
+        "source": {"id": SOURCE["id"], "name": "mnist"},
+        "data": {"id": DATA["id"], "name": "features"}, "hyper": grid,
+        "inputs": {"source": SOURCE, "data": DATA, "hyper": grid | {"axes": {}}},
+        "trials": trials, "metric": {"name": "accuracy", "order": "desc", "guessed": True},
+        "metrics": ["accuracy", "loss"],
+    } | more  # fmt: skip
+
+
+def archive(files: dict[str, bytes], executable: tuple[str, ...] = ()) -> bytes:
+    """A tar + zstd stream as the backend sends it."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o755 if name in executable else 0o644
+            tar.addfile(info, io.BytesIO(content))
+    return zstandard.ZstdCompressor().compress(raw.getvalue())

@@ -1,0 +1,246 @@
+"""`kaos train list|info|logs|get|stop`: golden output at 80 columns, references, files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Cli
+from tests.unit.cli.fake import JOB_ID, FakeBackend, archive, job, pipeline, trial
+
+OTHER_ID = "77" * 16
+
+
+@pytest.fixture
+def two(backend: FakeBackend) -> FakeBackend:
+    trials = [trial(0, lr=0.1, epochs=5), trial(1, "failed", None, lr=0.01, epochs=5)]
+    backend.jobs["default"] = [
+        job("training", id=OTHER_ID, train=pipeline("running", 9, 4, 1, 2), duration_s=None),
+        job("partial", trials, train=pipeline("success", 2, 1, 1)),
+    ]
+    return backend
+
+
+def test_list(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "list")
+    assert re.sub(r"  \d{4,}d  ", "  2000d  ", done.out) == (
+        "#  JOB       STATE     DONE  FAILED  SKIPPED    AGE  TIME  SOURCE\n"
+        "0  77777777  training   6/9       1        2  2000d        mnist:1909d1\n"
+        "1  4f1c0de2  partial    1/2       1        0  2000d   12s  mnist:1909d1\n"
+    )
+    assert "(--all shows them)" in done.err
+    assert "features:5c3ca7" in cli("train", "list", "--all").out
+
+
+def test_list_as_json_and_formats(cli: Cli, two: FakeBackend) -> None:
+    assert [one["id"] for one in cli("train", "list", "--json").json["jobs"]] == [OTHER_ID, JOB_ID]
+    assert cli("train", "list", "--format", "github").out.startswith("|   # | job")
+    tsv = cli("train", "list", "--format", "tsv").out.splitlines()
+    assert len(tsv[1].split("\t")) == 11
+    assert cli("train", "list", "--format", "nonsense").code == 2
+
+
+def test_no_jobs_is_no_error(cli: Cli, backend: FakeBackend) -> None:
+    done = cli("train", "list")
+    assert (done.code, done.out) == (0, "no jobs in workspace default yet\n")
+    assert cli("train", "list", "--json").json == {"jobs": []}
+
+
+def test_info(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "info", JOB_ID)
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert done.out[done.out.index("TRIAL") :] == (
+        "TRIAL  MODEL                   STATE      LR  ACCURACY  LOSS  TIME\n"
+        "    0  1909d1-5c3ca7-00000000  success   0.1       0.9   0.1  1.5s\n"
+        "    1  1909d1-5c3ca7-00000001  failed   0.01                  1.5s\n"
+        "sorted by accuracy, highest first (a guess; --asc turns it)\n"
+        "trial 1 failed: exit code 1\n"
+        "  → kaos train logs 4f1c0de2 --trial 1\n"
+    )
+    for told in (
+        JOB_ID,
+        "by ada@lab",
+        "mnist:1909d1",
+        "6 files, 1.60 MB",
+        "1 of 2 done, 1 failed, 0 skipped",
+    ):
+        assert told in done.out
+
+
+def test_rows_mean_what_was_shown(cli: Cli, two: FakeBackend) -> None:
+    cli("train", "list")
+    two.jobs["default"].insert(0, job(id="0" * 32))
+    assert cli("train", "info", "1", "--json").json["id"] == JOB_ID
+    assert cli("train", "info", "-i", "0", "--json").json["id"] == OTHER_ID
+    assert cli("train", "info", "-j", "77", "--json").code == 2
+    assert cli("train", "info", "777777", "--json").json["id"] == OTHER_ID
+    assert cli("train", "info", "4f1c", "--json").json["id"] == JOB_ID
+    assert cli("train", "info", "--json").json["id"] == "0" * 32
+    # Answers to programs are no listings.
+    cli("train", "list", "--json")
+    assert cli("train", "info", "1", "--json").json["id"] == JOB_ID
+
+
+def test_unknown_and_ambiguous_jobs(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "info", "deadbeef")
+    assert done.code == 2
+    assert "deadbeef" in done.err
+    two.jobs["default"].append(job(id="7777777" + "8" * 25))
+    done = cli("train", "info", "777777")
+    assert done.code == 2
+    assert OTHER_ID in done.err
+
+
+def test_unknown_metric_suggests_one(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "info", JOB_ID, "--sort-by", "acuracy")
+    assert done.code == 2
+    assert "did you mean 'accuracy'" in done.err
+
+
+def test_wide_tables_drop_columns_but_never_the_metric_sorted_by(cli: Cli, backend: FakeBackend) -> None:
+    names = [f"parameter_{i}" for i in range(12)]
+    trials = [trial(n, **dict.fromkeys(names, n * 1.5)) for n in range(2)]
+    backend.jobs["default"] = [job(trials=trials)]
+    done = cli("train", "info")
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "ACCURACY" in done.out
+    assert "parameter_11" in done.err
+    assert "PARAMETER_11" in cli("train", "info", "--all").out
+
+
+def test_logs_are_prefixed_when_of_several(cli: Cli, two: FakeBackend) -> None:
+    def line(text: str, trial: int | None) -> dict[str, object]:
+        source = "build" if trial is None else "trial"
+        return {
+            "source": source,
+            "trial": trial,
+            "model": f"m{trial}",
+            "ts": "2020",
+            "user": True,
+            "text": text,
+        }
+
+    two.log_lines = [line("Step 1", None), line("epoch 1\x1b[2J", 0), {"end": True, "state": "partial"}]
+    done = cli("train", "logs", JOB_ID)
+    assert (done.code, done.out) == (0, "build   | Step 1\ntrial 0 | epoch 1\\x1b[2J\n")
+    assert cli("train", "logs", JOB_ID, "--trial", "0").out.startswith("Step 1\n")
+    followed = cli("train", "logs", JOB_ID, "-f", "--json")
+    assert followed.code == 1
+    assert json.loads(followed.out.splitlines()[0])["text"] == "Step 1"
+
+
+def test_logs_that_break_off_go_on_where_they_were(
+    cli: Cli, two: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kaos_cli import logview
+
+    monkeypatch.setattr(logview, "PAUSE_MAX_S", 0.001)
+    lines = [
+        {
+            "source": "trial",
+            "trial": 0,
+            "model": "m",
+            "ts": f"2020-01-01T00:00:0{i}Z",
+            "user": True,
+            "text": str(i),
+        }
+        for i in range(4)
+    ]
+    two.log_lines = lines[:2]
+    real = two.route
+    calls = []
+
+    def broken(*args: object) -> object:
+        answer = real(*args)  # type: ignore[arg-type]
+        if args[1][-1:] == ["logs"]:  # type: ignore[index]
+            calls.append(1)
+            if len(calls) == 1:
+                two.log_lines = [*lines, {"end": True, "state": "success"}]
+                assert isinstance(answer, bytes)
+                return answer + b'{"half'
+        return answer
+
+    monkeypatch.setattr(two, "route", broken)
+    done = cli("train", "logs", JOB_ID, "-f", "--trial", "0")
+    assert (done.code, done.out) == (0, "0\n1\n2\n3\n")
+
+
+def test_no_lines_yet(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "logs", JOB_ID)
+    assert (done.code, done.out) == (0, "")
+    assert "no lines yet" in done.err
+
+
+def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
+    model = "1909d1-5c3ca7-00000000"
+    two.archives = {
+        "model": archive({f"{model}/metrics.json": b"{}", f"{model}/w.bin": bytes(range(256))}),
+        "code": archive({"mnist/train": b"#!"}, executable=("mnist/train",)),
+        "data": archive({"features/a.csv": b"1,2"}),
+    }
+    out = tmp_path / "out"
+    done = cli("train", "get", JOB_ID, "--code", "--data", "-o", out)
+    assert done.code == 0, done.err
+    assert (out / model / "w.bin").read_bytes() == bytes(range(256))
+    assert (out / "code/mnist/train").stat().st_mode & 0o111
+    assert (out / "data/features/a.csv").read_bytes() == b"1,2"
+    assert done.out.splitlines()[0] == f"model   {model}  2 files, 258 B  → {out / model}"
+    assert cli("train", "get", JOB_ID, "--code", "--data", "-o", out).code == 0
+    (out / model / "w.bin").write_bytes(b"mine")
+    refused = cli("train", "get", JOB_ID, "-o", out)
+    assert refused.code == 2
+    assert "--force" in refused.err
+    assert cli("train", "get", JOB_ID, "-o", out, "--force", "--json").json["written"]["model"]["files"] == 2
+
+
+def test_get_writes_beside_you_by_default(
+    cli: Cli, two: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    two.archives = {"model": archive({"m/f": b""})}
+    assert cli("train", "get", JOB_ID).code == 0
+    assert (tmp_path / "kaos-4f1c0de2/m/f").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "picked"),
+    [("best", 1), ("0", 0), ("1909d1-5c3ca7-00000001", 1), ("9", "no_such_model"), ("1909d1", "ambiguous"),
+     ("zz", "no_such_model"), ("2", "failed")],
+)  # fmt: skip
+def test_get_picks_the_model(
+    cli: Cli, backend: FakeBackend, tmp_path: Path, wanted: str, picked: int | str
+) -> None:
+    trials = [trial(0, accuracy=0.5), trial(1, accuracy=0.9), trial(2, "failed", None)]
+    backend.jobs["default"] = [job(trials=trials)]
+    backend.archives = {"model": archive({"m/f": b""})}
+    done = cli("train", "get", "--model", wanted, "-o", tmp_path / "out", "--json")
+    if isinstance(picked, int):
+        assert done.json["model"] == trials[picked]["model"]
+    else:
+        assert json.loads(done.err)["error"]["code"] == picked
+
+
+def test_best_is_the_lowest_when_lower_is_better(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
+    trials = [trial(0, accuracy=0.5), trial(1, accuracy=0.9), trial(2, accuracy=None)]
+    backend.jobs["default"] = [job(trials=trials, metric={"name": "loss", "order": "asc", "guessed": True})]
+    backend.archives = {"model": archive({"m/f": b""})}
+    done = cli("train", "get", "--model", "best", "-o", tmp_path / "out", "--json")
+    assert done.json["model"] == trials[1]["model"]
+
+
+def test_get_of_a_job_without_models(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
+    backend.jobs["default"] = [job("failed", [trial(0, "failed", None)], metric=None, metrics=[])]
+    backend.archives = {"code": archive({"mnist/train": b""})}
+    done = cli("train", "get", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "has no models" in done.err
+    assert not (tmp_path / "out").exists()
+    assert cli("train", "get", "-o", tmp_path / "out", "--code").code == 0
+
+
+def test_stop(cli: Cli, two: FakeBackend) -> None:
+    assert cli("train", "stop", "77777777").out == "job 77777777 is killed\n"
+    assert cli("train", "stop", "-j", JOB_ID, "--json").json["state"] == "killed"
