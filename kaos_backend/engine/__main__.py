@@ -13,10 +13,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from kaos_backend import __version__
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.main import detect_machine, start
 from kaos_backend.engine.workers.process import ProcessRuntime
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     info = home / "engine.json"
     try:
         machine = detect_machine(os.environ)
-        runtime = ProcessRuntime(home / "engine", home=home)
+        runtime = ProcessRuntime(home / "engine", home=home, isolate=_isolation(os.environ))
         port = args.port or _last_free_port(info)
         handle = start(home / "engine", HOST, port, _token(home / "token"), runtime, machine)
     except EngineError as e:
@@ -66,6 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     handle.stop()
     os.close(lock)
     return 0
+
+
+def _isolation(env: Mapping[str, str]) -> bool | None:
+    """KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or `bubblewrap` (do not start without it)."""
+    choices = {"auto": None, "none": False, "bubblewrap": True}
+    text = env.get("KAOS_ENGINE_ISOLATION") or "auto"
+    if text not in choices:
+        raise InvalidArgument(f"KAOS_ENGINE_ISOLATION is {text!r}: must be one of {', '.join(choices)}")
+    return choices[text]
 
 
 def _log_to(path: Path) -> None:

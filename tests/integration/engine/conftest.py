@@ -35,6 +35,14 @@ def eventually(check: Callable[[], Any], what: str, timeout_s: float = 30.0) -> 
         time.sleep(0.01)
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that is dead but not yet reaped does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 class Engine:
     """What the tests do to an engine, all of it through the SDK."""
 
@@ -144,17 +152,36 @@ class EngineProcess:
         self.home = home
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Engine:
-        info = self.home / "engine.json"
-        info.unlink(missing_ok=True)
-        self.process = subprocess.Popen(
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [sys.executable, "-m", "kaos_backend.engine", "--home", str(self.home)],
             cwd=ROOT,
-            env={**os.environ, "KAOS_ENGINE_CPUS": "2", "KAOS_ENGINE_MEMORY": "4Gi"},
+            env={
+                **os.environ,
+                "KAOS_ENGINE_CPUS": "2",
+                "KAOS_ENGINE_MEMORY": "4Gi",
+                # A sandbox would hide what user code writes to $SIDE.
+                "KAOS_ENGINE_ISOLATION": "none",
+            },
             stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        eventually(lambda: info.exists() or self.process.poll() is not None, "the engine serves")
-        assert info.exists(), (self.home / "logs" / "engine.log").read_text()
+
+    def run_to_end(self) -> int:
+        return self._spawn().wait(20)
+
+    def start(self, keep_info: bool = False) -> Engine:
+        info = self.home / "engine.json"
+        if not keep_info:
+            info.unlink(missing_ok=True)
+        self.process = process = self._spawn()
+
+        def serves() -> bool:
+            found = json.loads(info.read_text())["pid"] == process.pid if info.exists() else False
+            return found or process.poll() is not None
+
+        eventually(serves, "the engine serves")
+        assert process.poll() is None, (self.home / "logs" / "engine.log").read_text()
         found = json.loads(info.read_text())
         token = (self.home / "token").read_text().strip()
         return Engine(

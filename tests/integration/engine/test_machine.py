@@ -1,0 +1,58 @@
+"""What runs at once never exceeds the machine (here: 2 cores, 4 GiB), whoever asks."""
+
+from __future__ import annotations
+
+import pytest
+from pachyderm_sdk.api import pps
+
+from tests.integration.engine.conftest import Engine
+
+# Long enough that everything that may overlap does.
+SPAN = """
+echo "+ $(date +%s%N)" >> $SIDE/spans
+sleep 0.15
+echo "- $(date +%s%N)" >> $SIDE/spans
+"""
+
+
+def most_at_once(engine: Engine) -> int:
+    now = most = 0
+    for _, sign in sorted((int(at), sign) for sign, at in (line.split() for line in engine.runs("spans"))):
+        now += 1 if sign == "+" else -1
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize(
+    ("resources", "limit"),
+    [
+        (pps.ResourceSpec(cpu=1), 2),
+        (pps.ResourceSpec(cpu=0.5), 4),
+        (pps.ResourceSpec(cpu=2), 1),
+        (pps.ResourceSpec(cpu=0.1, memory="3Gi"), 1),
+    ],
+    ids=["whole", "half", "both", "memory"],
+)
+def test_two_pipelines_together_stay_within_the_machine(
+    engine: Engine, resources: pps.ResourceSpec, limit: int
+) -> None:
+    engine.repo("a", {f"/{i}": b"" for i in range(6)})
+    for name in ("p", "q"):
+        engine.pipeline(
+            name,
+            SPAN,
+            {"a": "/*"},
+            resource_limits=resources,
+            parallelism_spec=pps.ParallelismSpec(constant=6),
+        )
+    for name in ("p", "q"):
+        assert engine.wait(name).data_processed == 6
+    assert len(engine.runs("spans")) == 2 * 6 * 2
+    assert most_at_once(engine) == limit
+
+
+def test_parallelism_bounds_what_the_machine_would_hold(engine: Engine) -> None:
+    engine.repo("a", {f"/{i}": b"" for i in range(4)})
+    engine.pipeline("p", SPAN, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=1))
+    engine.wait("p")
+    assert most_at_once(engine) == 1
