@@ -162,7 +162,7 @@ class TransactionService:
         return {
             "BatchTransaction": unary(lambda r, _: t.batch(r.requests), api.BatchTransactionRequest),
             "StartTransaction": unary(
-                lambda r, _: api.Transaction(id=t.start()), api.StartTransactionRequest
+                lambda _r, _: api.Transaction(id=t.start()), api.StartTransactionRequest
             ),
             "InspectTransaction": unary(lambda r, _: t.inspect(_id(r)), api.InspectTransactionRequest),
             "DeleteTransaction": unary(self._delete, api.DeleteTransactionRequest),
