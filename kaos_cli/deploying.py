@@ -36,6 +36,7 @@ class Request:
 
 def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
     """Run the whole deploy; the exit code. Nothing is sent before all that was typed has been checked."""
+    session.home.create()
     check_resources(request.parallelism, request.cpu, request.memory, request.gpu)
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}

@@ -92,7 +92,7 @@ def as_text(table: Table) -> str:
     """Aligned columns, two blanks apart. Our own, as importing tabulate costs more than a whole redeploy."""
     widths = table.widths()
     lines = []
-    for row in [[c.name.upper() for c in table.columns], *table.rows]:
+    for row in [[c.name for c in table.columns], *table.rows]:
         cells = [
             cell.rjust(width) if column.right else cell.ljust(width)
             for cell, width, column in zip(row, widths, table.columns, strict=True)

@@ -121,38 +121,48 @@ def plan(now: Current, want: Wanted) -> Plan:
     return _nothing_new(now, want, trains, builds, redo_build)
 
 
-def _nothing_new(now: Current, want: Wanted, trains: bool, builds: bool, redo_build: bool) -> Plan:
-    def verdict(
-        status: Status, message: str, hint: str = "", *, train: bool = False, job: Job | None = None
-    ) -> Plan:
-        again = redo_build and status != "unchanged"
-        return Plan(False, False, False, again, train, status, message, hint, job.id if job else None)
-
-    if not trains:
-        if redo_build:
-            return verdict("waiting", _missing(builds), _missing_hint(builds))
-        return verdict("waiting", _missing(builds), _missing_hint(builds), job=now.build_job)
-    job = now.train_job
-    if job is None:
-        return verdict("started", "", train=True)
-    build_job = now.build_job if now.build_job is not None and now.build_job.id == job.id else None
-    outcome = jobs.fold(build_job, job)
+def settled(build_job: Job | None, train_job: Job | None, retry: bool) -> Plan | None:
+    """The plan of a deploy that names nothing new, if the newest train job says that nothing has to run;
+    None if more has to be looked at. ``build_job`` belongs to the same deploy as ``train_job``.
+    """
+    if train_job is None:
+        return None
+    outcome = jobs.fold(build_job, train_job)
     if outcome.active:
-        return verdict("unchanged", "the same deploy is being worked on", job=job)
-    if job.state is not JobState.SUCCESS:
-        return verdict(
-            "started", f"the last job of these inputs {_past(outcome.state)}: it is started again", train=True
-        )
-    if not jobs.failed_trials(job):
-        return verdict("unchanged", "these inputs were deployed already and every trial succeeded", job=job)
-    if want.retry:
-        return verdict("started", f"{outcome.reason}: only these run again", train=True)
-    return verdict(
-        "unchanged",
+        return _unchanged("the same deploy is being worked on", "", train_job)
+    if train_job.state is not JobState.SUCCESS:
+        return None
+    if not jobs.failed_trials(train_job):
+        return _unchanged("these inputs were deployed already and every trial succeeded", "", train_job)
+    if retry:
+        return None
+    return _unchanged(
         f"these inputs were deployed already; {outcome.reason}",
         "`kaos train logs` tells why; `--retry` runs the failed trials again",
-        job=job,
+        train_job,
     )
+
+
+def _unchanged(message: str, hint: str, job: Job) -> Plan:
+    return Plan(False, False, False, False, False, "unchanged", message, hint, job.id)
+
+
+def _nothing_new(now: Current, want: Wanted, trains: bool, builds: bool, redo_build: bool) -> Plan:
+    if not trains:
+        build = None if redo_build or now.build_job is None else now.build_job.id
+        return Plan(
+            False, False, False, redo_build, False, "waiting", _missing(builds), _missing_hint(builds), build
+        )
+    job = now.train_job
+    build_job = now.build_job if job is not None and now.build_job and now.build_job.id == job.id else None
+    found = settled(build_job, job, want.retry)
+    if found is not None:
+        return found
+    message = ""
+    if job is not None:
+        outcome = jobs.fold(build_job, job)
+        message = f"the last job of these inputs {_past(outcome.state)}: what is missing runs again"
+    return Plan(False, False, False, redo_build, True, "started", message)
 
 
 def _differs(pipeline: Pipeline | None, spec: Mapping[str, Any] | None) -> bool:

@@ -98,6 +98,7 @@ class Pipeline:
 class Job:
     """One pipeline's job in a commit set. Counters are disjoint, as in Pachyderm."""
 
+    project: str
     pipeline: str
     id: str
     state: JobState

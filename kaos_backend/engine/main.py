@@ -37,7 +37,7 @@ _STOP_GRACE_S = 1.0
 
 
 def detect_machine(env: Mapping[str, str]) -> Machine:
-    """What this process may use, or what KAOS_ENGINE_CPUS, KAOS_ENGINE_MEMORY, KAOS_ENGINE_GPUS (a count) say.
+    """What this process may use, or what KAOS_ENGINE_CPUS, KAOS_ENGINE_MEMORY and KAOS_ENGINE_GPUS say.
 
     Raises InvalidArgument naming the variable that makes no sense.
     """

@@ -46,6 +46,7 @@ def repo(info: pfs.RepoInfo) -> Repo:
 
 def job(info: pps.JobInfo) -> Job:
     return Job(
+        project=info.job.pipeline.project.name,
         pipeline=info.job.pipeline.name,
         id=info.job.id,
         state=_job_state(info.state),

@@ -108,8 +108,10 @@ class Pachd(Protocol):
     # -- pipelines, jobs, datums
     def pipelines(self, project: str) -> list[Pipeline]: ...
 
-    def jobs(self, project: str, pipeline: str | None = None, number: int = 0) -> list[Job]:
-        """Jobs of all versions, newest first; ``number`` 0 means all. [] without the pipeline."""
+    def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
+        """Jobs of all versions, newest first; ``number`` 0 means all, ``project`` None those of every project.
+        [] without the pipeline.
+        """
 
     def job_set(self, project: str, job_id: str) -> list[Job]:
         """This project's jobs of a commit set; [] if there are none."""

@@ -194,12 +194,12 @@ class SdkPachd:
         infos = self._list(lambda c: c.pps.list_pipeline(projects=[pfs.Project(name=project)]))
         return [convert.pipeline(info) for info in infos]
 
-    def jobs(self, project: str, pipeline: str | None = None, number: int = 0) -> list[Job]:
+    def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
         request: dict[str, Any] = {"history": _ALL_VERSIONS, "number": number}
-        if pipeline is None:
-            request["projects"] = [pfs.Project(name=project)]
-        else:
+        if project is not None and pipeline is not None:
             request["pipeline"] = _pipeline(project, pipeline)
+        elif project is not None:
+            request["projects"] = [pfs.Project(name=project)]
         try:
             return [convert.job(info) for info in self._list(lambda c: c.pps.list_job(**request))]
         except errors.NotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -26,6 +27,11 @@ class Jobs:
     def ids(self, workspace: str) -> list[str]:
         """The ids of all jobs of a workspace, newest first."""
         return list(_by_id(self._pachd.jobs(workspace)))
+
+    def counts(self) -> Counter[str]:
+        """How many jobs each workspace has."""
+        jobs = [job for job in self._pachd.jobs(None) if job.pipeline in _PIPELINES]
+        return Counter(project for project, _ in {(job.project, job.id) for job in jobs})
 
     def resolve(self, workspace: str, ref: str) -> str:
         """The job id that a full id, a unique prefix or ``last`` names. Raises NoSuchJob, Ambiguous."""

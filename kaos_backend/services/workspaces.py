@@ -24,7 +24,9 @@ class Workspaces:
 
     def all(self) -> list[views.WorkspaceShort]:
         """All workspaces by name, with the number of their jobs."""
-        return [self._short(project) for project in sorted(self._pachd.projects(), key=lambda p: p.name)]
+        counts = self._jobs.counts()
+        projects = sorted(self._pachd.projects(), key=lambda p: p.name)
+        return [_short(project, counts[project.name]) for project in projects]
 
     def create(self, name: str, description: str) -> views.WorkspaceShort:
         """A new workspace. Raises InvalidName, Exists."""
@@ -38,7 +40,7 @@ class Workspaces:
                 f"workspace {name!r} exists already",
                 hint=f"`kaos workspace set {name}` makes it the current one",
             ) from error
-        return self._short(self._pachd.project(name))
+        return _short(self._pachd.project(name), 0)
 
     def get(self, name: str) -> views.WorkspaceDetail:
         """What is deployed in a workspace, and its newest job. Raises NoSuchWorkspace."""
@@ -69,7 +71,6 @@ class Workspaces:
                 self._pachd.create_project(name, project.description)
         return jobs
 
-    def _short(self, project: Project) -> views.WorkspaceShort:
-        return views.WorkspaceShort(
-            project.name, project.description, rfc3339(project.created), len(self._jobs.ids(project.name))
-        )
+
+def _short(project: Project, jobs: int) -> views.WorkspaceShort:
+    return views.WorkspaceShort(project.name, project.description, rfc3339(project.created), jobs)

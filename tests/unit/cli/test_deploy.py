@@ -52,6 +52,7 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
     )
     assert done.code == 0, done.err
     request = backend.deploys[0]
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
     assert request["source"] == backend.heads["default", "source"]["id"]
     assert request["data"] == backend.heads["default", "data"]["id"]
     assert request["hyper"] == {"lr": [0.1, 0.01], "x": [1, 2], "k": "v"}
@@ -237,9 +238,9 @@ def test_wait_ends_with_a_leaderboard_and_the_outcome(cli: Cli, backend: FakeBac
     backend.jobs["default"] = [job("partial", trials, train=pipeline("success", 3, 2, 1))]
     done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
     assert done.code == 1
-    table = done.out[done.out.index("TRIAL") :]
+    table = done.out[done.out.index("trial  model") :]
     assert table == (
-        "TRIAL  MODEL                   STATE      LR  ACCURACY  LOSS  TIME\n"
+        "trial  model                   state      lr  accuracy  loss  time\n"
         "    1  1909d1-5c3ca7-00000001  success   0.1      0.97  0.03  1.5s\n"
         "    0  1909d1-5c3ca7-00000000  success  0.01       0.9   0.1  1.5s\n"
         "    2  1909d1-5c3ca7-00000002  failed      9                  1.5s\n"

@@ -14,7 +14,7 @@ TABLE = Table(
 
 def test_plain_text_is_aligned_without_trailing_blanks() -> None:
     assert as_text(TABLE) == (
-        " #  NAME  NOTE\n"
+        " #  name  note\n"
         " 0  a     xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n"
         "10  bb"
     )  # fmt: skip

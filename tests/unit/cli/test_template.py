@@ -14,7 +14,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_list_needs_no_backend(cli: Cli, tmp_path: Path) -> None:
     done = cli("template", "list")
-    assert done.out.startswith("NAME ")
+    assert done.out.startswith("name ")
     assert "mnist" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
     assert cli("template", "list", "--json").json["templates"][0].keys() == {"name", "title", "description"}

@@ -8,7 +8,15 @@ from pachyderm_sdk.api import pps
 from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.jobs.pipelines import make_order
 from kaos_backend.engine.jobs.quantity import parse_bytes, parse_duration
-from kaos_backend.engine.jobs.spec import canonical, defaults, effective, from_json, merge_patch, parse, to_json
+from kaos_backend.engine.jobs.spec import (
+    canonical,
+    defaults,
+    effective,
+    from_json,
+    merge_patch,
+    parse,
+    to_json,
+)
 from kaos_backend.engine.jobs.validate import check, complete, input_branches
 
 
@@ -91,7 +99,9 @@ def test_defaults_lie_under_the_request_cluster_first() -> None:
 
 
 def test_numbers_may_be_strings_and_switches_are_not_stored() -> None:
-    order = make_order(spec(datumTries="2", update=True, dryRun=True), "{}", "{}", update=True, reprocess=False)
+    order = make_order(
+        spec(datumTries="2", update=True, dryRun=True), "{}", "{}", update=True, reprocess=False
+    )
     assert parse(order.effective).datum_tries == 2
     assert not {"update", "dryRun", "reprocess"} & (set(order.effective) | set(order.user))
 
@@ -102,10 +112,19 @@ def test_a_stored_spec_comes_back_as_it_was() -> None:
             effective(
                 canonical(
                     spec(
-                        resource_limits={"cpu": 1.5, "memory": "4G", "gpu": {"type": "nvidia.com/gpu", "number": 1}},
+                        resource_limits={
+                            "cpu": 1.5,
+                            "memory": "4G",
+                            "gpu": {"type": "nvidia.com/gpu", "number": 1},
+                        },
                         tolerations=[{"key": "k", "operator": "EXISTS", "tolerationSeconds": 3}],
                         egress={"URL": "s3://x"},
-                        input={"cross": [{"pfs": {"repo": "a", "glob": "/"}}, {"pfs": {"repo": "b", "glob": "*"}}]},
+                        input={
+                            "cross": [
+                                {"pfs": {"repo": "a", "glob": "/"}},
+                                {"pfs": {"repo": "b", "glob": "*"}},
+                            ]
+                        },
                     )
                 )
             )
@@ -203,14 +222,28 @@ def test_defaults_are_written_into_the_input_and_children_sorted() -> None:
     first, second = (child.pfs for child in done.input.cross)
     assert first is not None
     assert second is not None
-    assert (first.name, first.branch, first.project, first.repo_type, first.glob) == ("a", "master", "w", "user", "/")
+    assert (first.name, first.branch, first.project, first.repo_type, first.glob) == (
+        "a",
+        "master",
+        "w",
+        "user",
+        "/",
+    )
     assert second.glob == "/*"
     assert [(b.repo, b.never) for b in input_branches(done.input)] == [("a", True), ("z", False)]
 
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("500M", 500_000_000), ("4Gi", 4 << 30), ("1e3", 1000), ("1.5k", 1500), ("0", 0), ("1500m", 2), ("7", 7)],
+    [
+        ("500M", 500_000_000),
+        ("4Gi", 4 << 30),
+        ("1e3", 1000),
+        ("1.5k", 1500),
+        ("0", 0),
+        ("1500m", 2),
+        ("7", 7),
+    ],
 )
 def test_quantities(text: str, count: int) -> None:
     assert parse_bytes(text) == count
