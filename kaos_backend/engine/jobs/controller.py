@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # How soon a missing image is looked for again, and a job tried again after an error of the engine.
 _RETRY_S = 0.5
+_ERROR_S = 5.0
 _IDLE_S = 60.0
 
 
@@ -111,7 +112,14 @@ class Controller:
                 if self._not_before.get(job.seq, 0.0) > self._monotonic():
                     again = True
                     continue
-                step = self._step(job)
+                try:
+                    step = self._step(job)
+                except Exception:
+                    # One broken pipeline must not hold up the others.
+                    log.exception("no step could be taken for job %s", job.key)
+                    self._not_before[job.seq] = self._monotonic() + _ERROR_S
+                    again = True
+                    continue
                 progress |= step.do in (Do.START, Do.GIVE_UP)
                 again |= step.do is Do.CRASH
         idle = self._close_idle()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 
 _VERSION = b"1"
+_KEEP_S = 7 * 24 * 3600.0
 
 
 def tree_key(files: Sequence[File]) -> str:
@@ -25,35 +28,42 @@ def tree_key(files: Sequence[File]) -> str:
 
 
 class TreeCache:
-    """Materialised inputs below one directory: `<key>/<path in repo>`."""
+    """Materialised inputs below one directory: `<key>/<path in repo>`.
 
-    def __init__(self, store: Store, root: Path) -> None:
+    An entry that no job has used for a week goes at the next start.
+    """
+
+    def __init__(self, store: Store, root: Path, now_s: Callable[[], float] = time.time) -> None:
         self._store = store
         self._root = root
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self._used: set[str] = set()
+        self._now_s = now_s
 
     def sweep(self) -> None:
-        """Remove what a crash left half made. Only at start, before anything is prepared."""
+        """Remove what a crash left half made, and what is old. Only at start, before anything is prepared."""
+        oldest = self._now_s() - _KEEP_S
         self._root.mkdir(parents=True, exist_ok=True)
         for entry in self._root.iterdir():
             # Finished ones have their key as name; `.boot` is the store's mark.
-            if len(entry.name) != 64 and entry.name != ".boot":
+            half = len(entry.name) != 64 and entry.name != ".boot"
+            if half or (entry.is_dir() and entry.stat().st_mtime < oldest):
                 remove_tree(entry)
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
         """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
         key = tree_key(files)
         dest = self._root / key
-        if dest.exists():
+        if key in self._used:
             return dest
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         # Datums that start together share one copy; the others wait for it.
         with lock:
             if dest.exists():
-                return dest
-            if len(files) == 1 and not files[0].empty_files:
+                os.utime(dest)
+            elif len(files) == 1 and not files[0].empty_files:
                 self._store.materialize(root_of(files[0]), files[0].path, dest)
             else:
                 entries: dict[str, Subtree | FileSource] = {}
@@ -71,5 +81,6 @@ class TreeCache:
                 else:
                     self._store.materialize(made, "/", dest)
         with self._guard:
+            self._used.add(key)
             self._locks.pop(key, None)
         return dest

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaos_backend.engine.jobs.rows import JobKey
+from kaos_backend.engine.jobs.rows import JobKey, PipelineKey
 
 MASTER = "master"
 
@@ -29,8 +29,11 @@ class Logs:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def pipeline_dir(self, key: PipelineKey) -> Path:
+        return self.root / key.project / key.name
+
     def job_dir(self, key: JobKey) -> Path:
-        return self.root / key.pipeline.project / key.pipeline.name / key.id
+        return self.pipeline_dir(key.pipeline) / key.id
 
     def datum(self, key: JobKey, datum: str) -> Path:
         return self.job_dir(key) / f"{datum}.log"

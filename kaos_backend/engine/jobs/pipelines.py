@@ -205,6 +205,4 @@ class PipelineMetadata:
     def set(self, txn: Txn, project: str, name: str, value: Mapping[str, str]) -> None:
         """Replace it all. NotFound for a missing pipeline."""
         row = tables.get_pipeline(txn.db, PipelineKey(project, name)).row
-        txn.db.execute(
-            "UPDATE pps_pipelines SET metadata = ? WHERE id = ?", (json.dumps(dict(value)), row)
-        )
+        txn.db.execute("UPDATE pps_pipelines SET metadata = ? WHERE id = ?", (json.dumps(dict(value)), row))

@@ -18,6 +18,7 @@ from kaos_backend.engine.jobs.logs import Logs
 from kaos_backend.engine.jobs.machine import Machine
 from kaos_backend.engine.jobs.plan import Datum, Match, plan
 from kaos_backend.engine.jobs.rows import JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.scratch import remove_tree
 from kaos_backend.engine.jobs.spec import Input, Json, PfsInput
 from kaos_backend.engine.jobs.validate import check_input, complete_input
 from kaos_backend.engine.store.glob import match_glob
@@ -99,6 +100,7 @@ class Jobs:
 
     def delete_pipeline(self, txn: Txn, key: PipelineKey, *, force: bool, keep_repo: bool) -> None:
         pipelines.delete_pipeline(txn, key, self.controller.cancel, force=force, keep_repo=keep_repo)
+        txn.on_commit(lambda: remove_tree(self.logs.pipeline_dir(key)))
 
     # --- jobs
 
@@ -111,6 +113,7 @@ class Jobs:
         job = tables.get_job(txn.db, key)
         kill_job(txn, job, "job deleted", self.controller.cancel)
         tables.delete_job(txn.db, job)
+        txn.on_commit(lambda: remove_tree(self.logs.job_dir(key)))
 
     def restart_datum(self, key: JobKey, filters: list[str]) -> bool:
         """Start running datums again; False when none matches."""

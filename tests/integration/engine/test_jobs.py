@@ -8,7 +8,7 @@ import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine
+from tests.integration.engine.conftest import Engine, eventually
 
 MODEL = """
 name=$(basename $a)-$(basename $b)
@@ -238,3 +238,79 @@ def test_recipe_a_makes_one_job_per_pipeline(engine: Engine) -> None:
     client.pfs.finish_commit(commit=pfs.Commit(repo=pfs.Repo(name="a", type="user"), id=t.id))
     assert engine.wait("p", t.id).data_skipped == 1
     assert len(list(client.pps.list_job(pipeline=pps.Pipeline(name="p"), history=-1))) == 2
+
+
+def test_a_group_delivers_all_its_files_to_one_datum(engine: Engine) -> None:
+    engine.repo("a", {"/x-1": b"1", "/x-2": b"2", "/y-1": b"3"})
+    node = pps.Input(group=[pps.Input(pfs=pps.PfsInput(repo="a", glob="/(*)-*", group_by="$1"))])
+    engine.client.pps.create_pipeline(
+        pipeline=pps.Pipeline(name="p"),
+        transform=pps.Transform(
+            cmd=["sh"],
+            stdin=[
+                "cd ${PACH_PFS:-/pfs}",
+                "cat a/* > out/$PACH_DATUM_a_GROUP_BY",
+                "ls a > out/$PACH_DATUM_a_GROUP_BY.names",
+            ],
+        ),
+        input=node,
+    )
+    assert engine.wait("p").data_processed == 2
+    assert engine.files("p") == {"/x": b"12", "/y": b"3", "/x.names": b"x-1\nx-2\n", "/y.names": b"y-1\n"}
+
+
+def test_datums_get_pachyderms_variables(engine: Engine) -> None:
+    id = engine.put("a", {"/d/1": b"1"}) if engine.repo("a") else ""
+    engine.pipeline("p", "env > $OUT/env; cat $a/1", {"a": "/*"})
+    job = engine.wait("p").job
+    (datum,) = engine.client.pps.list_datum(job=job)
+    env = dict(line.split("=", 1) for line in engine.files("p")["/env"].decode().splitlines() if "=" in line)
+    wanted = {
+        "PACH_JOB_ID": job.id,
+        "PACH_OUTPUT_COMMIT_ID": job.id,
+        "PACH_DATUM_ID": datum.datum.id,
+        "PPS_PIPELINE_NAME": "p",
+        "PPS_PROJECT_NAME": "default",
+        "PACH_IN_WORKER": "true",
+        "a_COMMIT": id,
+    }
+    assert {k: env.get(k) for k in wanted} == wanted
+    assert env["a"].rstrip("/").endswith("/a/d")
+
+
+def test_a_missing_image_shows_at_the_pipeline_and_an_update_helps(engine: Engine) -> None:
+    engine.repo("a", {"/1": b"1"})
+    pipeline = pps.Pipeline(name="p")
+    spec = {"pipeline": pipeline, "input": pps.Input(pfs=pps.PfsInput(repo="a", glob="/"))}
+    engine.client.pps.create_pipeline(transform=pps.Transform(cmd=["true"], image="kaos/none:1"), **spec)
+    info = eventually(
+        lambda: (
+            (i := engine.client.pps.inspect_pipeline(pipeline=pipeline)).state
+            == pps.PipelineState.PIPELINE_CRASHING
+            and i
+        ),
+        "the pipeline is CRASHING",
+    )
+    assert "kaos/none:1" in info.reason
+    assert engine.last_job("p").state in (pps.JobState.JOB_CREATED, pps.JobState.JOB_STARTING)
+    engine.client.pps.create_pipeline(transform=pps.Transform(cmd=["true"]), update=True, **spec)
+    assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+
+
+def test_defaults_of_the_cluster_reach_new_pipelines(engine: Engine) -> None:
+    text = json.dumps({"createPipelineRequest": {"datumTries": 9}})
+    engine.client.pps.set_cluster_defaults(cluster_defaults_json=text)
+    shown = json.loads(engine.client.pps.get_cluster_defaults().cluster_defaults_json)
+    assert shown["createPipelineRequest"]["datumTries"] == 9
+    engine.repo("a")
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["true"]},
+        "input": {"pfs": {"repo": "a", "glob": "/*"}},
+    }
+    engine.client.pps.create_pipeline_v2(create_pipeline_request_json=json.dumps(spec))
+    info = engine.client.pps.inspect_pipeline(pipeline=pps.Pipeline(name="p"), details=True)
+    assert info.details.datum_tries == 9
+    with pytest.raises(grpc.RpcError) as refused:
+        engine.client.pps.set_cluster_defaults(cluster_defaults_json='{"x": 1}')
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
