@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.attempt import worker_spec
 from kaos_backend.engine.jobs.datumrun import Parts
@@ -179,10 +180,15 @@ class Controller:
                 tables.set_pipeline_state(txn.db, fresh, state, reason)
 
     def _crashing(self, pipeline: Pipeline, reason: str) -> None:
-        with self._parts.store.read() as db:
-            fresh = tables.find_pipeline(db, pipeline.key)
-        if fresh is not None:
-            self._set_pipeline(fresh, PipelineState.CRASHING, reason)
+        """Called by the pipeline's own threads, which go on whatever becomes of this."""
+        try:
+            with self._parts.store.read() as db:
+                fresh = tables.find_pipeline(db, pipeline.key)
+            if fresh is not None:
+                self._set_pipeline(fresh, PipelineState.CRASHING, reason)
+        except EngineError:
+            # Most likely the reason itself: no room to write it down.
+            log.warning("pipeline %s: %s", pipeline.key, reason)
 
     # --- runs and workers
 

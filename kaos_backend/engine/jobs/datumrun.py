@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from kaos_backend.engine.clock import Clock
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.admission import Admission
 from kaos_backend.engine.jobs.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.inputs import TreeCache
@@ -27,6 +29,7 @@ from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Staged, Store
 from kaos_backend.engine.workers.port import DatumRun, Runtime, Worker
 
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 # A worker that dies under a datum does not count as one of its tries, but not for ever.
@@ -125,7 +128,10 @@ class DatumRunner:
         sofar = _Try(started_us=self._parts.clock())
         files = by_name(datum.files)
         try:
-            inputs = {name: self._parts.trees.prepare(group, self._root_of) for name, group in files.items()}
+            inputs = {
+                name: self._with_room(partial(self._parts.trees.prepare, group, self._root_of), datum, cancel)
+                for name, group in files.items()
+            }
         except EngineError as e:
             sofar.reason = f"its inputs could not be read: {e.message}"
             return self._end(datum, DatumState.FAILED, None, sofar)
@@ -155,7 +161,7 @@ class DatumRunner:
                 continue
             if not sofar.reason:
                 try:
-                    staged = self._parts.store.stage(out, datum.id)
+                    staged = self._with_room(partial(self._parts.store.stage, out, datum.id), datum, cancel)
                 except EngineError as e:
                     self._failed(datum, sofar, f"output refused: {e.message}")
                     with self._slot(cancel) as slot:
@@ -225,6 +231,20 @@ class DatumRunner:
                 self._parts.admission.release(booking)
                 raise
             # As a kubelet backs off, and without holding the share meanwhile.
+            if cancel.wait(_BACK_OFF_S):
+                raise Interrupted
+
+    def _with_room(self, do: Callable[[], _T], datum: DatumRow, cancel: threading.Event) -> _T:
+        """The result of `do`, however long the disk stays full: a finished run must not be lost to that."""
+        noted = False
+        while True:
+            try:
+                return do()
+            except ResourceExhausted as e:
+                self._crashing(e.message)
+                if not noted:
+                    log.warning("datum %s of job %s waits: %s", datum.id, self._job.key, e.message)
+                noted = True
             if cancel.wait(_BACK_OFF_S):
                 raise Interrupted
 

@@ -257,9 +257,9 @@ class JobRun:
                 self._record(ended)
             except ResourceExhausted as e:
                 # What is finished must not be lost to a full disk: keep it until there is room.
+                self._crashing(e.message)
                 with self._changed:
                     self._ended = [*ended, *self._ended]
-                    self._crashing(e.message)
                     self._changed.wait_for(lambda: self._stopping, _DISK_FULL_S)
 
     def _idle(self) -> bool:
