@@ -120,7 +120,12 @@ class CommitRpcs:
             origin=origin,
         )
         if started_us:
-            found = [one for one in found if (one.started_us > started_us) == request.reverse]
+            later = request.reverse
+            found = [
+                one
+                for one in found
+                if (one.started_us > started_us if later else one.started_us < started_us)
+            ]
             found = found[: request.number] if request.number else found
         for commit in found:
             yield commit_info(commit)
