@@ -100,8 +100,14 @@ def compile_glob(pattern: str) -> Glob:
 
 
 def match_glob(pattern: str, path: str) -> re.Match[str] | None:
-    """Match a file or directory path (trailing slash or not) as a whole; the groups are the captures."""
-    return compile_glob(pattern).regex.fullmatch(path if path == "/" else path.rstrip("/"))
+    """Match a file or directory path (trailing slash or not) as a whole; the groups are the captures.
+
+    Only the pattern ``/`` matches the root.
+    """
+    glob = compile_glob(pattern)
+    if path == "/" and glob.pattern != "/":
+        return None
+    return glob.regex.fullmatch(path if path == "/" else path.rstrip("/"))
 
 
 def glob_tree(load: Load, root: bytes | None, pattern: str) -> Iterator[FileEntry]:

@@ -1,0 +1,95 @@
+"""Globs as ohmyglob reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.store.glob import clean, compile_glob, match_glob
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/*", "/a", True),
+        ("/*", "/a/", True),
+        ("/*", "/a/b", False),
+        ("*", "/a", True),
+        ("/", "/", True),
+        ("/*", "/", False),
+        ("/**", "/a/b/c", True),
+        ("/a/**", "/a/b/c", True),
+        ("/a/**", "/a", False),
+        ("/**.dat", "/x/y.dat", True),
+        ("/a?c", "/abc", True),
+        ("/a?c", "/a/c", False),
+        ("/[abc]", "/b", True),
+        ("/[a-c]x", "/bx", True),
+        ("/[!a-c]x", "/bx", False),
+        ("/[^a]", "/b", True),
+        ("/[!a]", "//", False),
+        ("/[-a]", "/-", True),
+        ("/[[:digit:]]", "/7", True),
+        ("/[[:alpha:]_]", "/_", True),
+        ("/{a,b/c}", "/b/c", True),
+        ("/{a,b}.{x,y}", "/b.y", True),
+        ("/(a|b)", "/b", True),
+        ("/@(a|b)", "/ab", False),
+        ("/*(a|b)", "/abba", True),
+        ("/*(a|b)c", "/c", True),
+        ("/+(a)", "/aaa", True),
+        ("/x+(a)", "/x", False),
+        ("/x?(a)", "/x", True),
+        ("/x?(a)", "/xaa", False),
+        ("/!(a)", "/b", True),
+        ("/!(a)", "/a", False),
+        ("/!(a)", "/ab", True),
+        ("/!(*.txt)", "/a.dat", True),
+        ("/!(*.txt)", "/a.txt", False),
+        ("/!(a).txt", "/b.txt", True),
+        ("/!(a).txt", "/a.txt", False),
+        ("/!(a)", "/b/c", False),
+        (r"/\*", "/*", True),
+        (r"/\*", "/a", False),
+        ("/a.b", "/axb", False),
+        ("/a+b@c!d", "/a+b@c!d", True),
+        ("/" + "?" * 32, "/" + "0" * 32, True),
+        ("/" + "?" * 32, "/" + "0" * 32 + ".tree", False),
+    ],
+)
+def test_what_matches(pattern: str, path: str, matches: bool) -> None:
+    assert (match_glob(pattern, path) is not None) == matches
+
+
+def test_captures_are_numbered_from_left_to_right() -> None:
+    match = match_glob("/(*)-((*)_(*)).txt", "/run-a_b.txt")
+    assert match is not None
+    assert match.groups() == ("run", "a_b", "a", "b")
+    match = match_glob("/{x,y}/(a|b)*(0|1)", "/y/b0110")
+    assert match is not None
+    assert match.groups() == ("b", "0110")
+
+
+def test_groups_inside_a_negation_count() -> None:
+    match = match_glob("/!((a)|b)-(c)", "/x-c")
+    assert match is not None
+    assert match.group(3) == "c"
+
+
+@pytest.mark.parametrize("pattern", ["/[a", "/{a,b", "/(a|b", "/*(a"])
+def test_what_does_not_close_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidArgument, match="does not close"):
+        compile_glob(pattern)
+
+
+def test_cleaning() -> None:
+    assert [clean(one) for one in ("a", "/a/", "//a//b/", "/", "")] == ["/a", "/a", "/a/b", "/", "/"]
+
+
+def test_the_literal_start_and_the_elements_prune_the_walk() -> None:
+    glob = compile_glob("/data/set/*/x?")
+    assert glob.prefix == ("data", "set")
+    assert glob.segments is not None
+    assert len(glob.segments) == 2
+    assert compile_glob("/data/**").segments is None
+    assert compile_glob("/{a/b,c}/*").segments is None
