@@ -14,6 +14,7 @@ import zstandard
 
 from kaos_cli.bundle import BLOCK_BYTES, TREE_FILE, Bundle, Entry, Progress, changed, is_same, unreadable
 
+Piece = bytearray | memoryview
 CHUNK_BYTES = 1 << 20
 # On loopback a second spent compressing is lost; level 1 packs text to a third at the speed of a fast disk.
 LEVEL = 1
@@ -61,13 +62,17 @@ def padding(size: int) -> bytes:
 
 def tar_stream(
     bundle: Bundle, entries: Sequence[Entry], progress: Progress = lambda _: None
-) -> Iterator[bytes]:
+) -> Iterator[Piece]:
     """The tar: the tree text as first member, then ``entries`` with paths relative to the bundle's root.
 
-    Yields pieces of any size. Raises KaosError (changed) for a file that is no longer what was hashed.
+    Yields pieces of any size, each good until the next one is asked for. Raises KaosError (changed) for a
+    file that is no longer what was hashed.
     """
     pending = bytearray(header(TREE_FILE, len(bundle.tree), False) + bundle.tree + padding(len(bundle.tree)))
     prefix = str(bundle.root) + "/"
+    # One block for all big files: fresh ones cost a page fault for every 4 KiB read.
+    largest = max((file.size for file, _ in entries), default=0)
+    block = memoryview(bytearray(min(BLOCK_BYTES, largest)))
     for file, _ in entries:
         path = prefix + file.path
         pending += header(file.path, file.size, file.executable)
@@ -76,20 +81,21 @@ def tar_stream(
         except OSError as error:
             raise unreadable(path, error) from error
         try:
-            left = file.size + 1
-            while left > 0:
-                content = os.read(fd, min(left, BLOCK_BYTES))
-                left -= len(content)
-                if not content or left == 0:
-                    break
-                if len(content) < CHUNK_BYTES:
-                    pending += content
-                else:
-                    yield bytes(pending)
-                    pending.clear()
-                    yield content
-                progress(len(content))
-            if left != 1 or not is_same(os.fstat(fd), file):
+            if file.size < CHUNK_BYTES:
+                content = os.read(fd, file.size + 1)
+                done = len(content)
+                pending += content
+                progress(done)
+            else:
+                yield pending
+                pending = bytearray()
+                done = 0
+                while done <= file.size and (count := os.readv(fd, [block])):
+                    done += count
+                    if done <= file.size:
+                        yield block[:count]
+                        progress(count)
+            if done != file.size or not is_same(os.fstat(fd), file):
                 raise changed(path)
         except OSError as error:
             raise unreadable(path, error) from error
@@ -97,12 +103,12 @@ def tar_stream(
             os.close(fd)
         pending += padding(file.size)
         if len(pending) >= CHUNK_BYTES:
-            yield bytes(pending)
-            pending.clear()
-    yield bytes(pending) + bytes(2 * _RECORD)
+            yield pending
+            pending = bytearray()
+    yield pending + bytes(2 * _RECORD)
 
 
-def compressed(pieces: Iterable[bytes], size_hint: int) -> Iterator[bytes]:
+def compressed(pieces: Iterable[Piece], size_hint: int) -> Iterator[bytes]:
     """The zstd stream of ``pieces`` in chunks of 1 MiB (the last one shorter)."""
     threads = 2 if size_hint >= THREADS_FROM_BYTES else 0
     chunker = zstandard.ZstdCompressor(level=LEVEL, threads=threads).chunker(chunk_size=CHUNK_BYTES)

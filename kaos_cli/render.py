@@ -79,7 +79,7 @@ def show(table: Table, terminal: Terminal, fmt: str | None = None, all_columns: 
     if fmt is not None:
         print(as_format(table, fmt))
         return
-    fitted = table if all_columns else table.fitted(terminal.width - (2 if terminal.rich else 0))
+    fitted = table if all_columns else table.fitted(terminal.width)
     if terminal.rich:
         _print_rich(fitted, terminal)
     else:
@@ -126,12 +126,14 @@ def _print_rich(table: Table, terminal: Terminal) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    # Two blanks between columns and none around, which is what `fitted` reckons with.
     rich_table = RichTable(
         box=SIMPLE_HEAD,
         title=Text(table.title) if table.title else None,
         title_justify="left",
+        show_edge=False,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
     for column in table.columns:
         rich_table.add_column(

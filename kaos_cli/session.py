@@ -98,6 +98,9 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
             if error.code == "no_such_workspace":
                 _suggest(session, error)
             raise
+        except BrokenPipeError:
+            # The reader (`| head`) has seen enough; nothing of ours failed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         finally:
             session.close()
 

@@ -82,3 +82,10 @@ def test_rich_tables_show_brackets_and_fit(capfd: pytest.CaptureFixture[str]) ->
     assert "\x1b[31m" not in out
     show(table, Terminal(rich=True, bars=False, colour=True, width=60))
     assert "\x1b[31m" in capfd.readouterr().out
+
+
+def test_rich_cuts_nothing_that_fits_to_the_character(capfd: pytest.CaptureFixture[str]) -> None:
+    table = Table([Column("a"), Column("b", right=True), Column("c")], [["x" * 10, "y" * 20, "z" * 26]])
+    assert table.fitted(60) is table
+    show(table, Terminal(rich=True, bars=False, colour=False, width=60))
+    assert capfd.readouterr().out.splitlines()[-1].rstrip() == "  ".join(["x" * 10, "y" * 20, "z" * 26])
