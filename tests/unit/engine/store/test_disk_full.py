@@ -1,0 +1,90 @@
+"""No room left: ResourceExhausted, nothing half-visible, and all is well once there is room again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaos_backend.engine.errors import ResourceExhausted
+from kaos_backend.engine.store.check import check_store
+from kaos_backend.engine.store.disk import Disk
+from kaos_backend.engine.store.store import Store
+
+from .conftest import DATA, content, put
+
+MEGABYTE = 1 << 20
+
+
+class FullDisk(Disk):
+    """Runs out of room after `room` bytes."""
+
+    def __init__(self) -> None:
+        self.room = 10**12
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        self.room -= len(data)
+        if self.room < 0:
+            raise self.explain(OSError(errno.ENOSPC, "no space"), None)
+        super().write(fd, data)
+
+
+@pytest.mark.parametrize("size", [100_000, 900_000, 3 * MEGABYTE])
+def test_no_room_for_objects(tmp_path: Path, size: int) -> None:
+    disk = FullDisk()
+    store = Store.open(tmp_path / "engine", disk=disk)
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = put(store, {"/kept": b"k" * 100_000})
+    disk.room = size // 2
+    with pytest.raises(ResourceExhausted, match="free some space and try again"):
+        put(store, {"/big": os.urandom(size)})
+    assert [one.key for one in store.list_commits(DATA)] == [kept]
+    assert list(store.objects.tmp.iterdir()) == []
+    assert list(check_store(store, read_content=True)) == []
+    disk.room = 10**12
+    again = put(store, {"/big": b"b" * size})
+    assert content(store, again) == {"/kept": b"k" * 100_000, "/big": b"b" * size}
+    store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(mount)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_file_system_that_is_really_full(small_disk: Path) -> None:
+    store = Store.open(small_disk / "engine")
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = put(store, {"/kept": b"k" * 100_000})
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(b"\0" * 9 * MEGABYTE)
+    for files in (
+        {"/small": b"s" * 30_000},
+        {"/middle": os.urandom(500_000)},
+        {"/large": os.urandom(2 * MEGABYTE)},
+    ):
+        with pytest.raises(ResourceExhausted):
+            put(store, files)
+    assert content(store, kept) == {"/kept": b"k" * 100_000}, "reading goes on"
+    ballast.unlink()
+    assert len(store.list_commits(DATA)) == 1
+    again = put(store, {"/large": b"l" * 2 * MEGABYTE, "/small": b"s" * 30_000})
+    assert content(store, again)["/large"] == b"l" * 2 * MEGABYTE
+    assert list(check_store(store, read_content=True)) == []
+    store.close()
