@@ -30,8 +30,6 @@ from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine, RemoteEngine
 
-VERSION_HEADER = "X-Kaos-Version"
-
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +104,7 @@ class VersionHeader:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[VERSION_HEADER] = __version__
+                MutableHeaders(scope=message)[errors.VERSION_HEADER] = __version__
             await send(message)
 
         await self._app(scope, receive, send_with_version)

@@ -10,7 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from kaos_backend import __version__
 from kaos_backend.errors import Internal, InvalidRequest, KaosError, NotFound
+
+VERSION_HEADER = "X-Kaos-Version"
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +43,10 @@ def _answer(error: KaosError, status: int | None = None) -> JSONResponse:
 async def _kaos_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, KaosError)
     if error.http_status >= 500:
+        # Only a bug needs its traceback; a dead engine or a full disk says all there is to say.
+        trace = error if isinstance(error, Internal) else None
         _log.error(
-            "%s %s: %s: %s", request.method, request.url.path, error.code, error.message, exc_info=error
+            "%s %s: %s: %s", request.method, request.url.path, error.code, error.message, exc_info=trace
         )
     return _answer(error)
 
@@ -62,6 +67,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _answer(
+    answer = _answer(
         Internal(f"{type(error).__name__}: {error}", hint="see backend.log in the logs folder of KAOS_HOME")
     )
+    # This handler runs outside of all middleware, which would have put the header.
+    answer.headers[VERSION_HEADER] = __version__
+    return answer

@@ -21,7 +21,6 @@ Scalar = str | int | float | bool | None
 
 MAX_TRIALS = 100_000
 MIN_ID_LENGTH = 8
-MAX_JSON_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +91,6 @@ def expand(raw: Mapping[str, Any]) -> Grid:
     points = [{**fixed, **dict(zip(axes, point, strict=True))} for point in itertools.product(*axes.values())]
     points.sort(key=_sort_key)
     return _grid(axes, fixed, points)
-
-
-def differing(trials: Sequence[Mapping[str, Scalar]]) -> list[str]:
-    """The names whose values are not the same in all trials, sorted: what tells the trials apart."""
-    names = sorted({name for params in trials for name in params})
-    return [n for n in names if len({canonical_json({n: p[n]}) if n in p else None for p in trials}) > 1]
 
 
 def _grid(

@@ -108,9 +108,3 @@ def parse_params_path(path: str) -> str | None:
 def model_id(source_id: str, data_id: str, params_id: str) -> str:
     """The id of the model that these three inputs make, on any machine."""
     return f"{source_id[:6]}-{data_id[:6]}-{params_id}"
-
-
-def parse_model_id(text: str) -> tuple[str, str, str] | None:
-    """(source prefix, data prefix, params id) of a model id, or None if it is none."""
-    match = re.fullmatch(r"([0-9a-f]{6})-([0-9a-f]{6})-([0-9a-f]{8,64})", text)
-    return (match[1], match[2], match[3]) if match else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import blake3
@@ -128,12 +128,6 @@ def parse_tree(text: bytes) -> Tree:
     if format_tree(entries) != text:
         raise InvalidBundle("the bundle's file list is not in its canonical form")
     return Tree(entries, text, bundle_id(text))
-
-
-def missing_from(base: Mapping[str, TreeEntry], tree: Tree) -> list[TreeEntry]:
-    """The entries of ``tree`` whose content is nowhere in ``base``: what an upload has to carry."""
-    known = {entry.hash for entry in base.values()}
-    return [entry for entry in tree.entries if entry.hash not in known]
 
 
 def _quoted(path: str) -> str:

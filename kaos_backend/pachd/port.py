@@ -109,8 +109,8 @@ class Pachd(Protocol):
     def pipelines(self, project: str) -> list[Pipeline]: ...
 
     def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
-        """Jobs of all versions, newest first; ``number`` 0 means all, ``project`` None those of every project.
-        [] without the pipeline.
+        """Jobs of all versions, newest first; ``number`` 0 means all, ``project`` None those of every
+        project. [] without the pipeline.
         """
 
     def job_set(self, project: str, job_id: str) -> list[Job]:

@@ -90,13 +90,10 @@ class Bundles:
             known = self._known(workspace, kind, bundle_id, head)
             if known is not None:
                 return _uploaded(known, 0, 0)
+            base = head if base_id is not None else None
             if base_id is not None and (head is None or head.description.id != base_id):
-                raise errors.StaleBase(
-                    f"{kind} bundle {base_id[:12]} is no longer current in workspace {workspace!r}",
-                    hint="deploy again",
-                    head=head.description.id if head else None,
-                )
-            return self._store(workspace, kind, bundle_id, name, head if base_id is not None else None, body)
+                raise _stale(workspace, kind, base_id, head)
+            return self._store(workspace, kind, bundle_id, name, base, body)
 
     def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
         """Removes a staging branch and its commit; what is not there is no error.
@@ -136,9 +133,15 @@ class Bundles:
         upload = Upload(body, bundle_id)
         tree = upload.tree()
         base_commit = base.commit.id if base is not None else ""
-        base_tree = (
-            inputs.read_tree(self._pachd, workspace, kind, base_commit, base.description.id) if base else None
-        )
+        try:
+            base_tree = (
+                inputs.read_tree(self._pachd, workspace, kind, base_commit, base.description.id)
+                if base
+                else None
+            )
+        except errors.NotFound as error:
+            # Its deploy is being carried out right now: there, but without content yet.
+            raise _stale(workspace, kind, base.description.id if base else "", base) from error
         description = Description(
             kind="staging",
             id=bundle_id,
@@ -158,12 +161,14 @@ class Bundles:
             if finished.error:
                 raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
         except BaseException:
-            self._discard_quietly(workspace, kind, bundle_id, commit_id)
+            self.discard_quietly(workspace, kind, bundle_id, commit_id)
             raise
         return _uploaded(description, upload.new_files, upload.new_bytes)
 
-    def _discard_quietly(self, workspace: str, kind: str, bundle_id: str, commit_id: str) -> None:
-        """Keeps the first error; what cannot be removed now, recovery removes later."""
+    def discard_quietly(
+        self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None
+    ) -> None:
+        """As ``discard``, after an error that matters more; what cannot be removed now, recovery removes."""
         try:
             self.discard(workspace, kind, bundle_id, commit_id)
         except errors.KaosError as error:
@@ -174,6 +179,14 @@ def no_bundle(workspace: str, kind: str, bundle_id: str) -> errors.NoBundle:
     what = f"no {kind} bundle" if bundle_id == "head" else f"no {kind} bundle {bundle_id!r}"
     return errors.NoBundle(
         f"{what} in workspace {workspace!r}", hint=f"deploy one with -{kind[0]}", kind=kind, id=bundle_id
+    )
+
+
+def _stale(workspace: str, kind: str, base_id: str, head: inputs.Head | None) -> errors.StaleBase:
+    return errors.StaleBase(
+        f"{kind} bundle {base_id[:12]} is not current in workspace {workspace!r}",
+        hint="deploy again",
+        head=head.description.id if head else None,
     )
 
 

@@ -248,7 +248,7 @@ class Deploys:
         for kind, bundle_id in ((names.SOURCE, request.source), (names.DATA, request.data)):
             if bundle_id is not None and names.is_id(bundle_id):
                 with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
-                    self._bundles.discard(workspace, kind, bundle_id)
+                    self._bundles.discard_quietly(workspace, kind, bundle_id)
 
 
 def _check_settings(request: DeployRequest) -> None:

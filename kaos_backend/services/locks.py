@@ -8,22 +8,30 @@ from contextlib import contextmanager
 
 
 class KeyedLocks:
-    """One lock per key, made when first asked for. Not reentrant."""
+    """One lock per key, there for as long as somebody holds it or waits for it. Not reentrant."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._locks: dict[tuple[str, ...], threading.Lock] = {}
+        self._locks: dict[tuple[str, ...], tuple[threading.Lock, int]] = {}
 
     @contextmanager
     def hold(self, *key: str) -> Iterator[None]:
         """Waits for the lock of ``key`` and holds it for the block."""
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            yield
+            lock, users = self._locks.get(key, (threading.Lock(), 0))
+            self._locks[key] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._locks[key]
+                if users > 1:
+                    self._locks[key] = (lock, users - 1)
+                else:
+                    del self._locks[key]
 
     def held(self, *key: str) -> bool:
-        """Whether somebody holds the lock of ``key`` right now."""
+        """Whether somebody holds the lock of ``key`` right now, or is about to."""
         with self._guard:
-            lock = self._locks.get(key)
-        return lock is not None and lock.locked()
+            return key in self._locks

@@ -149,7 +149,9 @@ class Trials:
             if (known := self._ended.get(key)) is not None:
                 self._ended.move_to_end(key)
                 return known
-        results = _Results(self._metrics(workspace, train.id), self._reasons(workspace, train.id, trials))
+        has_models = any(t.datum is not None and t.datum.state not in _FAILED for t in trials)
+        found = self._metrics(workspace, train.id) if has_models else {}
+        results = _Results(found, self._reasons(workspace, train.id, trials))
         if train.state.terminal:
             with self._guard:
                 self._ended[key] = results

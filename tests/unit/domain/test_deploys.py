@@ -14,7 +14,9 @@ from kaos_backend.domain.resources import Resources
 
 def job(state: str, pipeline: str = "train", job_id: str = "j1", **counts: int) -> Job:
     numbers = {"total": 1, "processed": 1, "skipped": 0, "failed": 0, "recovered": 0} | counts
-    return Job("p", pipeline, job_id, JobState(state), "", created=None, started=None, finished=None, **numbers)
+    return Job(
+        "p", pipeline, job_id, JobState(state), "", created=None, started=None, finished=None, **numbers
+    )
 
 
 def pipeline(name: str, spec: dict[str, Any]) -> Pipeline:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.domain import hyperparams
 from kaos_backend.domain.hyperparams import expand, parse_grid, short_ids
 from kaos_backend.errors import InvalidHyper
 
@@ -119,10 +118,3 @@ def test_huge_integers_sort() -> None:
 def test_colliding_ids_grow_until_they_differ() -> None:
     same = "a" * 10
     assert short_ids([same + "0", same + "1", "b" * 11]) == [same + "0", same + "1", "b" * 8]
-
-
-def test_differing_names() -> None:
-    assert hyperparams.differing([{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1, "b": 2, "c": None}]) == [
-        "b",
-        "c",
-    ]

@@ -15,8 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def job(state: str, pipeline: str = "train", **counts: int) -> Job:
     numbers = {"total": 0, "processed": 0, "skipped": 0, "failed": 0, "recovered": 0} | counts
     return Job(
-        "p",
-        pipeline, "f" * 32, JobState(state), "why", created=NOW, started=None, finished=None, **numbers
+        "p", pipeline, "f" * 32, JobState(state), "why", created=NOW, started=None, finished=None, **numbers
     )
 
 

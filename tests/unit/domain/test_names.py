@@ -44,9 +44,8 @@ def test_params_path_and_back(params_id: str) -> None:
     assert names.parse_params_path(names.params_path(params_id)) == params_id
 
 
-@given(IDS, IDS, st.text("0123456789abcdef", min_size=8, max_size=9))
-def test_model_id_and_back(source: str, data: str, params: str) -> None:
-    assert names.parse_model_id(names.model_id(source, data, params)) == (source[:6], data[:6], params)
+def test_a_model_id_tells_what_made_it() -> None:
+    assert names.model_id("1909d1" + "0" * 26, "5c3ca7" + "f" * 26, "828c4e55") == "1909d1-5c3ca7-828c4e55"
 
 
 @pytest.mark.parametrize("text", ["master", "staging-", "staging-xyz", "staging-" + "A" * 32])

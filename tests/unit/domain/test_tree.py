@@ -121,9 +121,3 @@ def test_a_text_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "MAX_TREE_BYTES", 10)
     with pytest.raises(InvalidBundle, match="more than 10 bytes"):
         make_tree([entry("a")])
-
-
-def test_missing_from_looks_at_content_only() -> None:
-    other = blake3.blake3(b"x").hexdigest()
-    new = make_tree([entry("moved"), entry("new", 1, "644", other)])
-    assert [e.path for e in tree.missing_from({"old": entry("old")}, new)] == ["new"]

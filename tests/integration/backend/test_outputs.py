@@ -1,0 +1,175 @@
+"""Logs and archives of jobs, before, during and after they ran."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+import zstandard
+
+from tests.support.backend import DATA, SOURCE, TRAIN, Backend, eventually, lines
+
+GRID = {"lr": [0.1, 0.5], "fail": [False]}
+
+
+@pytest.fixture(scope="module")
+def done(backend: Backend) -> str:
+    """A workspace with a finished job of three trials, of which the last fails."""
+    name = backend.workspace("done")
+    backend.deploy_all(name, {"lr": [0.1, 0.5], "fail": [False, True]})
+    backend.wait(name)
+    return name
+
+
+def logs(backend: Backend, workspace: str, query: str = "") -> list[dict[str, object]]:
+    response = backend.request("GET", f"/workspaces/{workspace}/jobs/last/logs{query}")
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    found = lines(response.text)
+    assert found[-1].keys() == {"end", "state"}
+    return found
+
+
+def unpacked(response: requests.Response) -> dict[str, tuple[bytes, int]]:
+    assert response.status_code == 200, response.text
+    data = zstandard.ZstdDecompressor().stream_reader(response.content).read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        members = {
+            m.name: ((f := archive.extractfile(m)) and f.read(), m.mode) for m in archive if m.isfile()
+        }
+    return {name: (content or b"", mode) for name, (content, mode) in members.items()}
+
+
+def test_the_build_first_then_each_trial(backend: Backend, done: str) -> None:
+    found = logs(backend, done)
+    assert found[-1] == {"end": True, "state": "partial"}
+    sources = [line["source"] for line in found[:-1]]
+    assert sources == sorted(sources)
+    assert any("FROM python" in str(line["text"]) for line in found if line["source"] == "build")
+    numbers = [line["trial"] for line in found if line.get("source") == "trial"]
+    assert numbers == sorted(numbers)  # type: ignore[type-var]
+    assert set(numbers) == {0, 1, 2, 3}
+    first = next(line for line in found if line.get("source") == "trial" and line["user"])
+    assert first["text"] == 'training with {"fail":false,"lr":0.1}'
+    assert str(first["model"]).count("-") == 2
+    assert str(first["ts"]).endswith("Z")
+
+
+def test_one_trial_that_failed(backend: Backend, done: str) -> None:
+    found = logs(backend, done, "?trial=3")
+    assert {line["trial"] for line in found[:-1]} == {3}
+    assert "failing as told" in [line["text"] for line in found[:-1] if line["user"]]
+    assert any("exit code 3" in str(line["text"]) for line in found[:-1] if not line["user"])
+
+
+def test_only_the_build_and_only_the_tail(backend: Backend, done: str) -> None:
+    build = logs(backend, done, "?build=true")[:-1]
+    assert {line["source"] for line in build} == {"build"}
+    assert logs(backend, done, "?build=true&tail=1")[:-1] == build[-1:]
+    assert len(logs(backend, done, "?trial=0&tail=1")) == 2
+
+
+def test_a_trial_that_the_job_does_not_have(backend: Backend, done: str) -> None:
+    error = backend.error("GET", f"/workspaces/{done}/jobs/last/logs?trial=4", 404, "not_found")
+    assert "0 to 3" in error["hint"]
+
+
+def test_models_bit_for_bit(backend: Backend, done: str) -> None:
+    trials = backend.call("GET", f"/workspaces/{done}/jobs/last")["trials"]
+    best = trials[0]
+    path = f"/workspaces/{done}/jobs/last/archive?what=model"
+    every = unpacked(backend.request("GET", path))
+    assert {name.partition("/")[0] for name in every} == {
+        t["model"] for t in trials if t["state"] == "success"
+    }
+    one = unpacked(backend.request("GET", f"{path}&model={best['model']}"))
+    assert one == {
+        f"{best['model']}/data.txt": (b"alpha\n", 0o644),
+        f"{best['model']}/metrics.json": (b'{"accuracy": 0.5, "nested": {"loss": 1}}\n', 0o644),
+    }
+    assert unpacked(backend.request("GET", f"{path}&model={best['model'][:-2]}")) == one
+    backend.error("GET", f"{path}&model=nope", 404, "no_such_model")
+    failed = next(t for t in trials if t["state"] == "failed")
+    backend.error("GET", f"{path}&model={failed['model']}", 404, "no_such_model")
+    error = backend.error("GET", f"{path}&model={best['model'][:6]}", 409, "ambiguous")
+    assert best["model"] in error["fields"]["candidates"]
+
+
+def test_code_and_data_come_back_as_they_were(backend: Backend, done: str) -> None:
+    path = f"/workspaces/{done}/jobs/last/archive"
+    code = unpacked(backend.request("GET", f"{path}?what=code"))
+    assert code == {f"little/{name}": (content, 0o644) for name, content in SOURCE.items()}
+    data = unpacked(backend.request("GET", f"{path}?what=data"))
+    assert data == {f"letters/{name}": (content, 0o644) for name, content in DATA.items()}
+
+
+def test_a_job_that_only_built(backend: Backend, workspace: str) -> None:
+    backend.deploy(workspace, source=backend.put(workspace, "source", SOURCE))
+    path = f"/workspaces/{workspace}/jobs/last/archive"
+    backend.wait(workspace)
+    backend.error("GET", f"{path}?what=model", 404, "no_such_model")
+    backend.error("GET", f"{path}?what=data", 404, "no_bundle")
+    assert logs(backend, workspace)[-1]["state"] == "success"
+
+
+SLOW = TRAIN + b"echo started; exec sleep 60\n"
+
+
+@pytest.fixture
+def running(backend: Backend, workspace: str) -> Iterator[str]:
+    """A workspace whose one trial runs until it is stopped."""
+    source = backend.put(workspace, "source", {**SOURCE, "train": SLOW})
+    backend.deploy(workspace, source=source, data=backend.put(workspace, "data", DATA), hyper={"lr": [0.5]})
+    eventually(lambda: any(line.get("text") == "started" for line in logs(backend, workspace)))
+    yield workspace
+    backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
+
+
+def test_following_until_the_job_ends(backend: Backend, running: str) -> None:
+    seen: list[dict[str, object]] = []
+    path = f"{backend.url}/workspaces/{running}/jobs/last/logs?follow=true"
+
+    def follow() -> None:
+        headers = {"Authorization": f"Bearer {backend.token}"}
+        with requests.get(path, headers=headers, stream=True, timeout=30) as response:
+            for line in response.iter_lines(chunk_size=1):
+                seen.extend(lines(line.decode()))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    eventually(lambda: any(line.get("text") == "started" for line in seen))
+    assert not any("end" in line for line in seen)
+    started = next(line for line in seen if line.get("text") == "started")
+    assert (started["source"], started["trial"]) == ("trial", 0)
+    trial = backend.call("GET", f"/workspaces/{running}/jobs/last")["trials"][0]
+    assert trial["state"] == "running"
+    assert trial["started"]
+    backend.call("POST", f"/workspaces/{running}/jobs/last/stop")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert seen[-1] == {"end": True, "state": "killed"}
+
+
+def test_a_follower_that_goes_away_frees_its_thread(backend: Backend, running: str) -> None:
+    path = f"{backend.url}/workspaces/{running}/jobs/last/logs?follow=true"
+    headers = {"Authorization": f"Bearer {backend.token}"}
+
+    def streams() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "log-stream"]
+
+    response = requests.get(path, headers=headers, stream=True, timeout=30)
+    received = response.iter_lines(chunk_size=1)
+    assert next(received)
+    assert streams()
+    response.close()
+    eventually(lambda: not streams())
+
+
+def test_the_tail_of_a_running_trial(backend: Backend, running: str) -> None:
+    found = logs(backend, running, "?trial=0&tail=1")
+    assert [line["text"] for line in found[:-1]] == ["started"]
+    assert found[-1]["state"] == "training"
