@@ -108,8 +108,11 @@ def describe(answer: Mapping[str, Any], sent: list[Sent], flag: str) -> list[str
             else ""
         )
         lines.append(f"job     {answer['job']}" + (f"  ({runs}{at_once})" if runs else ""))
+        lines.append(answer.get("message") or "")
     elif answer["status"] == "unchanged":
-        lines.append(f"nothing to run: job {answer['job']} has the result")
+        why = answer.get("message") or "these inputs were deployed already"
+        lines.append(f"nothing to run: {why}")
+        lines.append(f"job     {answer['job']}")
         lines.append(answer.get("hint") or f"kaos train info {answer['job'][:8]}{flag} shows it")
     else:
         lines.append(answer.get("message") or "stored; source or data is still missing")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_data, write_grid, write_source
+from tests.unit.cli import test_contract
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused, job, pipeline, trial
 
@@ -52,6 +53,7 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
     )
     assert done.code == 0, done.err
     request = backend.deploys[0]
+    assert request.keys() == test_contract.REQUEST.keys()
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
     assert request["source"] == backend.heads["default", "source"]["id"]
     assert request["data"] == backend.heads["default", "data"]["id"]
@@ -75,11 +77,12 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
 def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     data = write_data(tmp_path / "d")
     cli("train", "deploy", "-d", data)
-    backend.answer = {"status": "unchanged", "builds": False, "trains": False}
+    why = "these inputs were deployed already and every trial succeeded"
+    backend.answer = {"status": "unchanged", "builds": False, "trains": False, "message": why}
     done = cli("train", "deploy", "-d", data)
     assert puts(backend) == 1
     assert "nothing new to send" in done.out
-    assert f"nothing to run: job {JOB_ID} has the result" in done.out
+    assert f"nothing to run: {why}\njob     {JOB_ID}\nkaos train info 4f1c0de2 shows it\n" in done.out
 
 
 def test_only_new_content_is_sent(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:

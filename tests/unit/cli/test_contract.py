@@ -1,0 +1,105 @@
+"""Every request that the command line can make is one that the backend's OpenAPI document knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from kaos_backend.app import create_app
+from kaos_backend.settings import Settings
+from kaos_cli.client import ConnectionLost, Endpoint, KaosClient, Transport
+from kaos_cli.errors import KaosError
+
+
+class Recorder(Transport):
+    """Writes down what would be sent, and answers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Endpoint("http://127.0.0.1:9", "t", local=False))
+        self.sent: list[tuple[str, str, Any]] = []
+
+    def open(self, method: str, path: str, *_: object, **__: object) -> Any:
+        self.sent.append((method, path, None))
+        raise ConnectionLost("recorded")
+
+    def json(self, method: str, path: str, body: Any = None, *_: object, **__: object) -> Any:
+        self.sent.append((method, path, body))
+        raise ConnectionLost("recorded")
+
+
+REQUEST = {
+    "source": "a", "data": None, "hyper": {"x": [1]}, "parallelism": 1,
+    "resources": {"cpu": 1.0, "memory": "1G", "gpu": 0}, "author": "a@b", "retry": False,
+}  # fmt: skip
+
+CALLS = {
+    "status": lambda c: c.status(),
+    "env": lambda c: c.env(),
+    "workspaces": lambda c: c.workspaces(),
+    "workspace": lambda c: c.workspace("w"),
+    "create": lambda c: c.create_workspace("w", "d"),
+    "delete": lambda c: c.delete_workspace("w"),
+    "bundle": lambda c: c.bundle("w", "source", "f" * 32),
+    "tree": lambda c: c.head_tree("w", "data"),
+    "put": lambda c: c.put_bundle("w", "data", "f" * 32, "n", "e" * 32, lambda: iter(())),
+    "deploy": lambda c: c.deploy("w", REQUEST),
+    "jobs": lambda c: c.jobs("w", 3),
+    "job": lambda c: c.job("w", "last", "accuracy", "asc"),
+    "stop": lambda c: c.stop("w", "last"),
+    "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
+    "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),
+}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return create_app(Settings(home=tmp_path_factory.mktemp("home"))).openapi()
+
+
+def test_every_method_of_the_client_is_called_here() -> None:
+    methods = {n for n in vars(KaosClient) if not n.startswith("_")} - {"transport", "close"}
+    assert len(methods) == len(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_backend_knows_the_request(document: dict[str, Any], name: str) -> None:
+    recorder = Recorder()
+    with pytest.raises(KaosError):
+        CALLS[name](KaosClient(lambda: recorder))
+    method, target, body = recorder.sent[0]
+    parts = urlsplit("/v1" + target)
+    operation, parameters = find(document, method.lower(), parts.path)
+    known = {p["name"] for p in parameters if p["in"] == "query"}
+    assert set(parse_qs(parts.query)) <= known
+    if body is not None:
+        schema = resolve(document, operation["requestBody"]["content"]["application/json"]["schema"])
+        check(document, schema, body)
+
+
+def find(document: dict[str, Any], method: str, path: str) -> tuple[dict[str, Any], list[Any]]:
+    for template, operations in document["paths"].items():
+        if method in operations and re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            return operations[method], operations[method].get("parameters", [])
+    raise AssertionError(f"the backend has no {method} {path}")
+
+
+def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        found: dict[str, Any] = document["components"]["schemas"][Path(schema["$ref"]).name]
+        return found
+    return schema
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], body: dict[str, Any]) -> None:
+    schema = resolve(document, schema)
+    properties = schema.get("properties", {})
+    assert set(body) <= set(properties)
+    assert set(schema.get("required", [])) <= set(body)
+    for name, value in body.items():
+        below = resolve(document, properties[name])
+        if isinstance(value, dict) and below.get("properties"):
+            check(document, below, value)
