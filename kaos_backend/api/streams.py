@@ -57,10 +57,14 @@ class BodyPipe:
             raise
 
     def abandon(self) -> None:
-        """The reader wants no more: ``feed`` returns."""
+        """The reader wants no more: ``feed`` returns, and so does a ``read`` in another thread."""
         with self._condition:
             self._abandoned = True
             self._chunks.clear()
+            if not self._ended:
+                # Whoever still waits in ``read`` must not wait for ever.
+                self._ended = self._broken = True
+            self._condition.notify_all()
         self._loop.call_soon_threadsafe(self._room.set)
 
     def read(self, size: int, /) -> bytes:

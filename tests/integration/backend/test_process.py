@@ -39,10 +39,12 @@ class Process:
         )
 
     def wait(self) -> Process:
-        """Returns when it listens."""
+        """Returns when it and its engine answer."""
         eventually(lambda: read_json(self.home / "backend.json").get("pid") == self.process.pid, 30)
         self.url = read_json(self.home / "backend.json")["url"] + "/v1"
         self.headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+        # An engine that is still on its way up would outlive the test unseen.
+        self.request("GET", "/workspaces").raise_for_status()
         return self
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:

@@ -182,6 +182,18 @@ def test_an_abandoned_body_is_not_waited_for() -> None:
     asyncio.run(run())
 
 
+def test_a_reader_of_an_abandoned_body_is_woken() -> None:
+    async def run() -> None:
+        pipe = BodyPipe()
+        reading = asyncio.create_task(asyncio.to_thread(pipe.read, 10))
+        await asyncio.sleep(0)
+        pipe.abandon()
+        with pytest.raises(errors.InvalidBundle):
+            await asyncio.wait_for(reading, 5)
+
+    asyncio.run(run())
+
+
 class Reading:
     """Counts up until it is closed, or fails."""
 
