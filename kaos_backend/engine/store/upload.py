@@ -9,15 +9,8 @@ from types import TracebackType
 from kaos_backend.engine.store.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path
-from kaos_backend.engine.store.objects import (
-    EMPTY_HASH,
-    Chunk,
-    Known,
-    ObjectStore,
-    ObjectWriter,
-    Session,
-    locate,
-)
+from kaos_backend.engine.store.objects import EMPTY_HASH, ObjectStore, locate
+from kaos_backend.engine.store.session import Chunk, Known, ObjectWriter, Session
 from kaos_backend.engine.store.tree import Load
 
 
@@ -30,7 +23,7 @@ class Upload:
 
     def __init__(self, objects: ObjectStore, known: Known) -> None:
         self.objects = objects
-        self.session: Session = objects.session(known)
+        self.session: Session = Session(objects, known)
         self.operations: list[Operation] = []
         self._path = ""
         self._clean = ""
