@@ -196,6 +196,16 @@ def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[str]:
         return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
 
 
+def _ended(home: Home, name: str, timeout_s: float) -> bool:
+    """Wait until the process has let go of its lock. (It may linger as a zombie where init is slow.)"""
+    deadline = time.monotonic() + timeout_s
+    while is_held(home, name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
 def _stop_one(home: Home, name: str, timeout_s: float) -> bool:
     import psutil
 
@@ -206,11 +216,9 @@ def _stop_one(home: Home, name: str, timeout_s: float) -> bool:
         with contextlib.suppress(psutil.Error):
             if running is not None and _is_ours(process := psutil.Process(running.pid), name):
                 process.terminate()
-                try:
-                    process.wait(timeout_s)
-                except psutil.TimeoutExpired:
+                if not _ended(home, name, timeout_s):
                     process.kill()
-                    process.wait(timeout_s)
+                    _ended(home, name, timeout_s)
                 return True
         if time.monotonic() > deadline:
             raise KaosError(

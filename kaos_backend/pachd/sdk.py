@@ -31,6 +31,7 @@ from kaos_backend.pachd import convert, wire
 from kaos_backend.pachd.connection import Connection, Engine
 from kaos_backend.pachd.errors import translate
 from kaos_backend.pachd.port import LogStream
+from kaos_backend.pachd.prefetch import prefetch
 
 _ALL_VERSIONS = -1
 
@@ -105,8 +106,7 @@ class SdkPachd:
         def requests() -> Iterator[wire.Encoded]:
             yield wire.set_commit(project, repo, commit_id)
             try:
-                for op in ops:
-                    yield wire.encode(project, op)
+                yield from prefetch(wire.encode(project, op) for op in ops)
             except BaseException as error:
                 failure.append(error)
                 raise

@@ -24,6 +24,9 @@ class Encoded:
     def __bytes__(self) -> bytes:
         return self._data
 
+    def __len__(self) -> int:
+        return len(self._data)
+
 
 def set_commit(project: str, repo: str, commit_id: str) -> Encoded:
     """The first message of a stream: the commit that it changes."""
