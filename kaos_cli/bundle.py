@@ -249,12 +249,19 @@ def hash_file(path: str, file: Found, progress: Progress) -> str:
                 progress(file.size)
                 return blake3(content).hexdigest()
             raise changed(path)
+        from concurrent.futures import ThreadPoolExecutor
+
         hasher = blake3(max_threads=blake3.AUTO)
-        buffer = memoryview(bytearray(BLOCK_BYTES))
         done = 0
-        with open(fd, "rb", buffering=0, closefd=False) as raw:
-            while count := raw.readinto(buffer):
-                hasher.update(buffer[:count])
+        # One block is read while the other is hashed.
+        blocks = [memoryview(bytearray(BLOCK_BYTES)) for _ in range(2)]
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(os.readv, fd, blocks[:1])
+            while count := reading.result():
+                block = blocks[0]
+                blocks.reverse()
+                reading = reader.submit(os.readv, fd, blocks[:1])
+                hasher.update(block[:count])
                 done += count
                 progress(count)
         if done == file.size and is_same(os.fstat(fd), file):
