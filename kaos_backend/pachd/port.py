@@ -9,6 +9,7 @@ has been brought back; writes are not, since nobody knows whether they happened.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from kaos_backend.domain.models import (
@@ -91,9 +92,10 @@ class Pachd(Protocol):
         transaction, which ``delete_abandoned_transactions`` finds.
         """
 
-    def delete_abandoned_transactions(self, marker: str) -> int:
+    def delete_abandoned_transactions(self, marker: str, empty_before: datetime) -> int:
         """Deletes unfinished transactions of ours: those whose commits' descriptions start with ``marker``,
-        or that put pipelines carrying the annotation of kaos. Returns how many.
+        or that put pipelines carrying the annotation of kaos; and those begun before ``empty_before`` to
+        which nothing was ever appended. Returns how many.
         """
 
     # -- files

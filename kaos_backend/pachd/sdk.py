@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import grpc
@@ -164,11 +165,11 @@ class SdkPachd:
 
         return self._connection.write(run)
 
-    def delete_abandoned_transactions(self, marker: str) -> int:
+    def delete_abandoned_transactions(self, marker: str, empty_before: datetime) -> int:
         infos = self._connection.read(
             lambda c: transaction.ApiStub(c._channel).list_transaction()
         ).transaction_info
-        ours = [info.transaction for info in infos if _is_ours(info, marker)]
+        ours = [info.transaction for info in infos if _is_abandoned(info, marker, empty_before)]
         for abandoned in ours:
             with contextlib.suppress(errors.NotFound):
                 self._connection.write(
@@ -307,7 +308,9 @@ def _job(project: str, pipeline: str, job_id: str) -> pps.Job:
     return pps.Job(pipeline=_pipeline(project, pipeline), id=job_id)
 
 
-def _is_ours(info: transaction.TransactionInfo, marker: str) -> bool:
+def _is_abandoned(info: transaction.TransactionInfo, marker: str, empty_before: datetime) -> bool:
+    if not info.requests:
+        return info.started < empty_before
     for request in info.requests:
         if request.is_set("start_commit") and request.start_commit.description.startswith(marker):
             return True

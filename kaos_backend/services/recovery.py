@@ -23,6 +23,8 @@ from kaos_backend.services.locks import KeyedLocks
 
 # A bundle that was sent but never deployed is kept this long for the deploy to be tried again.
 KEEP_STAGED = timedelta(hours=24)
+# A transaction without requests does nothing and tells nothing of who began it; after this nobody will go on.
+KEEP_EMPTY_TRANSACTION = timedelta(hours=1)
 # An orphan of a crash is among the newest commits of its repo: nothing was made after it but by recovery.
 LOOK_BACK = 12
 
@@ -70,7 +72,9 @@ class Recovery:
 
     def run(self) -> None:
         """Recovers all workspaces; what goes wrong in one is logged and does not keep the others."""
-        dropped = self._pachd.delete_abandoned_transactions(deploys.DESCRIPTION_MARKER)
+        dropped = self._pachd.delete_abandoned_transactions(
+            deploys.DESCRIPTION_MARKER, self._now() - KEEP_EMPTY_TRANSACTION
+        )
         if dropped:
             _log.warning("dropped %d unfinished transactions", dropped)
         by_workspace: dict[str, list[Repo]] = {}

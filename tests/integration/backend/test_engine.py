@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pachyderm_sdk.api import pfs
@@ -147,3 +148,15 @@ def test_a_strangers_open_commit_is_left_alone(backend: Backend, workspace: str)
     info = backend.sdk().pfs.inspect_commit(commit=pfs.Commit(repo=repo(workspace, "data"), id=opened.id))
     assert info.finished.timestamp() == 0
     assert backend.sdk().transaction.transaction_exists(transaction)
+
+
+def test_an_empty_transaction_is_forgotten_after_an_hour(backend: Backend) -> None:
+    client = backend.sdk()
+    begun = client.transaction.start_transaction()
+    client.transaction_id = None
+    pachd = backend.app.state.services.pachd
+    now = datetime.now(UTC)
+    assert pachd.delete_abandoned_transactions("{", now - timedelta(hours=1)) == 0
+    assert client.transaction.transaction_exists(begun)
+    pachd.delete_abandoned_transactions("{", now + timedelta(seconds=1))
+    assert not client.transaction.transaction_exists(begun)

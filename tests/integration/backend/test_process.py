@@ -139,7 +139,8 @@ def check_nothing_half_done(client: Client, before: set[str]) -> set[str]:
         if name != "master":
             head = client.pfs.inspect_commit(commit=pfs.Commit(repo=repo("default", "data"), id=name))
             assert head.finished.timestamp() > 0
-    assert not client.transaction.list_transaction().transaction_info
+    # One that died before its first request holds nothing; recovery lets it be for an hour.
+    assert not [t for t in client.transaction.list_transaction().transaction_info if t.requests]
     return set(data)
 
 
