@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import rfc3339
-from kaos_backend.domain.models import Job
+from kaos_backend.domain.models import Job, JobState
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 
@@ -64,7 +65,17 @@ class Jobs:
         jobs = self.of_set(workspace, job_id)
         if not jobs:
             raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
-        return self.summarize(job_id, jobs, inputs.InputReader(self._pachd, workspace).of_job(job_id))
+        summary = self.summarize(job_id, jobs, inputs.InputReader(self._pachd, workspace).of_job(job_id))
+        build, _ = split(jobs)
+        if build is None or build.state is not JobState.FAILURE:
+            return summary
+        # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
+        said = self._last_words(workspace, job_id)
+        return replace(summary, reason=f"the build failed: {said}") if said else summary
+
+    def _last_words(self, workspace: str, job_id: str) -> str:
+        lines = self._pachd.logs(workspace, names.BUILD, job_id)
+        return next((t for line in reversed(list(lines)) if line.user and (t := line.text.strip())), "")
 
     def summarize(self, job_id: str, jobs: Sequence[Job], read: inputs.JobInputs) -> views.JobSummary:
         """The summary of one deploy's jobs and inputs."""

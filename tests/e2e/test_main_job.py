@@ -160,7 +160,9 @@ def test_a_build_that_fails_says_where(home: Home, workspace: str, tmp_path: Pat
     src = write_source(tmp_path / "src", dockerfile="FROM python:3\nRUN apt-get install -y gcc\n")
     done = home.run("train", "deploy", "-w", workspace, "-s", src, "-d", data, "--wait", check=False)
     assert done.returncode == 1
-    assert info(home, workspace)["state"] == "failed"
+    failed = info(home, workspace)
+    assert failed["state"] == "failed"
+    assert "Dockerfile:2" in failed["reason"]
     log = home.run("train", "logs", "-w", workspace, "--build").stdout
     assert "Dockerfile:2" in log
     assert "apt-get" in log
