@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaos_cli.errors import KaosError
-from kaos_cli.ignore import Ignored, is_virtual_environment
+from kaos_cli.ignore import IGNORE_FILE, Ignored, is_virtual_environment
 from kaos_cli.text import printable
 
 MAX_LINKED_FOLDERS = 1000
@@ -85,7 +85,8 @@ def _folder(
         path = prefix + entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
         if ignored(path, is_folder):
-            found.ignored.append(path)
+            if path != IGNORE_FILE:  # nobody misses that one
+                found.ignored.append(path)
             continue
         if is_folder:
             folders.append((entry.path, path, (*chain, entry.path)))
