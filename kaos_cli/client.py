@@ -277,6 +277,11 @@ class KaosClient:
 
         return self._retrying(put)
 
+    def forget_bundle(self, ws: str, kind: str, bundle_id: str) -> None:
+        """Remove a bundle that was sent and will not be deployed."""
+        path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}"
+        self._retrying(lambda t: t.open("DELETE", path).read())
+
     def deploy(self, ws: str, request: Json) -> Json:
         # Content decides what a deploy starts, so asking twice starts nothing twice; a forced retry would.
         return self._retrying(
@@ -306,8 +311,12 @@ class KaosClient:
             while line := response.readline():
                 if not line.endswith(b"\n"):
                     raise ConnectionLost("the log broke off")
-                if line.strip():
-                    yield json.loads(line)
+                if not line.strip():
+                    continue
+                item = json.loads(line)
+                if error := item.get("error"):
+                    raise KaosError(error["code"], error["message"], hint=error.get("hint") or "")
+                yield item
 
     @contextmanager
     def archive(self, ws: str, ref: str, what: str, model: str | None = None) -> Iterator[BinaryIO]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -41,20 +42,25 @@ def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
     bundles = [_read(session, folder, kind) for kind, folder in folders.items() if folder is not None]
-    sent = [_send(session, ws, one) for one in bundles]
     ids = {one.kind: one.id for one in bundles}
-    answer = session.client.deploy(
-        ws,
-        {
-            "source": ids.get("source"),
-            "data": ids.get("data"),
-            "hyper": grid,
-            "parallelism": request.parallelism,
-            "resources": {"cpu": request.cpu, "memory": request.memory, "gpu": request.gpu},
-            "author": author(session.env),
-            "retry": request.retry,
-        },
-    )
+    asked = {
+        "source": ids.get("source"),
+        "data": ids.get("data"),
+        "hyper": grid,
+        "parallelism": request.parallelism,
+        "resources": {"cpu": request.cpu, "memory": request.memory, "gpu": request.gpu},
+        "author": author(session.env),
+        "retry": request.retry,
+    }
+    sent = _send_all(session, ws, bundles)
+    try:
+        answer = session.client.deploy(ws, asked)
+    except KaosError as error:
+        if error.code != "no_bundle" or not bundles:
+            raise
+        # What waits to be deployed is shared by content: somebody else's deploy of the same took it away.
+        sent = _send_all(session, ws, bundles)
+        answer = session.client.deploy(ws, asked)
     for line in describe(answer, sent, session.flag(ws)):
         session.terminal.answer(line)
     result = None
@@ -160,6 +166,21 @@ def _cut(value: str, width: int) -> str:
 def _read(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
     with stage(session.terminal, f"read {kind}", in_bytes=True) as progress:
         return bundle.read(folder, kind, session.home.cache, progress.advance)
+
+
+def _send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[Sent]:
+    """Send them in turn; when one is refused, those that went before it leave no trace either."""
+    sent: list[Sent] = []
+    try:
+        for one in bundles:
+            sent.append(_send(session, ws, one))  # noqa: PERF401 - what was sent before an error counts
+    except KaosError:
+        for done in sent:
+            if not done.known:
+                with contextlib.suppress(KaosError):
+                    session.client.forget_bundle(ws, done.bundle.kind, done.bundle.id)
+        raise
+    return sent
 
 
 def _send(session: Session, ws: str, one: bundle.Bundle) -> Sent:

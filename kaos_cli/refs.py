@@ -33,7 +33,7 @@ def job_ref(home: Home, ws: str, positional: str | None, job: str | None, row: i
         return LAST
     token = given[0].strip()
     if row is not None or (positional is not None and is_row(token)) or (job is not None and is_row(token)):
-        return _row(home, ws, int(token))
+        return _row(home, ws, int(token), token if row is None and len(token) > 3 else None)
     if token == LAST:
         return LAST
     if not token or any(c not in "0123456789abcdef" for c in token.lower()):
@@ -51,13 +51,16 @@ def remember(home: Home, ws: str, jobs: Sequence[str]) -> None:
     write_atomic(_path(home, ws), json.dumps({"jobs": list(jobs)}).encode())
 
 
-def _row(home: Home, ws: str, row: int) -> str:
+def _row(home: Home, ws: str, row: int, prefix: str | None) -> str:
+    """The id in that row; where there is no such row, `prefix`, which may be the start of an id."""
     try:
         shown = json.loads(_path(home, ws).read_bytes())["jobs"]
     except (OSError, ValueError, KeyError, TypeError):
         shown = []
     if 0 <= row < len(shown):
         return str(shown[row])
+    if prefix is not None:
+        return prefix
     last = (
         f"the last listing of workspace {ws} had rows 0 to {len(shown) - 1}"
         if shown

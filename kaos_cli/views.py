@@ -133,6 +133,8 @@ def _pipeline(kind: str, pipeline: Json) -> str:
 
 def failures(job: Json, flag: str) -> list[str]:
     """A line for each kind of failure: why, which trials, and where their log is."""
+    if (job.get("build") or {}).get("state") == "failure":
+        return [f"  → kaos train logs {job['id'][:8]} --build{flag}"]
     by_reason: dict[str, list[int]] = {}
     for trial in job["trials"]:
         if trial["state"] == "failed":
@@ -181,8 +183,5 @@ def show_outcome(session: Session, ws: str, job: Json) -> None:
     state = job["state"] + (f": {text.printable(job['reason'])}" if job.get("reason") else "")
     took = text.duration(job.get("duration_s"))
     print(f"job {job['id'][:8]} {state}" + (f", took {took}" if took else ""))
-    build = job.get("build")
-    if build and build["state"] == "failed":
-        terminal.say(f"  → kaos train logs {job['id'][:8]} --build{flag}")
-    elif any(trial["state"] in DONE for trial in job["trials"]):
+    if any(trial["state"] in DONE for trial in job["trials"]):
         terminal.say(f"  → kaos train get --model best{flag} fetches the best model")

@@ -52,3 +52,9 @@ async def put_bundle(
         with contextlib.suppress(asyncio.CancelledError, ClientDisconnect):
             await feeding
     return schemas.UploadedBundle.model_validate(stored)
+
+
+@router.delete("/{bundle_id}", status_code=204)
+def delete_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> None:
+    """Removes a bundle that was sent but not deployed, if there is one."""
+    services.bundles.forget(workspace, kind, bundle_id)

@@ -10,11 +10,14 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from kaos_pipelines.build.shape import ShapeError, find_shape
+
 from kaos_backend import errors
 from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
 from kaos_backend.domain.models import Commit
 from kaos_backend.domain.names import BundleKind
+from kaos_backend.domain.tree import Tree
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.locks import KeyedLocks
@@ -95,6 +98,12 @@ class Bundles:
                 raise _stale(workspace, kind, base_id, head)
             return self._store(workspace, kind, bundle_id, name, base, body)
 
+    def forget(self, workspace: str, kind: BundleKind, bundle_id: str) -> None:
+        """Removes a bundle that was sent and not deployed; one that is not there is no error."""
+        if names.is_id(bundle_id):
+            with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+                self.discard(workspace, kind, bundle_id)
+
     def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
         """Removes a staging branch and its commit; what is not there is no error.
 
@@ -132,6 +141,8 @@ class Bundles:
     ) -> views.UploadedBundle:
         upload = Upload(body, bundle_id)
         tree = upload.tree()
+        if kind == names.SOURCE:
+            _check_source(tree)
         base_commit = base.commit.id if base is not None else ""
         try:
             base_tree = (
@@ -173,6 +184,16 @@ class Bundles:
             self.discard(workspace, kind, bundle_id, commit_id)
         except errors.KaosError as error:
             _log.warning("left for recovery: staging of %s %s: %s", kind, bundle_id, error.message)
+
+
+def _check_source(tree: Tree) -> None:
+    """Refuses what the builder could make nothing of. Raises InvalidBundle."""
+    try:
+        shape = find_shape(entry.path for entry in tree.entries)
+    except ShapeError as error:
+        raise errors.InvalidBundle(str(error)) from error
+    if tree.by_path()[shape.train].mode != "755":
+        raise errors.InvalidBundle(f"{shape.train} is not executable", hint=f"chmod +x {shape.train}")
 
 
 def no_bundle(workspace: str, kind: str, bundle_id: str) -> errors.NoBundle:

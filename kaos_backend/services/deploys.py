@@ -106,6 +106,12 @@ class Deploys:
         builds, trains = source is not None, source is not None and data is not None
         if grid is None and trains and ids[names.HYPER] is None:
             grid = hyperparams.expand({})
+        if request.settings_given and not trains:
+            raise errors.InvalidResources(
+                "-p, --cpu, --memory and --gpu are for training, which still waits for "
+                + ("data" if builds else "a source bundle"),
+                hint="give them with the deploy that has both -s and -d, or has the missing one",
+            )
         parallelism, build_spec, train_spec = None, None, None
         plan = self._settled(workspace, request, grid, ids) if trains else None
         if plan is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
@@ -16,6 +16,7 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 
 _PIPELINES = (names.BUILD, names.TRAIN)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Jobs:
@@ -40,8 +41,7 @@ class Jobs:
             return ref
         if ref == "last":
             # The newest job of either pipeline is the newest deploy.
-            newest = _by_id(self._pachd.jobs(workspace, number=len(_PIPELINES)))
-            return rules.resolve(ref, list(newest))
+            return rules.resolve(ref, list(_by_id(self._newest(workspace, 1))))
         return rules.resolve(ref, self.ids(workspace))
 
     def of_set(self, workspace: str, job_id: str) -> list[Job]:
@@ -51,21 +51,28 @@ class Jobs:
     def newest(self, workspace: str, limit: int | None) -> list[views.JobSummary]:
         """The newest jobs first. Raises NoSuchWorkspace."""
         inputs.require_workspace(self._pachd, workspace)
-        number = 0 if limit is None else limit * len(_PIPELINES)
-        groups = list(_by_id(self._pachd.jobs(workspace, number=number)).items())
-        if limit is not None:
-            # The last group may have been cut between its build and its train job; it is beyond the limit
-            # then.
-            groups = groups[:limit]
-        reader = inputs.InputReader(self._pachd, workspace, listing=number)
+        groups = list(_by_id(self._newest(workspace, limit or 0)).items())[:limit]
+        reader = inputs.InputReader(self._pachd, workspace, listing=(limit or 0) * len(_PIPELINES))
         return [self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in groups]
+
+    def _newest(self, workspace: str, number: int) -> list[Job]:
+        """The newest jobs of each of our pipelines (0: all), newest first; others may run here as well."""
+        found = [job for name in _PIPELINES for job in self._pachd.jobs(workspace, name, number)]
+        return sorted(found, key=lambda job: job.created or _NEVER, reverse=True)
 
     def summary(self, workspace: str, job_id: str) -> views.JobSummary:
         """One job's summary; raises NoSuchJob."""
         jobs = self.of_set(workspace, job_id)
         if not jobs:
             raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
-        summary = self.summarize(job_id, jobs, inputs.InputReader(self._pachd, workspace).of_job(job_id))
+        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        return self.explained(workspace, job_id, jobs, read)
+
+    def explained(
+        self, workspace: str, job_id: str, jobs: Sequence[Job], read: inputs.JobInputs
+    ) -> views.JobSummary:
+        """As ``summarize``; for a failed build with what the builder said last (one more call)."""
+        summary = self.summarize(job_id, jobs, read)
         build, _ = split(jobs)
         if build is None or build.state is not JobState.FAILURE:
             return summary

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import rfc3339
-from kaos_backend.domain.models import DatumState, Job, LogLine
+from kaos_backend.domain.models import DatumState, Job, JobState, LogLine
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, split
@@ -129,7 +129,9 @@ class LogReading:
             else:
                 yield from self._so_far(train)
         build, train = split(self._jobs.of_set(self._workspace, self._job_id))
-        yield End(rules.fold(build, train).state)
+        # Who asked for the build alone wants to know how that ended.
+        alone = query.build and build is not None
+        yield End(rules.fold(build, None if alone else train).state)
 
     def _build_lines(self) -> Iterator[Line]:
         build, _ = split(self._jobs.of_set(self._workspace, self._job_id))
@@ -153,12 +155,18 @@ class LogReading:
             job_id = trial.datum.job if skipped and trial.datum.job else train.id
             for line in self._lines(names.TRAIN, job_id, datum_id=trial.datum.id, tail=self._query.tail):
                 yield _line(trial, line)
+        if train.state is not JobState.SUCCESS:
+            # A job that was stopped lists no datums for what it interrupted, but has their lines.
+            listed = {trial.datum.id for trial in self._trials(train) if trial.datum is not None}
+            yield from self._so_far(train, without=listed)
 
-    def _so_far(self, train: Job) -> Iterator[Line]:
-        """What a running job's trials have said up to now, one trial after another."""
+    def _so_far(self, train: Job, without: Collection[str] = ()) -> Iterator[Line]:
+        """What a job's trials have said up to now, one trial after another."""
         last: str | None = None
         kept: deque[Line] = deque(maxlen=self._query.tail or 1)
         for line in self._lines(names.TRAIN, train.id):
+            if line.datum in without:
+                continue
             if line.datum != last or not self._query.tail:
                 yield from kept
                 kept.clear()

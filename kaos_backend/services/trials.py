@@ -68,7 +68,7 @@ class Trials:
             rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
         about = read.descriptions
         return views.JobDetail(
-            summary=self._jobs.summarize(job_id, jobs, read),
+            summary=self._jobs.explained(workspace, job_id, jobs, read),
             inputs=views.Inputs(
                 views.bundle(about.get(names.SOURCE)),
                 views.bundle(about.get(names.DATA)),

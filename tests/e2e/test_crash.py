@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundles import write_data, write_grid, write_source
+from tests.support.gate import Gate
 from tests.support.home import Home, eventually
 
 VICTIMS = [("engine",), ("backend",), ("backend", "engine")]
@@ -70,6 +71,19 @@ def test_a_grid_survives_kills_at_many_points(mortal: Home, tmp_path: Path, vict
     assert job["state"] == "success", job
     assert len(seen) == TRIALS
     assert len(mortal.json("train", "list")["jobs"]) == 1
+
+
+def test_following_a_log_survives_the_engine(mortal: Home, tmp_path: Path, gate: Gate) -> None:
+    src = write_source(tmp_path / "src", body=gate.wait)
+    mortal.run("train", "deploy", "-s", src, "-d", write_data(tmp_path / "data"))
+    following = mortal.spawn("train", "logs", "-f")
+    assert following.stdout is not None
+    assert any("training" in line for line in following.stdout)
+    mortal.kill("engine")
+    gate.open()
+    rest, told = following.communicate(timeout=60)
+    assert following.returncode == 0, told
+    assert "trained" in rest
 
 
 def test_a_deploy_that_is_killed_lands_whole_or_not_at_all(mortal: Home, tmp_path: Path) -> None:

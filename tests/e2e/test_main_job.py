@@ -188,3 +188,10 @@ def test_the_data_alone_or_the_source_alone_waits_for_the_other(
     both = deploy(home, workspace, "-s", src)
     assert both["status"] == "started"
     assert len(stamps(home, workspace)) == 1
+
+
+def test_resources_without_anything_to_train_are_refused(home: Home, workspace: str, src: Path) -> None:
+    done = home.run("train", "deploy", "-w", workspace, "-s", src, "--cpu", "9999", check=False)
+    assert done.returncode == 2
+    assert "--cpu" in done.stderr
+    assert home.json("workspace", "info", workspace)["source"] is None

@@ -45,6 +45,8 @@ def test_ctrl_c_detaches_and_kills_nothing(
     waiting.send_signal(signal.SIGINT)
     _, told = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
+    # The build has ended well, whatever training does: so does following it.
+    home.run("train", "logs", "-w", workspace, "--build", "-f")
     assert "kaos train" in told
     assert home.json("train", "list", "-w", workspace)["jobs"][0]["state"] == "training"
     gate.open()
@@ -65,7 +67,11 @@ def test_stop_ends_the_trial_but_keeps_what_was_finished(
         "first trial done",
     )
     home.run("train", "stop", job, "-w", workspace)
-    assert home.json("train", "info", job, "-w", workspace)["state"] == "killed"
+    stopped = home.json("train", "info", job, "-w", workspace)
+    assert stopped["state"] == "killed"
+    interrupted = next(t["trial"] for t in stopped["trials"] if t["params"]["x"] == 2)
+    log = home.run("train", "logs", job, "-w", workspace, "--trial", str(interrupted)).stdout
+    assert "training" in log
     gate.open()
     again = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid, "--wait")
     assert again["status"] == "started"

@@ -1,0 +1,46 @@
+"""A disk that is really full: told as such, nothing half-stored, and all well once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_bad_input import trace
+from tests.support.bundles import write_data, write_source
+from tests.support.home import Home
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+
+DISK_MIB = 48
+
+
+@pytest.fixture
+def cramped(tmp_path: Path) -> Iterator[Home]:
+    """KAOS_HOME on a disk of its own of 48 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "kaos-test", disk], check=True)
+    kaos = Home(disk / "home")
+    try:
+        yield kaos
+    finally:
+        kaos.down()
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_deploy_that_does_not_fit_is_told_and_leaves_nothing(cramped: Home, tmp_path: Path) -> None:
+    src = write_source(tmp_path / "src")
+    big = write_data(tmp_path / "big", {"blob": os.urandom((DISK_MIB + 16) << 20)})
+    small = write_data(tmp_path / "small", {"a.txt": b"fits"})
+    cramped.run("up")
+    done = cramped.run("train", "deploy", "-s", src, "-d", big, check=False)
+    assert done.returncode == 1
+    assert "space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert trace(cramped, "default") == []
+    assert cramped.json("train", "deploy", "-s", src, "-d", small, "--wait")["status"] == "started"
+    assert cramped.json("train", "info")["state"] == "success"
