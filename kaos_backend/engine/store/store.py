@@ -106,8 +106,10 @@ class Store(Reads):
             if dry_run:
                 return
             connection.execute("COMMIT")
-        txn.committed()
-        self.changes.notify()
+        try:
+            txn.committed()
+        finally:
+            self.changes.notify()
 
     def read(self) -> AbstractContextManager[sqlite3.Connection]:
         """A read-only connection that sees one snapshot; rows are `sqlite3.Row`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,8 @@ from kaos_backend.engine.store.upload import Upload, edit_tree, insert_trees, st
 
 if TYPE_CHECKING:
     from kaos_backend.engine.store.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Txn(Reads):
@@ -246,8 +249,12 @@ class Txn(Reads):
             hook(self, new)
 
     def committed(self) -> None:
+        # The transaction is done: to its caller an exception now would look as if it had failed.
         for action in self._after:
-            action()
+            try:
+                action()
+            except Exception:
+                log.exception("something that follows a committed transaction failed")
 
 
 def fetch_tree(db: sqlite3.Connection, key: bytes) -> bytes:
