@@ -15,7 +15,8 @@ from kaos_backend.services.upload import TREE_MEMBER
 
 def tree_of(files: Mapping[str, bytes]) -> Tree:
     return make_tree(
-        TreeEntry(path, len(data), "644", blake3.blake3(data).hexdigest()) for path, data in files.items()
+        TreeEntry(path, len(data), "755" if path == "train" else "644", blake3.blake3(data).hexdigest())
+        for path, data in files.items()
     )
 
 

@@ -144,3 +144,30 @@ def test_a_chunked_body_streams(backend: Backend, workspace: str) -> None:
     connection.request("PUT", place.path + url(workspace, bundle_id), pieces, headers, encode_chunked=True)
     assert connection.getresponse().status == 201
     connection.close()
+
+
+def test_a_bundle_that_will_not_be_deployed_is_forgotten(backend: Backend, workspace: str) -> None:
+    bundle_id, body = archive(DATA)
+    backend.call("PUT", url(workspace, bundle_id), 201, data=body)
+    for _ in range(2):
+        assert (
+            backend.request("DELETE", f"/workspaces/{workspace}/bundles/data/{bundle_id}").status_code == 204
+        )
+    backend.error("GET", f"/workspaces/{workspace}/bundles/data/{bundle_id}", 404, "no_bundle")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"train": b"x"}, "Dockerfile"),
+        ({"Dockerfile": b"FROM python:3"}, "no train"),
+        ({"m/Dockerfile": b"FROM python:3", "m/model/train": b"x"}, "not executable"),
+    ],
+)
+def test_a_source_that_cannot_be_built_leaves_no_trace(
+    backend: Backend, workspace: str, files: dict[str, bytes], told: str
+) -> None:
+    bundle_id, body = archive(files)
+    error = backend.error("PUT", url(workspace, bundle_id, "source"), 400, "invalid_bundle", data=body)
+    assert told in error["message"]
+    assert traces(backend.sdk(), workspace) == {"jobs": []}

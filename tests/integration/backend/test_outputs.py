@@ -102,7 +102,8 @@ def test_models_bit_for_bit(backend: Backend, done: str) -> None:
 def test_code_and_data_come_back_as_they_were(backend: Backend, done: str) -> None:
     path = f"/workspaces/{done}/jobs/last/archive"
     code = unpacked(backend.request("GET", f"{path}?what=code"))
-    assert code == {f"little/{name}": (content, 0o644) for name, content in SOURCE.items()}
+    modes = {"train": 0o755}
+    assert code == {f"little/{name}": (content, modes.get(name, 0o644)) for name, content in SOURCE.items()}
     data = unpacked(backend.request("GET", f"{path}?what=data"))
     assert data == {f"letters/{name}": (content, 0o644) for name, content in DATA.items()}
 

@@ -46,6 +46,7 @@ CALLS = {
     "bundle": lambda c: c.bundle("w", "source", "f" * 32),
     "tree": lambda c: c.head_tree("w", "data"),
     "put": lambda c: c.put_bundle("w", "data", "f" * 32, "n", "e" * 32, lambda: iter(())),
+    "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),
     "jobs": lambda c: c.jobs("w", 3),
     "job": lambda c: c.job("w", "last", "accuracy", "asc"),
