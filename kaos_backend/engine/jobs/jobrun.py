@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kaos_backend.engine.errors import EngineError, ResourceExhausted
@@ -126,7 +126,7 @@ class JobRun:
             self._stop_unless_idle()
             for thread in threads:
                 thread.join()
-            self._record(self._take_ended())
+            self._record_last()
             remove_tree(self._parts.scratch / str(self.job.seq))
         if timed_out:
             self._end(JobState.KILLED, " jobtimed out")
@@ -255,11 +255,14 @@ class JobRun:
             ended = self._take_ended()
             try:
                 self._record(ended)
-            except ResourceExhausted as e:
-                # What is finished must not be lost to a full disk: keep it until there is room.
-                self._crashing(e.message)
+            except BaseException as e:
+                # What is finished must not be lost: it is written down later, at the latest at the end.
                 with self._changed:
                     self._ended = [*ended, *self._ended]
+                if not isinstance(e, ResourceExhausted):
+                    raise
+                self._crashing(e.message)
+                with self._changed:
                     self._changed.wait_for(lambda: self._stopping, _DISK_FULL_S)
 
     def _idle(self) -> bool:
@@ -269,6 +272,14 @@ class JobRun:
         with self._changed:
             ended, self._ended = self._ended, []
         return ended
+
+    def _record_last(self) -> None:
+        ended = self._take_ended()
+        try:
+            self._record(ended)
+        except BaseException:
+            _discard(ended)
+            raise
 
     def _record(self, ended: list[Outcome]) -> None:
         """One transaction: the outputs of `ended`, their rows, and now and then the output commit."""
@@ -295,8 +306,12 @@ class JobRun:
                 if new and root is not None and outcome.state is DatumState.SUCCESS:
                     fresh.append(root)
             merged = self._merge(txn, [*self._unmerged, *fresh]) if refresh else None
-        if merged is not None:
-            self._root, self._unmerged, self._refreshed_at = merged[0], [], time.monotonic()
+        # They are adopted; what is left of them is a descriptor each.
+        _discard(ended)
+        if refresh:
+            # A commit that somebody else finished takes nothing more: then there is nothing left to merge.
+            self._root = self._root if merged is None else merged[0]
+            self._unmerged, self._refreshed_at = [], time.monotonic()
         else:
             self._unmerged += fresh
 
@@ -330,18 +345,20 @@ class JobRun:
                 return roots[key]
 
             self._merge(txn, self._unmerged)
-            meta = meta_commit(job.key)
-            txn.set_root(
-                meta, txn.build_tree(entries(job, rows, transform.image if transform else "", root_of))
-            )
+            output, meta = output_commit(job.key), meta_commit(job.key)
+            if _is_open(txn, meta):
+                image = transform.image if transform else ""
+                txn.set_root(meta, txn.build_tree(entries(job, rows, image, root_of)))
             if failed is not None:
                 state, reason = JobState.FAILURE, f"datum {failed.id} failed"
             else:
                 tables.set_job_state(txn.db, job, JobState.FINISHING)
                 job = tables.job_by_seq(txn.db, job.seq) or job
-                txn.finish_commit(output_commit(job.key), force=True)
-                txn.finish_commit(meta, force=True)
-                reason = txn.inspect_commit(output_commit(job.key)).error
+                for key in (output, meta):
+                    # A client may have finished it by force; the job ends all the same.
+                    if _is_open(txn, key):
+                        txn.finish_commit(key, force=True)
+                reason = txn.inspect_commit(output).error
                 state = JobState.FAILURE if reason else JobState.SUCCESS
             end_job(txn, job, state, reason)
         self._note(f"job ended: {state.name}{': ' if reason else ''}{reason}")
@@ -356,6 +373,17 @@ class JobRun:
 
     def _note(self, text: str) -> None:
         append(self._parts.logs.master(self.job.key), self._parts.clock(), text)
+
+
+def _is_open(txn: Txn, key: CommitKey) -> bool:
+    commit = txn.find_commit(key)
+    return commit is not None and commit.finishing_us is None
+
+
+def _discard(outcomes: Iterable[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.staged is not None:
+            outcome.staged.discard()
 
 
 def _captures(pattern: str, path: str) -> tuple[str, ...]:

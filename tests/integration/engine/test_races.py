@@ -1,0 +1,58 @@
+"""What others do to a job's commits and runs while it is at work."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from pachyderm_sdk.api import pfs, pps
+
+from kaos_backend.engine.store.store import Store
+from tests.integration.engine.conftest import Engine, eventually
+
+SLOW = """
+echo $(basename $a) >> $SIDE/runs
+touch $SIDE/running
+while [ ! -e $SIDE/go ]; do sleep 0.02; done
+cat $a > $OUT/$(basename $a)
+"""
+
+
+@pytest.mark.parametrize("repo_type", ["user", "meta"])
+def test_a_job_whose_commit_a_client_finished_still_ends(engine: Engine, repo_type: str) -> None:
+    engine.repo("a", {"/1": b"1"})
+    engine.pipeline("p", SLOW, {"a": "/*"})
+    engine.ran("running")
+    repo = pfs.Repo(name="p", type=repo_type, project=pfs.Project(name="default"))
+    commit = pfs.Commit(repo=repo, id=engine.last_job("p").job.id)
+    engine.client.pfs.finish_commit(commit=commit, force=True)
+    (engine.side / "go").touch()
+    ended = eventually(
+        lambda: (j := engine.last_job("p")).state == pps.JobState.JOB_SUCCESS and j, "the job ends", 5.0
+    )
+    assert ended.data_processed == 1
+
+
+def test_a_job_waits_for_what_a_killed_one_still_stores(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, store_it, real = threading.Event(), threading.Event(), Store.stage
+
+    def stage(*args: Any) -> Any:
+        storing.set()
+        assert store_it.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(Store, "stage", stage)
+    engine.repo("a", {"/1": b"1"})
+    pipeline = engine.pipeline("p", "echo 1 >> $SIDE/runs; cat $a > $OUT/x", {"a": "/*"})
+    assert storing.wait(20)
+    engine.client.pps.stop_job(job=engine.last_job("p").job)
+    engine.client.pps.rerun_pipeline(pipeline=pipeline)
+    # Were it to start now, it would do so within milliseconds.
+    threading.Event().wait(0.5)
+    store_it.set()
+    job = engine.wait("p")
+    assert (job.state, job.data_skipped) == (pps.JobState.JOB_SUCCESS, 1)
+    assert engine.runs() == ["1"]
