@@ -155,10 +155,18 @@ class Controller:
             )
         elif step.do is Do.CRASH:
             self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
-        elif step.do is Do.RUN:
+        elif step.do is Do.RUN and not self._busy(job.pipeline_row):
             self._set_pipeline(pipeline, PipelineState.RUNNING, "")
             self._launch(job, pipeline)
         return step
+
+    def _busy(self, pipeline_row: int) -> bool:
+        """Whether an earlier, killed run still stores outputs: started now, a job would run those again.
+
+        The end of that run wakes the loop.
+        """
+        with self._lock:
+            return any(run.job.pipeline_row == pipeline_row for run in self._runs.values())
 
     def _inputs(self, job: Job) -> list[InputState]:
         store = self._parts.store
