@@ -214,7 +214,7 @@ def _stats(process_us: int, download: int, upload: int) -> pps.ProcessStats:
 def _file_info(file: File) -> pfs.FileInfo:
     return pfs.FileInfo(
         file=pfs.File(
-            commit=commit_message(file.project, file.repo, "user", file.commit),
+            commit=commit_message(file.project, file.repo, file.repo_type, file.commit),
             path=file.path,
             datum="default",
         ),

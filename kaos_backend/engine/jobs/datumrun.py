@@ -249,7 +249,7 @@ class DatumRunner:
                 raise Interrupted
 
     def _root_of(self, file: File) -> bytes:
-        key = CommitKey(RepoKey(file.project, file.repo), file.commit)
+        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
         root = self._roots.get(key)
         if root is None:
             root = self._parts.store.inspect_commit(key).root

@@ -338,7 +338,7 @@ class JobRun:
                 return
 
             def root_of(file: File) -> bytes | None:
-                key = CommitKey(RepoKey(file.project, file.repo), file.commit)
+                key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
                 if key not in roots:
                     commit = txn.find_commit(key)
                     roots[key] = commit.root if commit else None

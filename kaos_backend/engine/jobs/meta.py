@@ -40,7 +40,7 @@ def record_json(job: Job, datum: DatumRow, image: str) -> bytes:
 
 
 def _input(file: File) -> dict[str, object]:
-    repo = {"project": {"name": file.project}, "name": file.repo, "type": "user"}
+    repo = {"project": {"name": file.project}, "name": file.repo, "type": file.repo_type}
     return {
         "fileInfo": {
             "file": {"commit": {"repo": repo, "id": file.commit}, "path": file.path, "datum": "default"},

@@ -32,6 +32,8 @@ class File(Struct, frozen=True, array_like=True):
     group_by: str = ""
     empty_files: bool = False
     reference: bool = False
+    # Last, so that rows written before it was there can be read.
+    repo_type: str = "user"
 
     @property
     def is_dir(self) -> bool:
@@ -143,6 +145,7 @@ def _files(pfs: PfsInput, lister: Lister) -> list[File]:
                 group_by=expand(pfs.group_by, whole, match.captures),
                 empty_files=pfs.empty_files,
                 reference=pfs.reference,
+                repo_type=pfs.repo_type,
             )
         )
     return files

@@ -314,3 +314,21 @@ def test_defaults_of_the_cluster_reach_new_pipelines(engine: Engine) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         engine.client.pps.set_cluster_defaults(cluster_defaults_json='{"x": 1}')
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_meta_repo_of_a_pipeline_can_be_an_input(engine: Engine) -> None:
+    engine.repo("a", {"/1": b"1"})
+    engine.pipeline("p", "cat $a > $OUT/x", {"a": "/*"})
+    engine.wait("p")
+    pipeline = pps.Pipeline(name="q", project=pfs.Project(name="default"))
+    engine.client.pps.create_pipeline(
+        pipeline=pipeline,
+        transform=pps.Transform(cmd=["sh", "-c", 'cat "$m"/meta/*/meta > "$PACH_PFS/out/seen"']),
+        input=pps.Input(pfs=pps.PfsInput(name="m", repo="p", repo_type="meta", glob="/")),
+        datum_tries=1,
+    )
+    job = engine.wait("q")
+    assert job.state == pps.JobState.JOB_SUCCESS, job.reason
+    assert b'"state":"PROCESSED"' in engine.files("q")["/seen"]
+    (datum,) = engine.client.pps.list_datum(job=job.job)
+    assert datum.data[0].file.commit.repo.type == "meta"
