@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +18,13 @@ from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.admission import Admission
 from kaos_backend.engine.jobs.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.inputs import TreeCache
-from kaos_backend.engine.jobs.logs import Logs, append
+from kaos_backend.engine.jobs.logs import Logs, note
 from kaos_backend.engine.jobs.machine import Booking, request_of
 from kaos_backend.engine.jobs.plan import File
 from kaos_backend.engine.jobs.pool import Pool
 from kaos_backend.engine.jobs.quantity import parse_duration
 from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline
-from kaos_backend.engine.jobs.scratch import remove_tree
+from kaos_backend.engine.jobs.scratch import clean_up
 from kaos_backend.engine.jobs.spec import Transform
 from kaos_backend.engine.jobs.states import DatumState
 from kaos_backend.engine.store.model import CommitKey, RepoKey
@@ -118,11 +120,14 @@ class DatumRunner:
 
     def run(self, datum: DatumRow, cancel: threading.Event) -> Outcome:
         """Run a datum to its end. Raises Interrupted when `cancel` is set before that."""
-        scratch = self._parts.scratch / str(self._job.seq) / datum.id
+        base = self._parts.scratch / str(self._job.seq)
+        # What an earlier run of it left may not have gone.
+        names = (f"{datum.id}.{n}" if n else datum.id for n in itertools.count())
+        scratch = next(path for path in map(base.joinpath, names) if not path.exists())
         try:
             return self._run(datum, scratch, cancel)
         finally:
-            remove_tree(scratch)
+            clean_up(scratch)
 
     def _run(self, datum: DatumRow, scratch: Path, cancel: threading.Event) -> Outcome:
         sofar = _Try(started_us=self._parts.clock())
@@ -137,6 +142,9 @@ class DatumRunner:
             return self._end(datum, DatumState.FAILED, None, sofar)
         paths = {name: group[0].path for name, group in files.items()}
         out = scratch
+        log_file = self._parts.logs.datum(self._job.key, datum.id)
+        # The worker needs it, whether or not our own lines could be written.
+        log_file.parent.mkdir(parents=True, exist_ok=True)
         while sofar.number < self._tries:
             sofar.number += 1
             out = scratch / f"{sofar.number}.{sofar.lost}"
@@ -152,7 +160,7 @@ class DatumRunner:
                     inputs=inputs,
                     input_paths=paths,
                     out=out,
-                    log=self._parts.logs.datum(self._job.key, datum.id),
+                    log=log_file,
                     grant=booking.grant,
                     timeout_s=self._timeout_s,
                 )
@@ -235,15 +243,15 @@ class DatumRunner:
                 raise Interrupted
 
     def _with_room(self, do: Callable[[], _T], datum: DatumRow, cancel: threading.Event) -> _T:
-        """The result of `do`, however long the disk stays full: a finished run must not be lost to that."""
+        """The result of `do`, however long the disk is full or fails: a finished run must outlast that."""
         noted = False
         while True:
             try:
                 return do()
-            except ResourceExhausted as e:
-                self._crashing(e.message)
+            except (ResourceExhausted, OSError, sqlite3.Error) as e:
+                self._crashing(str(e))
                 if not noted:
-                    log.warning("datum %s of job %s waits: %s", datum.id, self._job.key, e.message)
+                    log.warning("datum %s of job %s waits: %s", datum.id, self._job.key, e)
                 noted = True
             if cancel.wait(_BACK_OFF_S):
                 raise Interrupted
@@ -270,7 +278,7 @@ class DatumRunner:
         self._note(datum, f"datum failed: {reason}")
 
     def _note(self, datum: DatumRow, text: str) -> None:
-        append(self._parts.logs.datum(self._job.key, datum.id), self._parts.clock(), text)
+        note(self._parts.logs.datum(self._job.key, datum.id), self._parts.clock(), text)
 
     def _end(self, datum: DatumRow, state: DatumState, staged: Staged | None, sofar: _Try) -> Outcome:
         return Outcome(

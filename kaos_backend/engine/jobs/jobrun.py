@@ -7,6 +7,7 @@ A crash at any point leaves the job RUNNING with the rows of what is done; `run`
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -18,14 +19,14 @@ from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.admission import capacity
 from kaos_backend.engine.jobs.datumrun import DatumRunner, Interrupted, Outcome, Parts
 from kaos_backend.engine.jobs.ending import end_job, meta_commit, output_commit
-from kaos_backend.engine.jobs.logs import append
+from kaos_backend.engine.jobs.logs import note
 from kaos_backend.engine.jobs.machine import request_of
 from kaos_backend.engine.jobs.meta import entries
 from kaos_backend.engine.jobs.plan import Datum, File, Match, plan
 from kaos_backend.engine.jobs.pool import Pool
 from kaos_backend.engine.jobs.quantity import parse_duration
 from kaos_backend.engine.jobs.rows import DatumRow, Job, Pipeline, Result
-from kaos_backend.engine.jobs.scratch import remove_tree
+from kaos_backend.engine.jobs.scratch import clean_up
 from kaos_backend.engine.jobs.spec import PfsInput
 from kaos_backend.engine.jobs.states import (
     DONE_DATUMS,
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 # How often, at most, the open output commit shows what has been finished so far.
 _REFRESH_S = 0.5
 _DISK_FULL_S = 1.0
+# How long a datum waits that met an error of the engine.
+_TROUBLE_S = 1.0
 # Threads beyond the runs that can go on at once: they store outputs while the next datums run.
 _SPARE_THREADS = 2
 
@@ -127,7 +130,7 @@ class JobRun:
             for thread in threads:
                 thread.join()
             self._record_last()
-            remove_tree(self._parts.scratch / str(self.job.seq))
+            clean_up(self._parts.scratch / str(self.job.seq))
         if timed_out:
             self._end(JobState.KILLED, " jobtimed out")
         elif not self._stopping:
@@ -210,6 +213,10 @@ class JobRun:
                 outcome = self._runner.run(datum, running.cancel)
             except Interrupted:
                 pass
+            except (OSError, sqlite3.Error) as e:
+                # The engine's own trouble (descriptors, its disk) says nothing of the trial: it runs again.
+                log.warning("datum %s of job %s is put back: %s", datum.id, self.job.key, e)
+                running.cancel.wait(_TROUBLE_S)
             except Exception as e:
                 log.exception("datum %s of job %s", datum.id, self.job.key)
                 outcome = Outcome(
@@ -372,7 +379,7 @@ class JobRun:
         self._note(f"job ended: {state.name}: {reason}")
 
     def _note(self, text: str) -> None:
-        append(self._parts.logs.master(self.job.key), self._parts.clock(), text)
+        note(self._parts.logs.master(self.job.key), self._parts.clock(), text)
 
 
 def _is_open(txn: Txn, key: CommitKey) -> bool:

@@ -6,12 +6,15 @@ job's own lines, `<job>/<datum id>.log` those of a datum.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kaos_backend.engine.jobs.rows import JobKey, PipelineKey
+
+log = logging.getLogger(__name__)
 
 MASTER = "master"
 
@@ -40,6 +43,14 @@ class Logs:
 
     def master(self, key: JobKey) -> Path:
         return self.job_dir(key) / f"{MASTER}.log"
+
+
+def note(path: Path, now_us: int, text: str) -> None:
+    """`append`, for where the work must go on although its log cannot be written."""
+    try:
+        append(path, now_us, text)
+    except OSError as e:
+        log.warning("%s could not be written: %s (%s)", path, e, text)
 
 
 def append(path: Path, now_us: int, text: str) -> None:

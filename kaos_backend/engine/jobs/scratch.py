@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def remove_tree(path: Path) -> None:
@@ -23,3 +26,11 @@ def remove_tree(path: Path) -> None:
                 if not below.is_symlink():
                     below.chmod(0o700)
         shutil.rmtree(path)
+
+
+def clean_up(path: Path) -> None:
+    """`remove_tree`, for where nothing depends on it: what cannot go now goes at the next start."""
+    try:
+        remove_tree(path)
+    except OSError as e:
+        log.warning("%s could not be removed: %s", path, e)

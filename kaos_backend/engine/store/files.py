@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -53,7 +54,7 @@ def stage(upload: Upload, src: Path, tag: str) -> Staged:
     Symlinks are followed; a link to a directory brings its files. Empty directories leave nothing.
 
     Raises:
-        Unknown: naming the file that cannot be kept (its name, its kind, or a link that leads nowhere).
+        Unknown: naming what cannot be kept (its name, its kind, it cannot be read, a link leads nowhere).
         ResourceExhausted: the disk is full.
     """
     try:
@@ -79,7 +80,11 @@ def _no_nodes(_: bytes) -> Node:
 def _regular_files(directory: Path, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:
     if depth > _MAX_DEPTH:
         raise Unknown(f"directory {prefix} is nested too deeply (do symlinks form a loop?)")
-    with os.scandir(directory) as entries:
+    try:
+        entries = os.scandir(directory)
+    except OSError as error:
+        raise Unknown(f"directory {prefix} cannot be read: {error.strerror}") from error
+    with entries:
         for entry in sorted(entries, key=lambda one: one.name):
             relative = f"{prefix}/{entry.name}"
             try:
@@ -101,10 +106,18 @@ def _take(upload: Upload, relative: str, path: Path, tag: str) -> None:
         raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
     try:
         upload.add(relative, tag, b"")
-        while data := os.read(fd, _COPY_BYTES):
+        while data := _read(fd, relative):
             upload.add(relative, tag, data)
     finally:
         os.close(fd)
+
+
+def _read(fd: int, relative: str) -> bytes:
+    try:
+        return os.read(fd, _COPY_BYTES)
+    except OSError as error:
+        # Such as what a link into /proc leads to.
+        raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
 
 
 class _Files(Protocol):
@@ -124,6 +137,7 @@ def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
 
     Raises:
         NotFound: `path` is not in the tree.
+        Unknown: a name is too long for this disk.
         ResourceExhausted: the disk is full.
     """
     if dest.is_dir():
@@ -140,6 +154,8 @@ def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise disk_full(str(dest)) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise Unknown(f"{error.filename}: a name is too long for a file on disk") from error
         raise
     finally:
         if temporary.exists():

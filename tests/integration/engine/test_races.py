@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from typing import Any
 
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.jobs import datumrun, logs, scratch
+from kaos_backend.engine.jobs.inputs import TreeCache
 from kaos_backend.engine.store.store import Store
 from tests.integration.engine.conftest import Engine, eventually
 
@@ -56,3 +59,30 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
     job = engine.wait("p")
     assert (job.state, job.data_skipped) == (pps.JobState.JOB_SUCCESS, 1)
     assert engine.runs() == ["1"]
+
+
+def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, guard = {"stage": 1, "inputs": 1, "begin": 1, "note": 100, "clean": 100}, threading.Lock()
+
+    def failing(name: str, real: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            with guard:
+                left[name] -= 1
+                fails = left[name] >= 0
+            if fails:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(*args, **more)
+
+        return call
+
+    monkeypatch.setattr(Store, "stage", failing("stage", Store.stage))
+    monkeypatch.setattr(logs, "append", failing("note", logs.append))
+    monkeypatch.setattr(scratch, "remove_tree", failing("clean", scratch.remove_tree))
+    monkeypatch.setattr(TreeCache, "prepare", failing("inputs", TreeCache.prepare))
+    monkeypatch.setattr(datumrun, "by_name", failing("begin", datumrun.by_name))
+    engine.repo("a", {"/1": b"1"})
+    engine.pipeline("p", "echo 1 >> $SIDE/runs; cat $a > $OUT/x", {"a": "/*"})
+    job = engine.wait("p")
+    assert (job.state, job.data_processed) == (pps.JobState.JOB_SUCCESS, 1)
+    assert engine.runs() == ["1"]
+    assert max(left["stage"], left["inputs"], left["begin"]) < 0

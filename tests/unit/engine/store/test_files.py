@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import EngineError, NotFound
+from kaos_backend.engine.errors import EngineError, NotFound, Unknown
 from kaos_backend.engine.store.check import check_store
 from kaos_backend.engine.store.files import remove_tree
 from kaos_backend.engine.store.store import Store
@@ -148,3 +148,12 @@ def test_many_sizes_come_back(store: Store) -> None:
         offset = len(body) // 2
         assert b"".join(store.read_object(store.stat(root, path).hash, offset)) == body[offset:]
     assert list(check_store(store, read_content=True)) == []
+
+
+def test_what_cannot_be_read_is_named(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "out"
+    source.mkdir()
+    # A regular file by its kind, whose first page nobody can read.
+    (source / "memory").symlink_to("/proc/self/mem")
+    with pytest.raises(Unknown, match="/memory cannot be read"):
+        store.stage(source, "t")
