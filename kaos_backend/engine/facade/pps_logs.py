@@ -14,7 +14,7 @@ from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import InvalidArgument
 from kaos_backend.engine.facade import pps_convert as convert
-from kaos_backend.engine.facade.rpc import Handlers, server_stream
+from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
 from kaos_backend.engine.jobs import tables
 from kaos_backend.engine.jobs.logs import Line, Tail
 from kaos_backend.engine.jobs.plan import File
@@ -89,6 +89,7 @@ class LogCalls:
                 source.tailed = True
             if ended or not request.follow or not context.is_active():
                 return
+            park(self._store, context)
             self._store.changes.wait(since, _FOLLOW_S)
 
     def _query(self, request: pps.GetLogsRequest) -> _Query | None:

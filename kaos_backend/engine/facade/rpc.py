@@ -6,12 +6,15 @@ classes or ready-made bytes. Errors it raises become statuses.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import betterproto
 import grpc
 
+from kaos_backend.engine.errors import ResourceExhausted
 from kaos_backend.engine.facade.errors import Cancelled, abort
 from kaos_backend.engine.store.store import Store
 
@@ -20,6 +23,15 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handlers: TypeAlias = dict[str, Handler]
 _T = TypeVar("_T")
 _POLL_S = 5.0
+
+THREADS = 256
+"""Threads of the server. Waiting calls (subscribe, follow, wait) hold one each. No more than this: each that
+wakes may open a database connection, and many systems give a process 1024 descriptors."""
+# Calls that do not wait, such as the one that ends what the others wait for, always find a thread.
+_SPARE_THREADS = 32
+_waiting = threading.BoundedSemaphore(THREADS - _SPARE_THREADS)
+_parked: WeakSet[grpc.ServicerContext] = WeakSet()
+_parked_lock = threading.Lock()
 
 
 class Service(Protocol):
@@ -91,15 +103,40 @@ def wait_until(store: Store, context: grpc.ServicerContext, check: Callable[[], 
 
     Raises:
         Cancelled: the caller went away.
+        ResourceExhausted: too many calls wait already.
     """
-    # A cancelled call must not sleep on: its end counts as a change.
-    if not context.add_callback(store.changes.notify):
-        raise Cancelled("the call was cancelled")
     while True:
         version = store.changes.version()
         found = check()
         if found is not None:
             return found
+        park(store, context)
         if not context.is_active():
             raise Cancelled("the call was cancelled")
         store.changes.wait(version, _POLL_S)
+
+
+def park(store: Store, context: grpc.ServicerContext) -> None:
+    """Count a call among those that wait, until it ends; its end wakes what waits for a change.
+
+    To be called before each wait; the first one counts.
+
+    Raises:
+        Cancelled: the caller went away.
+        ResourceExhausted: too many calls wait already.
+    """
+    with _parked_lock:
+        if context in _parked:
+            return
+        _parked.add(context)
+    if not _waiting.acquire(blocking=False):
+        raise ResourceExhausted("too many waiting calls: end some, or try again later")
+
+    def ended() -> None:
+        _waiting.release()
+        # A cancelled call must not sleep on.
+        store.changes.notify()
+
+    if not context.add_callback(ended):
+        _waiting.release()
+        raise Cancelled("the call was cancelled")

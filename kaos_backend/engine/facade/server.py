@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from kaos_backend.engine.errors import FailedPrecondition
-from kaos_backend.engine.facade.rpc import Handler, Service
+from kaos_backend.engine.facade.rpc import THREADS, Handler, Service
 
 if TYPE_CHECKING:
     _RouterBase = grpc.GenericRpcHandler[Any, Any]
@@ -21,8 +21,6 @@ else:
 
 MESSAGE_BYTES = 21 << 20
 """What both sides may send in one message: Pachyderm's 20 MiB and some room for what surrounds a payload."""
-THREADS = 256
-"""Waiting calls (subscribe, follow, wait) hold a thread each."""
 AUTH_OFF = "the auth service is not activated"
 _AUTH_PREFIX = "/auth_v2.API/"
 _OPTIONS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
+from kaos_backend.engine.facade import rpc
 from kaos_backend.engine.store.store import Store
 
 from .refusals import refused
@@ -247,8 +249,14 @@ def test_a_cancelled_wait_lets_go_of_its_thread(
             request_serializer=pfs.SubscribeCommitRequest.SerializeToString,
             response_deserializer=pfs.CommitInfo.FromString,
         )
+        # Calls of earlier tests may not be forgotten yet.
+        rpc._parked.clear()
         stream = subscribe(request, metadata=(("authn-token", client.auth_token),))
         assert next(stream).commit.id == commit.id
+        deadline = time.monotonic() + 10
+        while not rpc._parked:
+            assert time.monotonic() < deadline, "the call waits"
+            time.sleep(0.01)
         seen = store.changes.version()
         stream.cancel()
         assert store.changes.wait(seen, 10) > seen, "the end of a call wakes what waits for it"
