@@ -146,7 +146,8 @@ class LogReading:
 
     def _finished(self, train: Job) -> Iterator[Line]:
         """Trial by trial, in order of their numbers."""
-        for trial in self._trials(train):
+        trials = self._trials(train)
+        for trial in trials:
             if trial.datum is None or self._query.trial not in (None, trial.point.number):
                 continue
             if self._closed:
@@ -157,7 +158,7 @@ class LogReading:
                 yield _line(trial, line)
         if train.state is not JobState.SUCCESS:
             # A job that was stopped lists no datums for what it interrupted, but has their lines.
-            listed = {trial.datum.id for trial in self._trials(train) if trial.datum is not None}
+            listed = {trial.datum.id for trial in trials if trial.datum is not None}
             yield from self._so_far(train, without=listed)
 
     def _so_far(self, train: Job, without: Collection[str] = ()) -> Iterator[Line]:

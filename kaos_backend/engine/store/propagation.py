@@ -63,7 +63,7 @@ def plan(graph: Graph, moved: Collection[int], set_id: str) -> list[int]:
     }
     order = [
         id_
-        for id_ in _upstream_first(graph)
+        for id_ in upstream_first(sorted(graph), lambda id_: (other for other, _ in graph[id_].provenance))
         if id_ in reached and graph[id_].head_set != set_id and not is_spout(graph[id_], graph)
     ]
     one_per_repo([graph[id_] for id_ in order])
@@ -121,10 +121,14 @@ def _subvenance(graph: Graph, follow_never: bool) -> dict[int, list[int]]:
     return below
 
 
-def _upstream_first(graph: Graph) -> list[int]:
+def upstream_first(ids: Iterable[int], sources: Callable[[int], Iterable[int]]) -> list[int]:
+    """`ids` and all that they come from, every one after its sources (depth-first post-order).
+
+    `sources` gives what one comes from directly, in the order in which they shall appear.
+    """
     order: list[int] = []
     seen: set[int] = set()
-    stack = [(id_, False) for id_ in sorted(graph, reverse=True)]
+    stack = [(id_, False) for id_ in reversed(list(ids))]
     while stack:
         id_, done = stack.pop()
         if done:
@@ -132,5 +136,5 @@ def _upstream_first(graph: Graph) -> list[int]:
         elif id_ not in seen:
             seen.add(id_)
             stack.append((id_, True))
-            stack += [(other, False) for other, _ in reversed(graph[id_].provenance) if other not in seen]
+            stack += [(other, False) for other in reversed(list(sources(id_))) if other not in seen]
     return order

@@ -19,6 +19,7 @@ from kaos_backend.engine.store.model import (
     RepoKey,
 )
 from kaos_backend.engine.store.names import parse_commit
+from kaos_backend.engine.store.propagation import upstream_first
 
 _REPO = "p.name AS project, r.name AS repo, r.type AS type"
 _COMMIT_SELECT = f"""
@@ -407,21 +408,11 @@ def commit_set(db: sqlite3.Connection, set_id: str) -> list[Commit]:
 
 
 def _upstream_first(db: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
-    order: list[int] = []
-    seen: set[int] = set()
-    stack = [(id_, False) for id_ in reversed(ids)]
-    while stack:
-        id_, done = stack.pop()
-        if done:
-            order.append(id_)
-        elif id_ not in seen:
-            seen.add(id_)
-            stack.append((id_, True))
-            rows = db.execute(
-                "SELECT from_id FROM commit_provenance WHERE commit_id=? ORDER BY position DESC", (id_,)
-            )
-            stack += [(row[0], False) for row in rows if row[0] not in seen]
-    return order
+    def sources(id_: int) -> list[int]:
+        rows = db.execute("SELECT from_id FROM commit_provenance WHERE commit_id=? ORDER BY position", (id_,))
+        return [row[0] for row in rows]
+
+    return upstream_first(ids, sources)
 
 
 def list_commit_sets(db: sqlite3.Connection, project: str = "") -> list[tuple[str, list[Commit]]]:
