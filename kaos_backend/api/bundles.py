@@ -26,9 +26,9 @@ def head_tree(workspace: str, kind: BundleKind, services: Awake) -> Response:
 
 
 @router.get("/{bundle_id}")
-def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> schemas.Bundle:
+def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> schemas.BundleAnswer:
     """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
-    return schemas.Bundle.model_validate(services.bundles.get(workspace, kind, bundle_id))
+    return schemas.BundleAnswer.model_validate(services.bundles.get(workspace, kind, bundle_id))
 
 
 @router.put("/{bundle_id}", status_code=201)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from kaos_backend import __version__
+from kaos_backend.api.schemas import FORMAT
 from kaos_backend.errors import Internal, InvalidRequest, KaosError, NotFound
 
 VERSION_HEADER = "X-Kaos-Version"
@@ -19,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers: every error answer has the body ``{"error": {code, message, hint,
-    fields}}``.
+    """Registers the handlers: every error answer has the body ``{"version", "error": {code,
+    message, hint, fields}}``.
     """
     app.add_exception_handler(KaosError, _kaos_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -30,9 +31,8 @@ def install(app: FastAPI) -> None:
 
 def body(error: KaosError) -> dict[str, Any]:
     """The JSON body of an error."""
-    return {
-        "error": {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
-    }
+    described = {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
+    return {"version": FORMAT, "error": described}
 
 
 def _answer(error: KaosError, status: int | None = None) -> JSONResponse:

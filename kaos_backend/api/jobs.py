@@ -68,9 +68,9 @@ def get_archive(
 
 
 @router.post("/{ref}/stop")
-def stop_job(workspace: str, ref: str, services: Awake) -> schemas.JobSummary:
+def stop_job(workspace: str, ref: str, services: Awake) -> schemas.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job."""
-    return schemas.JobSummary.model_validate(services.jobs.stop(workspace, ref))
+    return schemas.JobAnswer.model_validate(services.jobs.stop(workspace, ref))
 
 
 async def _lines(reading: Any, request: Request) -> Any:

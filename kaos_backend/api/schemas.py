@@ -6,12 +6,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+# Of the bodies, not of the program: raised when a field changes its meaning.
+FORMAT: Literal[1] = 1
+
 Scalar = str | int | float | bool | None
 Number = int | float
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(from_attributes=True, strict=False, extra="forbid")
+
+
+class Answer(_Model):
+    """A whole body; what is nested in one carries no version of its own."""
+
+    version: Literal[1] = FORMAT
 
 
 class Error(_Model):
@@ -21,12 +30,12 @@ class Error(_Model):
     fields: dict[str, Any]
 
 
-class ErrorBody(_Model):
+class ErrorBody(Answer):
     error: Error
 
 
-class Health(_Model):
-    version: str
+class Health(Answer):
+    kaos_version: str
     pid: int
     ok: bool
 
@@ -52,8 +61,8 @@ class StoreStatus(_Model):
     free_bytes: int | None
 
 
-class Status(_Model):
-    version: str
+class Status(Answer):
+    kaos_version: str
     pid: int
     url: str
     home: str
@@ -63,7 +72,7 @@ class Status(_Model):
     store: StoreStatus
 
 
-class Environment(_Model):
+class Environment(Answer):
     env: dict[str, str]
 
 
@@ -76,7 +85,11 @@ class Bundle(_Model):
     bytes: int
 
 
-class UploadedBundle(Bundle):
+class BundleAnswer(Answer, Bundle):
+    pass
+
+
+class UploadedBundle(Answer, Bundle):
     new_files: int
     new_bytes: int
 
@@ -125,7 +138,7 @@ class JobSummary(_Model):
     hyper: HyperShort | None
 
 
-class Jobs(_Model):
+class Jobs(Answer):
     jobs: list[JobSummary]
 
 
@@ -153,7 +166,11 @@ class Metric(_Model):
     guessed: bool
 
 
-class JobDetail(JobSummary):
+class JobAnswer(Answer, JobSummary):
+    pass
+
+
+class JobDetail(Answer, JobSummary):
     inputs: Inputs
     trials: list[Trial]
     metric: Metric | None
@@ -167,8 +184,12 @@ class Workspace(_Model):
     jobs: int
 
 
-class Workspaces(_Model):
+class Workspaces(Answer):
     workspaces: list[Workspace]
+
+
+class WorkspaceAnswer(Answer, Workspace):
+    pass
 
 
 class WorkspaceCreate(_Model):
@@ -176,12 +197,12 @@ class WorkspaceCreate(_Model):
     description: str = ""
 
 
-class WorkspaceDeleted(_Model):
+class WorkspaceDeleted(Answer):
     jobs: int
     deleted: bool
 
 
-class WorkspaceDetail(_Model):
+class WorkspaceDetail(Answer):
     name: str
     created: str | None
     source: Bundle | None
@@ -214,7 +235,7 @@ class Grid(_Model):
     fixed: dict[str, Scalar]
 
 
-class DeployResult(_Model):
+class DeployResult(Answer):
     job: str | None
     status: Literal["started", "unchanged", "waiting"]
     message: str

@@ -21,7 +21,7 @@ _DEFAULT_PACHD_PORT = "30650"
 @router.get("/health")
 async def health() -> schemas.Health:
     """Whether the backend answers; does not look at the engine."""
-    return schemas.Health(version=__version__, pid=os.getpid(), ok=True)
+    return schemas.Health(kaos_version=__version__, pid=os.getpid(), ok=True)
 
 
 @router.get("/status")
@@ -32,7 +32,7 @@ def status(request: Request, services: Awake) -> schemas.Status:
     found = machine.machine_of(cluster)
     gpus = found.get("gpus")
     return schemas.Status(
-        version=__version__,
+        kaos_version=__version__,
         pid=os.getpid(),
         url=str(request.base_url).rstrip("/"),
         home=str(services.settings.home),

@@ -18,9 +18,9 @@ def list_workspaces(services: Awake) -> schemas.Workspaces:
 
 
 @router.post("", status_code=201)
-def create_workspace(body: schemas.WorkspaceCreate, services: Awake) -> schemas.Workspace:
+def create_workspace(body: schemas.WorkspaceCreate, services: Awake) -> schemas.WorkspaceAnswer:
     """A new workspace. 400 invalid_name, 409 exists."""
-    return schemas.Workspace.model_validate(services.workspaces.create(body.name, body.description))
+    return schemas.WorkspaceAnswer.model_validate(services.workspaces.create(body.name, body.description))
 
 
 @router.get("/{workspace}")

@@ -264,3 +264,17 @@ def test_times_are_rfc_3339() -> None:
 
     assert rfc3339(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05.000000Z"
     assert rfc3339(None) is None
+
+
+def test_every_object_that_is_answered_tells_its_format(tmp_path: Path) -> None:
+    spec = create_app(Settings(home=tmp_path), GoneEngine()).openapi()
+    for path, methods in spec["paths"].items():
+        for method, operation in methods.items():
+            for status, response in operation["responses"].items():
+                schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+                if "$ref" in schema and status != "422":
+                    name = schema["$ref"].rpartition("/")[2]
+                    version = spec["components"]["schemas"][name]["properties"]["version"]
+                    assert version["const"] == 1, (method, path, status)
+    assert request(tmp_path, "GET", "/v1/health").json()["version"] == 1
+    assert request(tmp_path, "GET", "/v1/nowhere").json()["version"] == 1

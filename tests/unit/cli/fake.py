@@ -23,7 +23,8 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"code": code, "message": message, "hint": hint, "fields": fields}}
+        described = {"code": code, "message": message, "hint": hint, "fields": fields}
+        self.body = {"version": 1, "error": described}
 
 
 class FakeBackend:
@@ -86,7 +87,7 @@ class FakeBackend:
                 if isinstance(answer, bytes):
                     self._send(200, "application/octet-stream", answer)
                 else:
-                    self._send(200, "application/json", json.dumps(answer).encode())
+                    self._send(200, "application/json", json.dumps({"version": 1} | answer).encode())
 
             def _body(self) -> bytes:
                 if self.headers.get("Transfer-Encoding") == "chunked":
@@ -112,7 +113,7 @@ class FakeBackend:
     def route(self, method: str, parts: list[str], query: dict[str, str], body: bytes) -> Any:
         match method, parts:
             case "GET", ["health"]:
-                return {"ok": True, "version": "0.1.0", "pid": 1}
+                return {"ok": True, "kaos_version": "0.1.0", "pid": 1}
             case "GET", ["status", "env"]:
                 return {"env": {"PACH_CONFIG": "/a b/pachctl.json", "PACHD_PEER_SERVICE_PORT": "7"}}
             case "GET", ["status"]:
@@ -251,7 +252,7 @@ ANSWER: dict[str, Any] = {
     "builds": True, "trains": True,
 }  # fmt: skip
 STATUS: dict[str, Any] = {
-    "version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
+    "kaos_version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
     "engine": {"kind": "embedded", "address": "127.0.0.1:7777"},
     "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
     "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0},

@@ -46,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(3600)
         token = (home / "token").read_text().strip()
         good = self.headers["Authorization"] == f"Bearer {token}"
-        body = {"ok": True, "pid": os.getpid(), "version": "0.1.0"} if good else {
+        body = {"ok": True, "pid": os.getpid(), "version": 1, "kaos_version": "0.1.0"} if good else {
             "error": {"code": "unauthorized", "message": "no", "hint": "", "fields": {}}}
         body = json.dumps(body).encode()
         self.send_response(200 if good else 401)
