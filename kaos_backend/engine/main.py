@@ -20,16 +20,16 @@ from kaos_backend.engine.facade.misc import (
     HealthService,
     VersionService,
 )
-from kaos_backend.engine.facade.pfs import PfsService
-from kaos_backend.engine.facade.pps import PpsService, runners
+from kaos_backend.engine.facade.pfs.service import PfsService
+from kaos_backend.engine.facade.pps.service import PpsService, runners
 from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
 from kaos_backend.engine.facade.transaction import Transactions, TransactionService
-from kaos_backend.engine.jobs.machine import Machine
-from kaos_backend.engine.jobs.pipelines import PipelineMetadata
-from kaos_backend.engine.jobs.quantity import parse_bytes
-from kaos_backend.engine.jobs.rows import MIGRATIONS
+from kaos_backend.engine.jobs.db.pipelines import PipelineMetadata
+from kaos_backend.engine.jobs.db.rows import MIGRATIONS
+from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.service import Jobs
+from kaos_backend.engine.jobs.spec.quantity import parse_bytes
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.engine.jobs.admission import capacity
-from kaos_backend.engine.jobs.machine import (
+from kaos_backend.engine.jobs.schedule.admission import capacity
+from kaos_backend.engine.jobs.schedule.machine import (
     CORE,
     Booking,
     Machine,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.engine.jobs.plan import Match, datum_id, expand, plan
-from kaos_backend.engine.jobs.spec import Input, PfsInput
+from kaos_backend.engine.jobs.spec.plan import Match, datum_id, expand, plan
+from kaos_backend.engine.jobs.spec.spec import Input, PfsInput
 
 paths = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=5)
 

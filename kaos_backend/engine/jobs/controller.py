@@ -13,17 +13,17 @@ from collections.abc import Callable
 from functools import partial
 
 from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.jobs import tables
-from kaos_backend.engine.jobs.attempt import worker_spec
-from kaos_backend.engine.jobs.datumrun import Parts
-from kaos_backend.engine.jobs.decide import Do, InputState, Step, next_step
-from kaos_backend.engine.jobs.ending import end_job, output_commit
-from kaos_backend.engine.jobs.jobrun import JobRun
-from kaos_backend.engine.jobs.logs import append
-from kaos_backend.engine.jobs.pool import Pool
-from kaos_backend.engine.jobs.rows import Job, Pipeline
-from kaos_backend.engine.jobs.scratch import remove_tree
-from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState, PipelineState
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.ending import end_job, output_commit
+from kaos_backend.engine.jobs.db.rows import Job, Pipeline
+from kaos_backend.engine.jobs.run.attempt import worker_spec
+from kaos_backend.engine.jobs.run.datumrun import Parts
+from kaos_backend.engine.jobs.run.jobrun import JobRun
+from kaos_backend.engine.jobs.run.logs import append
+from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.scratch import remove_tree
+from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
+from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
 
 log = logging.getLogger(__name__)
 

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.jobs import pipelines, tables
-from kaos_backend.engine.jobs.admission import Admission
 from kaos_backend.engine.jobs.controller import Controller
-from kaos_backend.engine.jobs.datumrun import Parts
-from kaos_backend.engine.jobs.ending import create_jobs, drop_jobs, guard_repo, kill_job
-from kaos_backend.engine.jobs.inputs import TreeCache
-from kaos_backend.engine.jobs.logs import Logs
-from kaos_backend.engine.jobs.machine import Machine
-from kaos_backend.engine.jobs.plan import Datum, Match, plan
-from kaos_backend.engine.jobs.rows import JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.scratch import remove_tree
-from kaos_backend.engine.jobs.spec import Input, Json, PfsInput
-from kaos_backend.engine.jobs.validate import check_input, complete_input
-from kaos_backend.engine.store.glob import match_glob
+from kaos_backend.engine.jobs.db import pipelines, tables
+from kaos_backend.engine.jobs.db.ending import create_jobs, drop_jobs, guard_repo, kill_job
+from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.run.datumrun import Parts
+from kaos_backend.engine.jobs.run.inputs import TreeCache
+from kaos_backend.engine.jobs.run.logs import Logs
+from kaos_backend.engine.jobs.run.scratch import remove_tree
+from kaos_backend.engine.jobs.schedule.admission import Admission
+from kaos_backend.engine.jobs.schedule.machine import Machine
+from kaos_backend.engine.jobs.spec.plan import Datum, Match, plan
+from kaos_backend.engine.jobs.spec.spec import Input, Json, PfsInput
+from kaos_backend.engine.jobs.spec.validate import check_input, complete_input
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store, Txn
+from kaos_backend.engine.store.trees.glob import match_glob
 from kaos_backend.engine.workers.port import Runtime
 
 

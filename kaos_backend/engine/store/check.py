@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from blake3 import blake3
 
 from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.store import refs
-from kaos_backend.engine.store.objects import EMPTY_HASH, locate
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, locate
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.store.tree import walk
+from kaos_backend.engine.store.trees.tree import walk
+from kaos_backend.engine.store.versions import refs
 
 _BATCH = 500
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from kaos_backend.engine.errors import NotFound
-from kaos_backend.engine.store import refs, tree
-from kaos_backend.engine.store.glob import glob_tree
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.model import (
     Branch,
     BranchKey,
@@ -19,7 +18,9 @@ from kaos_backend.engine.store.model import (
     Repo,
     RepoKey,
 )
-from kaos_backend.engine.store.objects import EMPTY_HASH, ObjectStore, locate
+from kaos_backend.engine.store.trees import tree
+from kaos_backend.engine.store.trees.glob import glob_tree
+from kaos_backend.engine.store.versions import refs
 
 
 class Reads:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.store import files
+from kaos_backend.engine.store.bytes.disk import Disk
+from kaos_backend.engine.store.bytes.objects import ObjectStore, locate
 from kaos_backend.engine.store.changes import ChangeBus
 from kaos_backend.engine.store.db import Database
-from kaos_backend.engine.store.disk import Disk
-from kaos_backend.engine.store.files import Staged, remove_tree
-from kaos_backend.engine.store.filesets import FileSets
 from kaos_backend.engine.store.model import (
     DEFAULT_PROJECT,
     Commit,
@@ -23,12 +21,14 @@ from kaos_backend.engine.store.model import (
     RepoKey,
     Subtree,
 )
-from kaos_backend.engine.store.objects import ObjectStore, locate
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
-from kaos_backend.engine.store.tree import Node, NodeCache
+from kaos_backend.engine.store.trees import files
+from kaos_backend.engine.store.trees.files import Staged, remove_tree
+from kaos_backend.engine.store.trees.tree import Node, NodeCache
+from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Txn, fetch_tree
-from kaos_backend.engine.store.upload import Upload
+from kaos_backend.engine.store.versions.filesets import FileSets
 
 __all__ = ["Migration", "Staged", "Store", "Txn", "Upload"]
 

@@ -10,9 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kaos_backend.engine.errors import Unknown
-from kaos_backend.engine.store import branches, commits, refs, repos, sets
-from kaos_backend.engine.store.edit import Copy, Operation, TreeEditor
-from kaos_backend.engine.store.files import Staged
 from kaos_backend.engine.store.model import (
     BranchKey,
     Commit,
@@ -22,9 +19,12 @@ from kaos_backend.engine.store.model import (
     Subtree,
 )
 from kaos_backend.engine.store.reads import Reads
-from kaos_backend.engine.store.state import WriteState
-from kaos_backend.engine.store.tree import Node
-from kaos_backend.engine.store.upload import Upload, edit_tree, insert_trees, store_tree
+from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
+from kaos_backend.engine.store.trees.files import Staged
+from kaos_backend.engine.store.trees.tree import Node
+from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
+from kaos_backend.engine.store.versions import branches, commits, refs, repos, sets
+from kaos_backend.engine.store.versions.state import WriteState
 
 if TYPE_CHECKING:
     from kaos_backend.engine.store.store import Store

@@ -17,7 +17,7 @@ import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.engine.jobs.machine import Machine
+from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.main import EngineHandle, start
 from kaos_backend.engine.workers.process import ProcessRuntime
 

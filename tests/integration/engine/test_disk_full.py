@@ -7,11 +7,11 @@ import os
 import threading
 from pathlib import Path
 
-from kaos_backend.engine.jobs import tables
-from kaos_backend.engine.jobs.rows import MIGRATIONS, Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.rows import MIGRATIONS, Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_backend.engine.jobs.states import TERMINAL_JOBS, JobState
-from kaos_backend.engine.store.disk import Disk
+from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.model import BranchKey, RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.process import ProcessRuntime

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.engine.jobs import datumrun, logs, scratch
-from kaos_backend.engine.jobs.inputs import TreeCache
+from kaos_backend.engine.jobs.run import datumrun, logs, scratch
+from kaos_backend.engine.jobs.run.inputs import TreeCache
 from kaos_backend.engine.store.store import Store
 from tests.integration.engine.conftest import Engine, eventually
 

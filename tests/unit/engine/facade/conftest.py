@@ -10,7 +10,7 @@ from pachyderm_sdk import Client
 
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import AdminService, EnterpriseService, HealthService, VersionService
-from kaos_backend.engine.facade.pfs import PfsService
+from kaos_backend.engine.facade.pfs.service import PfsService
 from kaos_backend.engine.facade.server import build_server
 from kaos_backend.engine.facade.transaction import Transactions, TransactionService
 from kaos_backend.engine.store.store import Store

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kaos_backend.engine.jobs.attempt import failure, stdin_of
-from kaos_backend.engine.jobs.decide import Do, InputState, next_step
-from kaos_backend.engine.jobs.states import JobState, PipelineState
+from kaos_backend.engine.jobs.run.attempt import failure, stdin_of
+from kaos_backend.engine.jobs.schedule.decide import Do, InputState, next_step
+from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.workers.port import Exit
 
 OPEN = InputState("a", False, "")

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.jobs.datumrun import Outcome
-from kaos_backend.engine.jobs.jobrun import JobRun
-from kaos_backend.engine.jobs.rows import MIGRATIONS, DatumRow, Job, JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.spec import Spec
-from kaos_backend.engine.jobs.states import DatumState
+from kaos_backend.engine.jobs.db.rows import MIGRATIONS, DatumRow, Job, JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.run.datumrun import Outcome
+from kaos_backend.engine.jobs.run.jobrun import JobRun
+from kaos_backend.engine.jobs.schedule.states import DatumState
+from kaos_backend.engine.jobs.spec.spec import Spec
 from kaos_backend.engine.store.store import Store
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kaos_backend.engine.jobs.logs import Line, Tail, append, parse_line
-from kaos_backend.engine.jobs.scratch import remove_tree
+from kaos_backend.engine.jobs.run.logs import Line, Tail, append, parse_line
+from kaos_backend.engine.jobs.run.scratch import remove_tree
 
 
 def test_a_tail_gives_whole_lines_once_and_the_rest_at_the_end(tmp_path: Path) -> None:

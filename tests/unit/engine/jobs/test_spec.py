@@ -6,9 +6,9 @@ import pytest
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import EngineError, InvalidArgument
-from kaos_backend.engine.jobs.pipelines import make_order
-from kaos_backend.engine.jobs.quantity import parse_bytes, parse_duration
-from kaos_backend.engine.jobs.spec import (
+from kaos_backend.engine.jobs.db.pipelines import make_order
+from kaos_backend.engine.jobs.spec.quantity import parse_bytes, parse_duration
+from kaos_backend.engine.jobs.spec.spec import (
     canonical,
     defaults,
     effective,
@@ -17,7 +17,7 @@ from kaos_backend.engine.jobs.spec import (
     parse,
     to_json,
 )
-from kaos_backend.engine.jobs.validate import check, complete, input_branches
+from kaos_backend.engine.jobs.spec.validate import check, complete, input_branches
 
 
 def spec(**more: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kaos_backend.engine.jobs.states import (
+from kaos_backend.engine.jobs.schedule.states import (
     DATUM_MOVES,
     JOB_MOVES,
     PIPELINE_MOVES,

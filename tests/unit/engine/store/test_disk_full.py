@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kaos_backend.engine.errors import ResourceExhausted
+from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.check import check_store
-from kaos_backend.engine.store.disk import Disk
 from kaos_backend.engine.store.store import Store
 
 from .conftest import DATA, content, put

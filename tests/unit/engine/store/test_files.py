@@ -11,8 +11,8 @@ import pytest
 
 from kaos_backend.engine.errors import EngineError, NotFound, Unknown
 from kaos_backend.engine.store.check import check_store
-from kaos_backend.engine.store.files import remove_tree
 from kaos_backend.engine.store.store import Store
+from kaos_backend.engine.store.trees.files import remove_tree
 
 from .conftest import put
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kaos_backend.engine.errors import InvalidArgument
-from kaos_backend.engine.store.glob import clean, compile_glob, match_glob
+from kaos_backend.engine.store.trees.glob import clean, compile_glob, match_glob
 
 
 @pytest.mark.parametrize(

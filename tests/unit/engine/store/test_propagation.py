@@ -8,7 +8,7 @@ from hypothesis import given
 
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.store.model import BranchKey, RepoKey
-from kaos_backend.engine.store.propagation import BranchNode, plan, validate
+from kaos_backend.engine.store.versions.propagation import BranchNode, plan, validate
 
 
 def graph(*edges: str, never: tuple[str, ...] = ()) -> dict[int, BranchNode]:

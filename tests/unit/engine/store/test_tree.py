@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from kaos_backend.engine.errors import NotFound
-from kaos_backend.engine.store.edit import TreeEditor
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
 from kaos_backend.engine.store.model import FileSource, Subtree
-from kaos_backend.engine.store.objects import EMPTY_HASH
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.store.tree import Node, decode, find_flaw, look_up, walk
+from kaos_backend.engine.store.trees.edit import TreeEditor
+from kaos_backend.engine.store.trees.tree import Node, decode, find_flaw, look_up, walk
 
 from .conftest import content, put
 

@@ -1,0 +1,272 @@
+"""Files and file sets of `pfs_v2.API`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import grpc
+from betterproto.lib.google.protobuf import Empty
+from pachyderm_sdk.api import pfs
+
+from kaos_backend.engine.errors import InvalidArgument, NotFound, Unimplemented, Unknown
+from kaos_backend.engine.facade import wire
+from kaos_backend.engine.facade.convert import commit_given, commit_message, find_commit
+from kaos_backend.engine.facade.pfs import tar
+from kaos_backend.engine.facade.pfs.modify import Modify
+from kaos_backend.engine.facade.rpc import Handlers, client_stream, server_stream, unary
+from kaos_backend.engine.store.check import check_store
+from kaos_backend.engine.store.model import Commit, FileEntry
+from kaos_backend.engine.store.names import FILESETS_REPO
+from kaos_backend.engine.store.store import Store
+from kaos_backend.engine.store.trees.edit import Delete, Operation, Overlay, Put
+
+_MAX_FILES = 100_000
+
+
+class _Source(NamedTuple):
+    """A tree to read: its root, the commit (None: a file set), and how its FileInfos name it."""
+
+    root: bytes | None
+    commit: Commit | None
+    message: bytes
+    name: str
+
+    @property
+    def committed_us(self) -> int | None:
+        return None if self.commit is None else self.commit.finishing_us
+
+
+class FileRpcs:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._modify = Modify(store)
+
+    def handlers(self) -> Handlers:
+        return {
+            "ModifyFile": client_stream(self._modify.modify_file),
+            "GetFile": server_stream(self._get_file, pfs.GetFileRequest),
+            "GetFileTAR": server_stream(self._get_file_tar, pfs.GetFileRequest),
+            "InspectFile": unary(self._inspect_file, pfs.InspectFileRequest),
+            "ListFile": server_stream(self._list_file, pfs.ListFileRequest),
+            "WalkFile": server_stream(self._walk_file, pfs.WalkFileRequest),
+            "GlobFile": server_stream(self._glob_file, pfs.GlobFileRequest),
+            "DiffFile": server_stream(self._diff_file, pfs.DiffFileRequest),
+            "CreateFileSet": client_stream(self._modify.create_file_set),
+            "GetFileSet": unary(self._get_file_set, pfs.GetFileSetRequest),
+            "AddFileSet": unary(self._add_file_set, pfs.AddFileSetRequest),
+            "RenewFileSet": unary(self._renew_file_set, pfs.RenewFileSetRequest),
+            "ComposeFileSet": unary(self._compose_file_set, pfs.ComposeFileSetRequest),
+            "Fsck": server_stream(self._fsck, pfs.FsckRequest),
+        }
+
+    def _source(self, message: pfs.Commit) -> _Source:
+        """The tree that a request reads.
+
+        Raises:
+            Unknown: the commit's base is still being written.
+        """
+        if message.repo.name == FILESETS_REPO:
+            root = self._store.filesets.get(message.id).root
+            return _Source(root, None, bytes(message), f"file set {message.id}")
+        commit = find_commit(self._store, message)
+        if commit.base_open:
+            raise Unknown(f"base commit {commit.parent} for commit {commit.key} unfinished")
+        key = commit.key
+        encoded = wire.field(2, key.id.encode()) + wire.field(
+            3,
+            wire.field(1, key.repo.name.encode())
+            + wire.field(2, key.repo.type.encode())
+            + wire.field(3, wire.field(1, key.repo.project.encode())),
+        )
+        return _Source(commit.root, commit, encoded, f"repo {key.repo} at commit {key.id}")
+
+    def _infos(self, source: _Source, entries: Iterable[FileEntry]) -> Iterator[bytes]:
+        return map(wire.file_info_encoder(source.message, source.committed_us), entries)
+
+    # Content
+
+    def _matches(self, request: pfs.GetFileRequest, source: _Source) -> list[FileEntry]:
+        """What the request's glob matches, outermost directories only.
+
+        Raises:
+            NotFound: nothing.
+        """
+        if request.url:
+            raise Unimplemented(
+                "GetFile with a URL is not built into the embedded engine: read the stream instead"
+            )
+        path = request.file.path or "/"
+        lower, upper = request.path_range.lower, request.path_range.upper
+        found: list[FileEntry] = []
+        inside = ""
+        for entry in self._store.glob(source.root, path):
+            if inside and entry.path.startswith(inside):
+                continue
+            if request.file.datum and entry.kind == "file" and entry.tag != request.file.datum:
+                continue
+            if entry.kind == "file" and not _in_range(entry.path, lower, upper):
+                continue
+            inside = entry.path if entry.kind == "dir" else ""
+            found.append(entry)
+        if not found:
+            raise NotFound(f"file {path} not found in {source.name}")
+        return found
+
+    def _get_file(self, request: pfs.GetFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        found = self._matches(request, self._source(request.file.commit))
+        if any(entry.kind == "dir" for entry in found):
+            raise Unknown("cannot get directory or non-regular file. Use GetFileTAR instead")
+        if len(found) > 1:
+            raise Unknown(
+                f"matched multiple files. Use GetFileTAR instead ({found[0].path}, {found[1].path}, …)"
+            )
+        for piece in self._store.read_object(found[0].hash, max(request.offset, 0)):
+            yield wire.bytes_value(piece)
+
+    def _get_file_tar(self, request: pfs.GetFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        source = self._source(request.file.commit)
+        matches = self._matches(request, source)
+        lower, upper = request.path_range.lower, request.path_range.upper
+
+        def members() -> Iterator[FileEntry]:
+            for match in matches:
+                below = self._store.walk(source.root, match.path) if match.kind == "dir" else iter((match,))
+                for entry in below:
+                    wanted = not request.file.datum or entry.kind == "dir" or entry.tag == request.file.datum
+                    # The root has no name that an archive could hold.
+                    if wanted and entry.path != "/" and _in_range(entry.path, lower, upper):
+                        yield entry
+
+        for piece in tar.stream(self._store, members(), source.committed_us):
+            yield wire.bytes_value(piece)
+
+    # Entries
+
+    def _inspect_file(self, request: pfs.InspectFileRequest, _: grpc.ServicerContext) -> bytes:
+        source = self._source(request.file.commit)
+        path = request.file.path or "/"
+        try:
+            entry = self._store.stat(source.root, path, request.file.datum or None)
+        except NotFound as error:
+            raise NotFound(f"file {path} not found in {source.name}") from error
+        return next(self._infos(source, [entry]))
+
+    def _list_file(self, request: pfs.ListFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        source = self._source(request.file.commit)
+        entries = self._store.list_dir(source.root, request.file.path or "/")
+        return self._infos(
+            source, _page(entries, request.pagination_marker.path, request.number, request.reverse)
+        )
+
+    def _walk_file(self, request: pfs.WalkFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        source = self._source(request.file.commit)
+        path = request.file.path or "/"
+        try:
+            entries = _page(
+                self._store.walk(source.root, path),
+                request.pagination_marker.path,
+                request.number,
+                request.reverse,
+            )
+            yield from self._infos(source, entries)
+        except NotFound as error:
+            raise NotFound(f"{source.name} does not contain item: ({path})") from error
+
+    def _glob_file(self, request: pfs.GlobFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        source = self._source(request.commit)
+        lower, upper = request.path_range.lower, request.path_range.upper
+        entries = self._store.glob(source.root, request.pattern)
+        return self._infos(source, (entry for entry in entries if _in_range(entry.path, lower, upper)))
+
+    def _diff_file(self, request: pfs.DiffFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        new = self._source(request.new_file.commit)
+        new_path = request.new_file.path or "/"
+        old, old_path = _Source(None, None, b"", ""), new_path
+        if commit_given(request.old_file.commit):
+            old, old_path = self._source(request.old_file.commit), request.old_file.path or "/"
+        elif new.commit is not None and new.commit.parent is not None:
+            parent = new.commit.parent
+            old = self._source(commit_message(parent))
+        if old_path.strip("/") != new_path.strip("/"):
+            raise Unimplemented("DiffFile between different paths is not built into the embedded engine")
+        encode_new = wire.file_info_encoder(new.message, new.committed_us)
+        encode_old = wire.file_info_encoder(old.message, old.committed_us)
+        for a, b in self._store.diff(new.root, old.root, new_path):
+            message = b""
+            if a is not None:
+                message += wire.field(1, encode_new(a))
+            if b is not None:
+                message += wire.field(2, encode_old(b))
+            yield message
+
+    # File sets
+
+    def _get_file_set(
+        self, request: pfs.GetFileSetRequest, _: grpc.ServicerContext
+    ) -> pfs.CreateFileSetResponse:
+        source = self._source(request.commit)
+        operations: list[Operation] = [Overlay(source.root)]
+        root = source.root
+        if request.type == pfs.GetFileSetRequestFileSetType.DIFF and source.commit is not None:
+            parent = (
+                None if source.commit.parent is None else self._store.inspect_commit(source.commit.parent)
+            )
+            operations = list(self._changes(source.root, None if parent is None else parent.root))
+            with self._store.upload() as upload, self._store.write() as txn:
+                root = txn.edit(None, operations, upload)
+        return pfs.CreateFileSetResponse(file_set_id=self._store.filesets.add(operations, root))
+
+    def _changes(self, new: bytes | None, old: bytes | None) -> Iterator[Operation]:
+        for after, before in self._store.diff(new, old):
+            if before is not None and before.kind == "file":
+                yield Delete(before.path, before.tag)
+            if after is not None and after.kind == "file":
+                yield Put(after.path, after.tag, after.hash, after.size_bytes)
+
+    def _add_file_set(self, request: pfs.AddFileSetRequest, _: grpc.ServicerContext) -> Empty:
+        held = self._store.filesets.get(request.file_set_id)
+        with self._store.upload() as upload, self._store.write() as txn:
+            txn.apply(find_commit(txn, request.commit).key, upload, held.operations)
+        return Empty()
+
+    def _renew_file_set(self, request: pfs.RenewFileSetRequest, _: grpc.ServicerContext) -> Empty:
+        self._store.filesets.renew(request.file_set_id, request.ttl_seconds)
+        return Empty()
+
+    def _compose_file_set(
+        self, request: pfs.ComposeFileSetRequest, _: grpc.ServicerContext
+    ) -> pfs.CreateFileSetResponse:
+        if not request.file_set_ids:
+            raise InvalidArgument("name at least one file set to compose")
+        operations = [
+            operation
+            for id_ in request.file_set_ids
+            for operation in self._store.filesets.get(id_).operations
+        ]
+        with self._store.upload() as upload, self._store.write() as txn:
+            root = txn.edit(None, operations, upload)
+        new = self._store.filesets.add(operations, root, request.ttl_seconds)
+        return pfs.CreateFileSetResponse(file_set_id=new)
+
+    def _fsck(self, _request: pfs.FsckRequest, _: grpc.ServicerContext) -> Iterator[pfs.FsckResponse]:
+        for problem in check_store(self._store):
+            yield pfs.FsckResponse(error=problem)
+
+
+def _in_range(path: str, lower: str, upper: str) -> bool:
+    return (not lower or path >= lower) and (not upper or path < upper)
+
+
+def _page(entries: Iterable[FileEntry], marker: str, number: int, reverse: bool) -> Iterator[FileEntry]:
+    """The part of a listing that was asked for; `marker` is excluded, `number` 0 is everything."""
+    if number > _MAX_FILES:
+        raise Unknown(f"cannot return more than {_MAX_FILES} files at a time (asked for {number})")
+    if reverse:
+        if number == 0:
+            raise Unknown("number must be > 0 when reverse is true")
+        entries = reversed([entry for entry in entries if not marker or entry.path < marker])
+    elif marker:
+        entries = (entry for entry in entries if entry.path > marker)
+    return islice(entries, number) if number else iter(entries)

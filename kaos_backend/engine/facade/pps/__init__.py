@@ -1,0 +1,1 @@
+"""`pps_v2.API`: pipelines, jobs, datums and logs."""

@@ -1,0 +1,116 @@
+"""The datum calls of `pps_v2.API`. Reference: pachyderm-api.md sections 11 and 14."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import betterproto
+import grpc
+from betterproto.lib.google.protobuf import Empty
+from pachyderm_sdk.api import pps
+
+from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
+from kaos_backend.engine.facade.pps import convert
+from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream, unary
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS
+from kaos_backend.engine.jobs.service import Jobs
+from kaos_backend.engine.jobs.spec.plan import Datum
+from kaos_backend.engine.jobs.spec.spec import canonical, parse
+
+_DEFAULT_BATCH = 100
+
+
+class DatumCalls:
+    """Everything that reads or restarts datums."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._store = jobs.store
+
+    def inspect_datum(
+        self, request: pps.InspectDatumRequest, _context: grpc.ServicerContext
+    ) -> pps.DatumInfo:
+        if not request.datum.id:
+            raise InvalidArgument("must specify a datum")
+        if not request.datum.job.id:
+            raise InvalidArgument("must specify a job")
+        key = convert.job_key(request.datum.job)
+        with self._store.read() as db:
+            job = tables.get_job(db, key)
+            datum = tables.find_datum(db, job.seq, request.datum.id)
+            image = self._image(db, job)
+        if datum is None or datum.state not in DONE_DATUMS:
+            raise Unknown(f"datum {request.datum.id} not found in job {key}")
+        return convert.datum_info(job, datum, image)
+
+    @staticmethod
+    def _image(db: Any, job: Any) -> str:
+        pipeline = tables.find_pipeline(db, job.key.pipeline, job.version)
+        return pipeline.spec.transform.image if pipeline and pipeline.spec.transform else ""
+
+    def list_datum(
+        self, request: pps.ListDatumRequest, _context: grpc.ServicerContext
+    ) -> Iterator[pps.DatumInfo]:
+        by_input = request.is_set("input") and betterproto.serialized_on_wire(request.input)
+        if request.job.id and by_input:
+            raise InvalidArgument("cannot specify both job and input")
+        if by_input:
+            infos = [convert.planned_datum_info(d) for d in self._enumerate(request.input)]
+        else:
+            key = convert.job_key(request.job)
+            with self._store.read() as db:
+                job = tables.get_job(db, key)
+                rows = tables.datums(db, job.seq)
+                image = self._image(db, job)
+            infos = [convert.datum_info(job, row, image) for row in rows if row.state in DONE_DATUMS]
+        states = {int(state) for state in request.filter.state}
+        infos = [i for i in infos if not states or int(i.state) in states]
+        if request.reverse:
+            infos.reverse()
+        if marker := request.pagination_marker:
+            infos = [i for i in infos if (i.datum.id < marker if request.reverse else i.datum.id > marker)]
+        yield from infos[: request.number] if request.number else infos
+
+    def _enumerate(self, message: pps.Input) -> list[Datum]:
+        node = parse(canonical({"input": message.to_dict()})).input
+        if node is None:
+            raise Unknown("no input set")
+        return self._jobs.enumerate(node)
+
+    def create_datum(
+        self, requests: Iterator[pps.CreateDatumRequest], _context: grpc.ServicerContext
+    ) -> Iterator[pps.DatumInfo]:
+        first = next(requests, None)
+        if first is None or betterproto.which_one_of(first, "body")[0] != "start":
+            raise InvalidArgument("first message must be a StartCreateDatumRequest message")
+        datums = iter(self._enumerate(first.start.input))
+        number = first.start.number
+        while True:
+            if number < 0:
+                raise InvalidArgument("validate recv: number must not be negative")
+            for _ in range(number or _DEFAULT_BATCH):
+                datum = next(datums, None)
+                if datum is None:
+                    return
+                yield convert.planned_datum_info(datum)
+            following = next(requests, None)
+            if following is None:
+                return
+            number = following.continue_.number
+
+    def restart_datum(self, request: pps.RestartDatumRequest, _context: grpc.ServicerContext) -> Empty:
+        key = convert.job_key(request.job)
+        if not self._jobs.restart_datum(key, list(request.data_filters)):
+            filters = " ".join(request.data_filters)
+            raise EngineError(f"datum matching filter [{filters}] could not be found for job ID {key.id}")
+        return Empty()
+
+    def handlers(self) -> Handlers:
+        return {
+            "InspectDatum": unary(self.inspect_datum, pps.InspectDatumRequest),
+            "ListDatum": server_stream(self.list_datum, pps.ListDatumRequest),
+            "CreateDatum": bidirectional(self.create_datum, pps.CreateDatumRequest),
+            "RestartDatum": unary(self.restart_datum, pps.RestartDatumRequest),
+        }

@@ -1,0 +1,211 @@
+"""The job calls of `pps_v2.API`. Reference: pachyderm-api.md sections 12 and 14."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+from betterproto.lib.google.protobuf import Empty
+from pachyderm_sdk.api import pps
+
+from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
+from kaos_backend.engine.facade.pps import convert
+from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
+from kaos_backend.engine.facade.transaction import Transactions
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.ending import output_commit
+from kaos_backend.engine.jobs.db.rows import Job
+from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS
+from kaos_backend.engine.jobs.service import Jobs
+from kaos_backend.engine.store.model import CommitKey, RepoKey
+
+
+class JobCalls:
+    """Everything that reads, stops or deletes jobs."""
+
+    def __init__(self, jobs: Jobs, transactions: Transactions) -> None:
+        self._jobs = jobs
+        self._store = jobs.store
+        self._transactions = transactions
+
+    def inspect_job(self, request: pps.InspectJobRequest, context: grpc.ServicerContext) -> pps.JobInfo:
+        key = convert.job_key(request.job)
+        found = False
+
+        def look() -> Job | None:
+            nonlocal found
+            with self._store.read() as db:
+                job = tables.find_job(db, key)
+            if job is None and found:
+                raise Unknown(f"job {key} was deleted")
+            if job is None:
+                raise NotFound(f"jobs {key} not found")
+            found = True
+            return job if job.state in TERMINAL_JOBS or not request.wait else None
+
+        job = wait_until(self._store, context, look)
+        return self._info(job, request.details)
+
+    def _info(self, job: Job, details: bool) -> pps.JobInfo:
+        if not details:
+            return convert.job_info(job, None, details=False)
+        with self._store.read() as db:
+            pipeline = tables.find_pipeline(db, job.key.pipeline, job.version)
+        run = self._jobs.controller.run_of(job.seq)
+        return convert.job_info(job, pipeline, run.running() if run else (), details=True)
+
+    def inspect_job_set(
+        self, request: pps.InspectJobSetRequest, context: grpc.ServicerContext
+    ) -> Iterator[pps.JobInfo]:
+        set_id = request.job_set.id
+        if not set_id:
+            raise InvalidArgument("validate request: job_set is needed")
+        if request.wait:
+            for commit in self._store.set_commits(set_id):
+                self._wait_commit(commit.key, context)
+        with self._store.read() as db:
+            found = tables.jobs(db, id=set_id)
+        if not found:
+            # A set without jobs is fine; one that does not exist is not.
+            self._store.set_commits(set_id)
+        for job in self._in_order(set_id, found):
+            yield self._info(job, request.details)
+
+    def _wait_commit(self, key: CommitKey, context: grpc.ServicerContext) -> None:
+        def finished() -> bool | None:
+            commit = self._store.find_commit(key)
+            if commit is None:
+                raise Unknown(f"commit {key} was deleted")
+            return True if commit.finished else None
+
+        wait_until(self._store, context, finished)
+
+    def _in_order(self, set_id: str, found: list[Job]) -> list[Job]:
+        """Upstream first, as the commits of the set."""
+        try:
+            order = {c.key: i for i, c in enumerate(self._store.set_commits(set_id))}
+        except NotFound:
+            order = {}
+        return sorted(found, key=lambda job: (order.get(output_commit(job.key), len(order)), job.seq))
+
+    def list_job(self, request: pps.ListJobRequest, _context: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
+        if request.jq_filter:
+            raise InvalidArgument(
+                "jqFilter is not supported by this engine; filter the answers in the caller"
+            )
+        key = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
+        projects = {p.name or "default" for p in request.projects}
+        inputs = [self._resolve(c) for c in request.input_commit]
+        with self._store.read() as db:
+            if key is not None:
+                tables.get_pipeline(db, key)
+            found = tables.jobs(db, key=key)
+            latest = {p.row: p.latest for p in tables.pipelines(db)}
+        found = [
+            job
+            for job in found
+            if (not projects or job.key.pipeline.project in projects)
+            and (request.history < 0 or job.version >= latest[job.pipeline_row] - request.history)
+        ]
+        if inputs:
+            found = [job for job in found if self._reads(job, inputs)]
+        for job in _page(found, request):
+            yield self._info(job, request.details)
+
+    def _resolve(self, message: Any) -> CommitKey:
+        repo = message.repo if message.repo.name else message.branch.repo
+        key = RepoKey(repo.project.name or "default", repo.name, repo.type or "user")
+        return self._store.resolve_commit(key, message.id or message.branch.name).key
+
+    def _reads(self, job: Job, inputs: list[CommitKey]) -> bool:
+        direct: set[CommitKey] = set()
+        try:
+            for commit in self._store.set_commits(job.key.id):
+                direct.update(commit.provenance)
+        except NotFound:
+            return False
+        return all(key in direct for key in inputs)
+
+    def list_job_set(
+        self, request: pps.ListJobSetRequest, _context: grpc.ServicerContext
+    ) -> Iterator[pps.JobSetInfo]:
+        if request.jq_filter:
+            raise InvalidArgument(
+                "jqFilter is not supported by this engine; filter the answers in the caller"
+            )
+        projects = {p.name or "default" for p in request.projects}
+        with self._store.read() as db:
+            found = tables.jobs(db)
+        sets: dict[str, list[Job]] = {}
+        for job in found:
+            sets.setdefault(job.key.id, []).append(job)
+        firsts = [
+            js[0]
+            for js in sets.values()
+            if not projects or any(j.key.pipeline.project in projects for j in js)
+        ]
+        for first in _page(firsts, request):
+            members = self._in_order(first.key.id, sets[first.key.id])
+            yield pps.JobSetInfo(
+                job_set=pps.JobSet(id=first.key.id), jobs=[self._info(j, request.details) for j in members]
+            )
+
+    def subscribe_job(
+        self, request: pps.SubscribeJobRequest, context: grpc.ServicerContext
+    ) -> Iterator[pps.JobInfo]:
+        key = convert.pipeline_key(request.pipeline)
+        with self._store.read() as db:
+            tables.get_pipeline(db, key)
+            known = tables.jobs(db, key=key)
+        seen = known[-1].seq if known else 0
+        yield from (self._info(job, request.details) for job in known if job.state not in TERMINAL_JOBS)
+
+        def fresh() -> list[Job] | None:
+            with self._store.read() as db:
+                return tables.jobs(db, key=key, after_seq=seen) or None
+
+        while True:
+            for job in wait_until(self._store, context, fresh):
+                seen = job.seq
+                yield self._info(job, request.details)
+
+    def stop_job(self, request: pps.StopJobRequest, context: grpc.ServicerContext) -> Empty:
+        key = convert.job_key(request.job)
+        request.job = convert.job_message(key)
+        self._transactions.call(context, "stop_job", request)
+        return Empty()
+
+    def delete_job(self, request: pps.DeleteJobRequest, _context: grpc.ServicerContext) -> Empty:
+        with self._store.write() as txn:
+            self._jobs.delete_job(txn, convert.job_key(request.job))
+        return Empty()
+
+    def handlers(self) -> Handlers:
+        return {
+            "InspectJob": unary(self.inspect_job, pps.InspectJobRequest),
+            "InspectJobSet": server_stream(self.inspect_job_set, pps.InspectJobSetRequest),
+            "ListJob": server_stream(self.list_job, pps.ListJobRequest),
+            "ListJobSet": server_stream(self.list_job_set, pps.ListJobSetRequest),
+            "SubscribeJob": server_stream(self.subscribe_job, pps.SubscribeJobRequest),
+            "StopJob": unary(self.stop_job, pps.StopJobRequest),
+            "DeleteJob": unary(self.delete_job, pps.DeleteJobRequest),
+        }
+
+
+def _page(found: list[Job], request: Any) -> Iterable[Job]:
+    """Newest first (oldest first with `reverse`), beyond the marker, at most `number`."""
+    ordered = found if request.reverse else found[::-1]
+    if request.is_set("pagination_marker"):
+        marker = request.pagination_marker
+        if marker.tzinfo is not None:
+            ordered = [
+                job
+                for job in ordered
+                if (
+                    convert.stamp(job.created_us) > marker
+                    if request.reverse
+                    else convert.stamp(job.created_us) < marker
+                )
+            ]
+    return ordered[: request.number] if request.number else ordered

@@ -1,0 +1,296 @@
+"""`pps_v2.API`: pipelines and defaults. Reference: pachyderm-api.md sections 10 and 14."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import grpc
+from betterproto.lib.google.protobuf import Empty
+from pachyderm_sdk.api import pps, transaction
+
+from kaos_backend.engine.errors import InvalidArgument, NotFound
+from kaos_backend.engine.facade.pps import convert
+from kaos_backend.engine.facade.pps.datums import DatumCalls
+from kaos_backend.engine.facade.pps.jobs import JobCalls
+from kaos_backend.engine.facade.pps.logs import LogCalls
+from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
+from kaos_backend.engine.facade.transaction import Runner, Transactions
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.pipelines import Order, rerun_order
+from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
+from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
+from kaos_backend.engine.jobs.service import Jobs
+from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, defaults, merge_patch, parse_json
+from kaos_backend.engine.store.store import Txn
+
+Context = grpc.ServicerContext
+
+
+def runners(jobs: Jobs) -> dict[str, Runner]:
+    """What a transaction runs for the arms of `TransactionRequest` that belong to PPS."""
+
+    def create(txn: Txn, part: pps.CreatePipelineTransaction) -> transaction.TransactionResponse:
+        message = part.create_pipeline_request
+        if part.effective_json:
+            user = json.loads(part.user_json or part.effective_json)
+            order = Order(user, json.loads(part.effective_json), message.update, message.reprocess)
+        else:
+            user = parse_json(part.user_json) if part.user_json else convert.request_dict(message)
+            order = jobs.order(txn, user, update=message.update, reprocess=message.reprocess)
+        jobs.create_pipeline(txn, order)
+        return transaction.TransactionResponse()
+
+    def stop(txn: Txn, request: pps.StopJobRequest) -> transaction.TransactionResponse:
+        jobs.stop_job(txn, convert.job_key(request.job), request.reason)
+        return transaction.TransactionResponse()
+
+    return {"create_pipeline_v2": create, "stop_job": stop}
+
+
+class PpsService:
+    """The service object that the server registers."""
+
+    name = "pps_v2.API"
+
+    def __init__(self, jobs: Jobs, transactions: Transactions) -> None:
+        self._jobs = jobs
+        self._store = jobs.store
+        self._transactions = transactions
+        self._job_calls = JobCalls(jobs, transactions)
+        self._datum_calls = DatumCalls(jobs)
+        self._log_calls = LogCalls(jobs)
+
+    # --- creating
+
+    def create_pipeline(self, request: pps.CreatePipelineRequest, context: Context) -> Empty:
+        order = self._jobs.order(
+            None, convert.request_dict(request), update=request.update, reprocess=request.reprocess
+        )
+        self._create(order, request.dry_run, context)
+        return Empty()
+
+    def create_pipeline_v2(
+        self, request: pps.CreatePipelineV2Request, context: Context
+    ) -> pps.CreatePipelineV2Response:
+        user = parse_json(request.create_pipeline_request_json)
+        order = self._jobs.order(None, user, update=request.update, reprocess=request.reprocess)
+        self._create(order, request.dry_run, context)
+        return pps.CreatePipelineV2Response(
+            effective_create_pipeline_request_json=json.dumps(order.effective)
+        )
+
+    def _create(self, order: Order, dry_run: bool, context: Context) -> None:
+        message = convert.request_message(order.effective)
+        message.update, message.reprocess = order.update, order.reprocess
+        part = pps.CreatePipelineTransaction(
+            create_pipeline_request=message,
+            user_json=json.dumps(order.user),
+            effective_json=json.dumps(order.effective),
+        )
+        if dry_run:
+            with self._store.write(dry_run=True) as txn:
+                self._jobs.create_pipeline(txn, order)
+        else:
+            self._transactions.call(context, "create_pipeline_v2", part)
+
+    # --- reading
+
+    def inspect_pipeline(self, request: pps.InspectPipelineRequest, _context: Context) -> pps.PipelineInfo:
+        key = convert.pipeline_key(request.pipeline)
+        name, back, version = convert.ancestry(key.name)
+        with self._store.read() as db:
+            pipeline = tables.get_pipeline(db, PipelineKey(key.project, name))
+            if back or version is not None:
+                wanted = pipeline.latest - back if version is None else version
+                pipeline = tables.get_pipeline(db, pipeline.key, wanted)
+            last = tables.last_job_states(db)
+        return self._info(pipeline, last.get(pipeline.row), request.details)
+
+    def _info(self, pipeline: Pipeline, last: JobState | None, details: bool) -> pps.PipelineInfo:
+        return convert.pipeline_info(pipeline, last, details=details, workers=pipeline.spec.parallelism)
+
+    def list_pipeline(
+        self, request: pps.ListPipelineRequest, _context: Context
+    ) -> Iterator[pps.PipelineInfo]:
+        no_jq(request.jq_filter)
+        wanted = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
+        set_id = request.commit_set.id
+        with self._store.read() as db:
+            found = tables.pipelines(db, request.history, [p.name for p in request.projects])
+            last = tables.last_job_states(db)
+            versions = {(j.pipeline_row, j.version) for j in tables.jobs(db, id=set_id)} if set_id else None
+        if wanted is not None and not any(p.key == wanted for p in found):
+            raise NotFound(f'pipeline "{wanted}" not found')
+        found = [
+            p
+            for p in found
+            if (wanted is None or p.key == wanted) and (versions is None or (p.row, p.version) in versions)
+        ]
+        size, index = request.page.page_size, request.page.page_index
+        for pipeline in found[index * size : (index + 1) * size] if size else found:
+            yield self._info(pipeline, last.get(pipeline.row), True)
+
+    def pipelines_summary(
+        self, request: pps.PipelinesSummaryRequest, _context: Context
+    ) -> pps.PipelinesSummaryResponse:
+        response = pps.PipelinesSummaryResponse()
+        for picker in request.projects:
+            with self._store.read() as db:
+                found = tables.pipelines(db, 0, [picker.name])
+                last = tables.last_job_states(db)
+            summary = pps.PipelinesSummary(
+                active_pipelines=sum(
+                    p.state in (PipelineState.RUNNING, PipelineState.STARTING) for p in found
+                ),
+                paused_pipelines=sum(p.stopped for p in found),
+                failed_pipelines=sum(p.state is PipelineState.FAILURE for p in found),
+                unhealthy_pipelines=sum(
+                    p.state is PipelineState.CRASHING
+                    or last.get(p.row) in (JobState.FAILURE, JobState.KILLED, JobState.UNRUNNABLE)
+                    for p in found
+                ),
+            )
+            summary.project.name = picker.name
+            response.summaries.append(summary)
+        return response
+
+    # --- changing
+
+    def delete_pipeline(self, request: pps.DeletePipelineRequest, _context: Context) -> Empty:
+        if request.all:
+            self._delete_all([], request.force, request.keep_repo)
+            return Empty()
+        key = convert.pipeline_key(request.pipeline)
+        with self._store.write() as txn:
+            if tables.find_pipeline(txn.db, key) is None and not request.must_exist:
+                return Empty()
+            self._jobs.delete_pipeline(txn, key, force=request.force, keep_repo=request.keep_repo)
+        return Empty()
+
+    def delete_pipelines(
+        self, request: pps.DeletePipelinesRequest, _context: Context
+    ) -> pps.DeletePipelinesResponse:
+        projects = [] if request.all else [p.name or "default" for p in request.projects]
+        gone = self._delete_all(projects, request.force, request.keep_repo) if projects or request.all else []
+        return pps.DeletePipelinesResponse(pipelines=[convert.pipeline_message(key) for key in gone])
+
+    def delete_all(self, _request: Empty, _context: Context) -> Empty:
+        self._delete_all([], True, False)
+        return Empty()
+
+    def _delete_all(self, projects: list[str], force: bool, keep_repo: bool) -> list[PipelineKey]:
+        with self._store.write() as txn:
+            # Newest first: what reads another pipeline's output was made after it.
+            keys = [p.key for p in tables.pipelines(txn.db, 0, projects)]
+            for key in keys:
+                self._jobs.delete_pipeline(txn, key, force=force, keep_repo=keep_repo)
+        return keys
+
+    def start_pipeline(self, request: pps.StartPipelineRequest, _context: Context) -> Empty:
+        with self._store.write() as txn:
+            self._jobs.start_pipeline(txn, convert.pipeline_key(request.pipeline))
+        return Empty()
+
+    def stop_pipeline(self, request: pps.StopPipelineRequest, _context: Context) -> Empty:
+        key = convert.pipeline_key(request.pipeline)
+        with self._store.write() as txn:
+            if tables.find_pipeline(txn.db, key) is not None or request.must_exist:
+                self._jobs.stop_pipeline(txn, key)
+        return Empty()
+
+    def rerun_pipeline(self, request: pps.RerunPipelineRequest, _context: Context) -> Empty:
+        with self._store.write() as txn:
+            pipeline = tables.get_pipeline(txn.db, convert.pipeline_key(request.pipeline))
+            self._jobs.create_pipeline(txn, rerun_order(pipeline, request.reprocess))
+        return Empty()
+
+    def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
+        with self._store.read() as db:
+            tables.get_pipeline(db, convert.pipeline_key(request.pipeline))
+        raise InvalidArgument("pipeline doesn't have a cron input")
+
+    # --- defaults
+
+    def get_cluster_defaults(
+        self, _request: pps.GetClusterDefaultsRequest, _context: Context
+    ) -> pps.GetClusterDefaultsResponse:
+        with self._store.read() as db:
+            stored = tables.defaults_json(db, "")
+        merged = merge_patch(BUILT_IN_DEFAULTS, {"createPipelineRequest": defaults(stored)})
+        return pps.GetClusterDefaultsResponse(cluster_defaults_json=json.dumps(merged))
+
+    def set_cluster_defaults(
+        self, request: pps.SetClusterDefaultsRequest, _context: Context
+    ) -> pps.SetClusterDefaultsResponse:
+        affected = self._set_defaults(
+            "", request.cluster_defaults_json, request.regenerate, request.reprocess, request.dry_run
+        )
+        return pps.SetClusterDefaultsResponse(affected_pipelines=affected)
+
+    def get_project_defaults(
+        self, request: pps.GetProjectDefaultsRequest, _context: Context
+    ) -> pps.GetProjectDefaultsResponse:
+        project = self._store.inspect_project(request.project.name or "default").name
+        with self._store.read() as db:
+            return pps.GetProjectDefaultsResponse(project_defaults_json=tables.defaults_json(db, project))
+
+    def set_project_defaults(
+        self, request: pps.SetProjectDefaultsRequest, _context: Context
+    ) -> pps.SetProjectDefaultsResponse:
+        project = self._store.inspect_project(request.project.name or "default").name
+        affected = self._set_defaults(
+            project, request.project_defaults_json, request.regenerate, request.reprocess, request.dry_run
+        )
+        return pps.SetProjectDefaultsResponse(affected_pipelines=affected)
+
+    def _set_defaults(
+        self, project: str, text: str, regenerate: bool, reprocess: bool, dry_run: bool
+    ) -> list[pps.Pipeline]:
+        """Store defaults; with `regenerate`, update the pipelines whose effective spec they change."""
+        text = text or "{}"
+        defaults(text)
+        affected = []
+        with self._store.write(dry_run=dry_run) as txn:
+            tables.set_defaults_json(txn.db, project, text, txn.now_us)
+            for pipeline in tables.pipelines(txn.db, 0, [project] if project else []):
+                order = self._jobs.order(
+                    txn, json.loads(pipeline.user_json), update=True, reprocess=reprocess
+                )
+                if json.dumps(order.effective) != pipeline.effective_json:
+                    affected.append(convert.pipeline_message(pipeline.key))
+                    if regenerate:
+                        self._jobs.create_pipeline(txn, order)
+        return affected
+
+    # --- registration
+
+    def handlers(self) -> Handlers:
+        """Method name → handler; what is missing is answered UNIMPLEMENTED by the server."""
+        return {
+            "CreatePipeline": unary(self.create_pipeline, pps.CreatePipelineRequest),
+            "CreatePipelineV2": unary(self.create_pipeline_v2, pps.CreatePipelineV2Request),
+            "InspectPipeline": unary(self.inspect_pipeline, pps.InspectPipelineRequest),
+            "ListPipeline": server_stream(self.list_pipeline, pps.ListPipelineRequest),
+            "PipelinesSummary": unary(self.pipelines_summary, pps.PipelinesSummaryRequest),
+            "DeletePipeline": unary(self.delete_pipeline, pps.DeletePipelineRequest),
+            "DeletePipelines": unary(self.delete_pipelines, pps.DeletePipelinesRequest),
+            "DeleteAll": unary(self.delete_all, Empty),
+            "StartPipeline": unary(self.start_pipeline, pps.StartPipelineRequest),
+            "StopPipeline": unary(self.stop_pipeline, pps.StopPipelineRequest),
+            "RerunPipeline": unary(self.rerun_pipeline, pps.RerunPipelineRequest),
+            "RunCron": unary(self.run_cron, pps.RunCronRequest),
+            "GetClusterDefaults": unary(self.get_cluster_defaults, pps.GetClusterDefaultsRequest),
+            "SetClusterDefaults": unary(self.set_cluster_defaults, pps.SetClusterDefaultsRequest),
+            "GetProjectDefaults": unary(self.get_project_defaults, pps.GetProjectDefaultsRequest),
+            "SetProjectDefaults": unary(self.set_project_defaults, pps.SetProjectDefaultsRequest),
+            **self._job_calls.handlers(),
+            **self._datum_calls.handlers(),
+            **self._log_calls.handlers(),
+        }
+
+
+def no_jq(program: str) -> None:
+    """There is no jq here; ignoring the filter would give wrong answers."""
+    if program:
+        raise InvalidArgument("jqFilter is not supported by this engine; filter the answers in the caller")

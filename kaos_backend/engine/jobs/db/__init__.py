@@ -1,0 +1,1 @@
+"""Pipelines, jobs and datums as rows, and what changes them inside a write transaction."""

@@ -1,0 +1,82 @@
+"""Jobs that begin and end, inside one write transaction together with their commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.rows import Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
+from kaos_backend.engine.store.model import META_REPO, USER_REPO, Commit, CommitKey, RepoKey
+from kaos_backend.engine.store.store import Txn
+
+# Told the seq of a job that ended from outside, after COMMIT: its running datums are to be stopped.
+Cancel = Callable[[int], None]
+
+
+def output_commit(key: JobKey) -> CommitKey:
+    return CommitKey(RepoKey(key.pipeline.project, key.pipeline.name, USER_REPO), key.id)
+
+
+def meta_commit(key: JobKey) -> CommitKey:
+    return CommitKey(RepoKey(key.pipeline.project, key.pipeline.name, META_REPO), key.id)
+
+
+def create_jobs(txn: Txn, commits: Sequence[Commit]) -> None:
+    """The store's hook: one job for each new output commit of a pipeline."""
+    for commit in commits:
+        repo = commit.key.repo
+        if repo.type != USER_REPO:
+            continue
+        pipeline = tables.find_pipeline(txn.db, PipelineKey(repo.project, repo.name))
+        if pipeline is not None and pipeline.spec.output_branch == commit.branch:
+            tables.insert_job(txn.db, pipeline, commit.key.id, txn.now_us)
+
+
+def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
+    """Move a job to a terminal state; its commits, if still open, finish with `reason` as their error."""
+    tables.set_job_state(txn.db, job, state, reason=reason, finished_us=txn.now_us)
+    for key in (output_commit(job.key), meta_commit(job.key)):
+        commit = txn.find_commit(key)
+        if commit is not None and commit.finishing_us is None:
+            txn.finish_commit(key, error="" if state is JobState.SUCCESS else reason, force=True)
+
+
+def kill_job(txn: Txn, job: Job, reason: str, cancel: Cancel) -> None:
+    """KILLED, unless it ended before. What its datums finished stays recorded for later jobs."""
+    if job.state in TERMINAL_JOBS:
+        return
+    end_job(txn, job, JobState.KILLED, reason)
+    txn.on_commit(lambda: cancel(job.seq))
+
+
+def kill_open_jobs(txn: Txn, pipeline_row: int, reason: str, cancel: Cancel) -> None:
+    """Kill every unfinished job of a pipeline."""
+    for job in tables.open_jobs(txn.db, pipeline_row):
+        kill_job(txn, job, reason, cancel)
+
+
+def drop_jobs(txn: Txn, commits: Sequence[CommitKey], cancel: Cancel) -> None:
+    """The store's hook before commits vanish: their unfinished jobs are stopped."""
+    for commit in commits:
+        if commit.repo.type != USER_REPO:
+            continue
+        job = tables.find_job(txn.db, JobKey(PipelineKey(commit.repo.project, commit.repo.name), commit.id))
+        if job is not None and job.state not in TERMINAL_JOBS:
+            tables.set_job_state(
+                txn.db, job, JobState.KILLED, reason="output commit removed", finished_us=txn.now_us
+            )
+            seq = job.seq
+            txn.on_commit(lambda seq=seq: cancel(seq))  # type: ignore[misc]
+
+
+def guard_repo(txn: Txn, repo: RepoKey, force: bool) -> None:
+    """The store's hook before a repo vanishes: a pipeline's output stays unless forced."""
+    if force:
+        return
+    pipeline = tables.find_pipeline(txn.db, PipelineKey(repo.project, repo.name))
+    if pipeline is not None:
+        raise EngineError(
+            f'cannot delete a repo associated with a pipeline: repo "{repo}"; delete the pipeline instead'
+        )

@@ -1,0 +1,354 @@
+"""SQL of pipelines, jobs and datums. Every function takes a connection and speaks in the values of `rows`."""
+# ruff: noqa: S608 - the statements are put together from constants of this module only
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.jobs.db.rows import (
+    DatumRow,
+    Job,
+    JobKey,
+    Pipeline,
+    PipelineKey,
+    Result,
+    datum_of,
+    job_of,
+    pipeline_of,
+)
+from kaos_backend.engine.jobs.schedule.states import (
+    DatumState,
+    JobState,
+    PipelineState,
+    move_job,
+    move_pipeline,
+)
+from kaos_backend.engine.jobs.spec.plan import Datum
+
+_PIPELINE = """
+SELECT p.id, p.project, p.name, v.version, p.version AS latest, p.stopped, p.state, p.reason, p.metadata,
+       p.created_us, v.created_us AS updated_us, v.spec_commit, v.spec, v.user_json, v.effective_json
+FROM pps_pipelines p JOIN pps_versions v ON v.pipeline = p.id
+"""
+_JOB = "SELECT j.*, p.project, p.name FROM pps_jobs j JOIN pps_pipelines p ON p.id = j.pipeline"
+
+
+# --- pipelines
+
+
+def find_pipeline(db: sqlite3.Connection, key: PipelineKey, version: int | None = None) -> Pipeline | None:
+    """One version of a pipeline, the latest by default."""
+    row = db.execute(
+        f"{_PIPELINE} WHERE p.project = ? AND p.name = ? AND v.version = coalesce(?, p.version)",
+        (key.project, key.name, version),
+    ).fetchone()
+    return pipeline_of(row) if row else None
+
+
+def get_pipeline(db: sqlite3.Connection, key: PipelineKey, version: int | None = None) -> Pipeline:
+    """As `find_pipeline`; NotFound when missing."""
+    found = find_pipeline(db, key, version)
+    if found is None:
+        suffix = "" if version is None else f" version {version}"
+        raise NotFound(f'pipeline "{key}"{suffix} not found')
+    return found
+
+
+def pipelines(db: sqlite3.Connection, history: int = 0, projects: Iterable[str] = ()) -> list[Pipeline]:
+    """Pipelines, newest first; each with up to `history` older versions (-1: all)."""
+    wanted = set(projects)
+    rows = db.execute(
+        f"{_PIPELINE} WHERE v.version >= p.version - ? ORDER BY p.created_us DESC, p.id DESC, v.version DESC",
+        ((1 << 62) if history < 0 else history,),
+    )
+    return [pipeline_of(row) for row in rows if not wanted or row["project"] in wanted]
+
+
+def pipelines_in(db: sqlite3.Connection, states: Iterable[PipelineState]) -> list[Pipeline]:
+    """The latest versions of the pipelines in one of `states`."""
+    wanted = ",".join(str(int(state)) for state in states)
+    return [
+        pipeline_of(row)
+        for row in db.execute(f"{_PIPELINE} WHERE v.version = p.version AND p.state IN ({wanted})")
+    ]
+
+
+def insert_version(
+    db: sqlite3.Connection,
+    key: PipelineKey,
+    *,
+    state: PipelineState,
+    spec_commit: str,
+    spec: str,
+    user_json: str,
+    effective_json: str,
+    now_us: int,
+) -> None:
+    """Create the pipeline, or its next version; the state moves, the reason is cleared."""
+    old = find_pipeline(db, key)
+    if old is None:
+        row = db.execute(
+            "INSERT INTO pps_pipelines (project, name, version, state, created_us) VALUES (?, ?, 1, ?, ?)",
+            (key.project, key.name, state, now_us),
+        ).lastrowid
+        version = 1
+    else:
+        row, version = old.row, old.latest + 1
+        db.execute(
+            "UPDATE pps_pipelines SET version = ?, state = ?, reason = '' WHERE id = ?",
+            (version, move_pipeline(old.state, state), row),
+        )
+    db.execute(
+        "INSERT INTO pps_versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (row, version, spec_commit, spec, user_json, effective_json, now_us),
+    )
+
+
+def set_pipeline_state(
+    db: sqlite3.Connection, pipeline: Pipeline, state: PipelineState, reason: str, stopped: bool | None = None
+) -> None:
+    """Move a pipeline; IllegalMove when no table allows it."""
+    move_pipeline(pipeline.state, state)
+    db.execute(
+        "UPDATE pps_pipelines SET state = ?, reason = ?, stopped = coalesce(?, stopped) WHERE id = ?",
+        (state, reason, stopped, pipeline.row),
+    )
+
+
+def last_job_states(db: sqlite3.Connection) -> dict[int, JobState]:
+    """Pipeline row → state of its newest job."""
+    rows = db.execute(
+        "SELECT pipeline, state FROM pps_jobs WHERE seq IN (SELECT max(seq) FROM pps_jobs GROUP BY pipeline)"
+    )
+    return {row[0]: JobState(row[1]) for row in rows}
+
+
+# --- jobs
+
+
+def insert_job(db: sqlite3.Connection, pipeline: Pipeline, id: str, now_us: int) -> None:
+    """A new job of the pipeline's latest version; a second one of the same id is ignored."""
+    db.execute(
+        "INSERT OR IGNORE INTO pps_jobs (pipeline, id, version, state, created_us) VALUES (?, ?, ?, ?, ?)",
+        (pipeline.row, id, pipeline.latest, JobState.CREATED, now_us),
+    )
+
+
+def find_job(db: sqlite3.Connection, key: JobKey) -> Job | None:
+    row = db.execute(
+        f"{_JOB} WHERE p.project = ? AND p.name = ? AND j.id = ?",
+        (key.pipeline.project, key.pipeline.name, key.id),
+    ).fetchone()
+    return job_of(row) if row else None
+
+
+def get_job(db: sqlite3.Connection, key: JobKey) -> Job:
+    """NotFound when missing."""
+    job = find_job(db, key)
+    if job is None:
+        raise NotFound(f"jobs {key} not found")
+    return job
+
+
+def job_by_seq(db: sqlite3.Connection, seq: int) -> Job | None:
+    row = db.execute(f"{_JOB} WHERE j.seq = ?", (seq,)).fetchone()
+    return job_of(row) if row else None
+
+
+def jobs(
+    db: sqlite3.Connection,
+    *,
+    key: PipelineKey | None = None,
+    id: str = "",
+    after_seq: int = 0,
+) -> list[Job]:
+    """Jobs in order of creation, of one pipeline or one set if given."""
+    return [
+        job_of(row)
+        for row in db.execute(
+            f"{_JOB} WHERE j.seq > ? AND (? = '' OR j.id = ?)"
+            " AND (? IS NULL OR (p.project = ? AND p.name = ?))"
+            " ORDER BY j.seq",
+            (
+                after_seq,
+                id,
+                id,
+                key.project if key else None,
+                key.project if key else None,
+                key.name if key else None,
+            ),
+        )
+    ]
+
+
+def head_jobs(db: sqlite3.Connection) -> list[Job]:
+    """The oldest unfinished job of each pipeline."""
+    return [
+        job_of(row)
+        for row in db.execute(
+            f"{_JOB} WHERE j.seq IN"
+            " (SELECT min(seq) FROM pps_jobs WHERE finished_us IS NULL GROUP BY pipeline) ORDER BY j.seq"
+        )
+    ]
+
+
+def open_jobs(db: sqlite3.Connection, pipeline_row: int) -> list[Job]:
+    rows = db.execute(
+        f"{_JOB} WHERE j.pipeline = ? AND j.finished_us IS NULL ORDER BY j.seq", (pipeline_row,)
+    )
+    return [job_of(row) for row in rows]
+
+
+def set_job_state(
+    db: sqlite3.Connection,
+    job: Job,
+    state: JobState,
+    *,
+    reason: str = "",
+    started_us: int | None = None,
+    finished_us: int | None = None,
+) -> None:
+    """Move a job; IllegalMove when the table forbids it. A job that never ran is started when it ends."""
+    move_job(job.state, state)
+    db.execute(
+        "UPDATE pps_jobs SET state = ?, reason = ?, started_us = coalesce(started_us, ?, ?), finished_us = ?"
+        " WHERE seq = ?",
+        (state, reason, started_us, finished_us, finished_us, job.seq),
+    )
+
+
+def count_restart(db: sqlite3.Connection, seq: int) -> None:
+    """Note that a job was taken up again."""
+    db.execute("UPDATE pps_jobs SET restart = restart + 1 WHERE seq = ?", (seq,))
+
+
+def delete_job(db: sqlite3.Connection, job: Job) -> None:
+    db.execute("DELETE FROM pps_jobs WHERE seq = ?", (job.seq,))
+
+
+# --- datums
+
+
+def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Datum]) -> dict[str, DatumRow]:
+    """Datum id → the newest earlier success of the same pipeline, id and hash."""
+    found = {}
+    for datum in datums:
+        row = db.execute(
+            "SELECT d.* FROM pps_datums d JOIN pps_jobs j ON j.seq = d.job"
+            " WHERE d.id = ? AND d.hash = ? AND d.state IN (2, 3) AND j.pipeline = ?"
+            " ORDER BY d.job DESC LIMIT 1",
+            (bytes.fromhex(datum.id), bytes.fromhex(datum.hash), pipeline_row),
+        ).fetchone()
+        if row:
+            found[datum.id] = datum_of(row)
+    return found
+
+
+def insert_datums(
+    db: sqlite3.Connection, job: Job, datums: Iterable[Datum], kept: Mapping[str, DatumRow]
+) -> None:
+    """Write down what a job has to do. Datums in `kept` are SKIPPED and share its output."""
+    rows = []
+    for position, datum in enumerate(datums):
+        old = kept.get(datum.id)
+        rows.append(
+            (
+                job.seq,
+                bytes.fromhex(datum.id),
+                bytes.fromhex(datum.hash),
+                position,
+                DatumState.SKIPPED if old else DatumState.UNKNOWN,
+                old.source if old else job.key.id,
+                old.root if old else None,
+                old.tries if old else 0,
+                old.process_us if old else 0,
+                sum(file.size_bytes for file in datum.files),
+                old.upload_bytes if old else 0,
+                old.started_us if old else None,
+                old.finished_us if old else None,
+                msgspec.msgpack.encode(datum.files),
+            )
+        )
+    db.executemany(
+        "INSERT INTO pps_datums (job, id, hash, position, state, source, root, tries, process_us,"
+        " download_bytes, upload_bytes, started_us, finished_us, files)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    db.execute(
+        "UPDATE pps_jobs SET total = ?, skipped = ? WHERE seq = ?",
+        (len(rows), sum(row[4] == DatumState.SKIPPED for row in rows), job.seq),
+    )
+
+
+def datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
+    """A job's datums, by id."""
+    return [
+        datum_of(r) for r in db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,))
+    ]
+
+
+def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) -> set[str]:
+    """The ids of a job's datums that have ended; all of them with `everything`."""
+    rows = db.execute("SELECT id FROM pps_datums WHERE job = ? AND (? OR state != 0)", (seq, everything))
+    return {row[0].hex() for row in rows}
+
+
+def find_datum(db: sqlite3.Connection, seq: int, id: str) -> DatumRow | None:
+    try:
+        raw = bytes.fromhex(id)
+    except ValueError:
+        return None
+    row = db.execute("SELECT * FROM pps_datums WHERE job = ? AND id = ?", (seq, raw)).fetchone()
+    return datum_of(row) if row else None
+
+
+_COUNTER = {DatumState.SUCCESS: "processed", DatumState.FAILED: "failed", DatumState.RECOVERED: "recovered"}
+
+
+def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
+    """Write a datum's end down, once; False if it was there already (or the job is gone)."""
+    done = db.execute(
+        "UPDATE pps_datums SET state = ?, root = ?, reason = ?, tries = ?, process_us = ?, upload_bytes = ?,"
+        " started_us = ?, finished_us = ? WHERE job = ? AND id = ? AND state = 0",
+        (
+            result.state,
+            result.root,
+            result.reason,
+            result.tries,
+            result.process_us,
+            result.upload_bytes,
+            result.started_us,
+            result.finished_us,
+            seq,
+            bytes.fromhex(id),
+        ),
+    ).rowcount
+    if not done:
+        return False
+    counter = _COUNTER[result.state]
+    db.execute(
+        f"UPDATE pps_jobs SET {counter} = {counter} + 1, process_us = process_us + ?,"
+        " upload_bytes = upload_bytes + ?, download_bytes = download_bytes"
+        " + (SELECT download_bytes FROM pps_datums WHERE job = ? AND id = ?)"
+        " WHERE seq = ?",
+        (result.process_us, result.upload_bytes, seq, bytes.fromhex(id), seq),
+    )
+    return True
+
+
+# --- defaults
+
+
+def defaults_json(db: sqlite3.Connection, project: str) -> str:
+    """The stored defaults of a project, or of the cluster (`""`); `{}` when none were set."""
+    row = db.execute("SELECT json FROM pps_defaults WHERE project = ?", (project,)).fetchone()
+    return str(row[0]) if row else "{}"
+
+
+def set_defaults_json(db: sqlite3.Connection, project: str, text: str, now_us: int) -> None:
+    db.execute("INSERT OR REPLACE INTO pps_defaults VALUES (?, ?, ?)", (project, text, now_us))

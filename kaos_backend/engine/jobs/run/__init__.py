@@ -1,0 +1,1 @@
+"""Running a job: its datums, their workers, inputs, logs and outputs."""

@@ -1,0 +1,82 @@
+"""What one run of a datum is given, and what its exit means. Pure. Reference: pachyderm-api.md section 13."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+
+from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline
+from kaos_backend.engine.jobs.spec.plan import File
+from kaos_backend.engine.jobs.spec.quantity import format_bytes
+from kaos_backend.engine.jobs.spec.spec import Transform
+from kaos_backend.engine.workers.port import Exit, WorkerSpec
+
+
+def worker_spec(pipeline: Pipeline) -> WorkerSpec:
+    """The workers of one pipeline version, named as Pachyderm names their pods."""
+    transform = pipeline.spec.transform or Transform()
+    key = pipeline.key
+    return WorkerSpec(
+        name=f"{key.project}-{key.name}-v{pipeline.version}".lower().replace("_", "-"),
+        image=transform.image,
+        env={
+            **transform.env,
+            "PACH_IN_WORKER": "true",
+            "PPS_PROJECT_NAME": key.project,
+            "PPS_PIPELINE_NAME": key.name,
+            "PPS_SPEC_COMMIT": pipeline.spec_commit,
+        },
+        user=transform.user,
+        working_dir=transform.working_dir or None,
+    )
+
+
+def by_name(files: Sequence[File]) -> dict[str, list[File]]:
+    """A datum's files per input name, in input order."""
+    named: dict[str, list[File]] = {}
+    for file in files:
+        named.setdefault(file.name, []).append(file)
+    return named
+
+
+def datum_env(job: JobKey, datum: str, files: Sequence[File]) -> Mapping[str, str]:
+    """The variables that differ from datum to datum, without the input paths (the worker sets those)."""
+    env = {"PACH_DATUM_ID": datum, "PACH_JOB_ID": job.id, "PACH_OUTPUT_COMMIT_ID": job.id}
+    for name, group in by_name(files).items():
+        first = group[0]
+        env[f"{name}_COMMIT"] = first.commit
+        if first.join_on:
+            env[f"PACH_DATUM_{name}_JOIN_ON"] = first.join_on
+        if first.group_by:
+            env[f"PACH_DATUM_{name}_GROUP_BY"] = first.group_by
+    return env
+
+
+def stdin_of(lines: Sequence[str]) -> bytes:
+    """The lines joined by newlines, with a final one; nothing for no lines."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def failure(exit: Exit, accepted: Sequence[int], limit_bytes: int | None, timeout_s: float | None) -> str:
+    """Why a run failed, by name; empty when it succeeded."""
+    match exit.reason:
+        case "exited":
+            if exit.code == 0 or exit.code in accepted:
+                return ""
+            text = f"exit code {exit.code}"
+        case "signal":
+            try:
+                name = signal.Signals(exit.signal or 0).name
+            except ValueError:
+                name = str(exit.signal)
+            text = f"killed by signal {name}"
+        case "oom" if exit.message:
+            text = "out of memory"  # the worker's message has the figures
+        case "oom":
+            limit = "no limit" if limit_bytes is None else format_bytes(limit_bytes)
+            text = f"out of memory: used {format_bytes(exit.max_rss_bytes)} of {limit}"
+        case "timeout":
+            text = f"timed out after {timeout_s:g} s"
+        case _:
+            text = f"worker failed ({exit.reason})"
+    return f"{text}: {exit.message}" if exit.message else text

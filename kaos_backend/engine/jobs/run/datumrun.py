@@ -1,0 +1,293 @@
+"""One datum from its inputs to its staged output: attempts, err_cmd, and the share of the machine."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from kaos_backend.engine.clock import Clock
+from kaos_backend.engine.errors import EngineError, ResourceExhausted
+from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
+from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
+from kaos_backend.engine.jobs.run.inputs import TreeCache
+from kaos_backend.engine.jobs.run.logs import Logs, note
+from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.scratch import clean_up
+from kaos_backend.engine.jobs.schedule.admission import Admission
+from kaos_backend.engine.jobs.schedule.machine import Booking, request_of
+from kaos_backend.engine.jobs.schedule.states import DatumState
+from kaos_backend.engine.jobs.spec.plan import File
+from kaos_backend.engine.jobs.spec.quantity import parse_duration
+from kaos_backend.engine.jobs.spec.spec import Transform
+from kaos_backend.engine.store.model import CommitKey, RepoKey
+from kaos_backend.engine.store.store import Staged, Store
+from kaos_backend.engine.workers.port import DatumRun, Runtime, Worker
+
+_T = TypeVar("_T")
+log = logging.getLogger(__name__)
+
+# A worker that dies under a datum does not count as one of its tries, but not for ever.
+_LOST_WORKERS = 3
+_BACK_OFF_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every job run shares."""
+
+    store: Store
+    runtime: Runtime
+    admission: Admission
+    trees: TreeCache
+    logs: Logs
+    scratch: Path
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A datum that ended. `staged` is its output (for a failed one, what its last attempt left)."""
+
+    datum: DatumRow
+    state: DatumState
+    staged: Staged | None
+    reason: str
+    tries: int
+    process_us: int
+    started_us: int
+    finished_us: int
+
+
+@dataclass(slots=True)
+class _Try:
+    """What the attempts of one datum have come to so far."""
+
+    number: int = 0
+    lost: int = 0
+    process_us: int = 0
+    started_us: int = 0
+    recovered: bool = False
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A worker with the share of the machine it runs under. `broken`: not to be used again."""
+
+    worker: Worker
+    booking: Booking
+    broken: bool = False
+
+
+# (cmd, stdin, booking) → the run of it over the datum's files.
+MakeRun = Callable[[tuple[str, ...], tuple[str, ...], Booking], DatumRun]
+
+
+class Interrupted(Exception):
+    """The datum was stopped from outside; it has no outcome."""
+
+
+class DatumRunner:
+    """Runs the datums of one job. Threads may share it; at most `parallelism` runs go on at once."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        pipeline: Pipeline,
+        job: Job,
+        pool: Pool,
+        crashing: Callable[[str], None],
+    ) -> None:
+        self._parts = parts
+        self._job = job
+        self._pool = pool
+        self._crashing = crashing
+        spec = pipeline.spec
+        self._transform = spec.transform or Transform()
+        self._tries = spec.datum_tries
+        self._request = request_of(spec)
+        self._timeout_s = parse_duration(spec.datum_timeout) if spec.datum_timeout else None
+        self._slots = threading.BoundedSemaphore(spec.parallelism)
+        self._roots: dict[CommitKey, bytes] = {}
+
+    def run(self, datum: DatumRow, cancel: threading.Event) -> Outcome:
+        """Run a datum to its end. Raises Interrupted when `cancel` is set before that."""
+        base = self._parts.scratch / str(self._job.seq)
+        # What an earlier run of it left may not have gone.
+        names = (f"{datum.id}.{n}" if n else datum.id for n in itertools.count())
+        scratch = next(path for path in map(base.joinpath, names) if not path.exists())
+        try:
+            return self._run(datum, scratch, cancel)
+        finally:
+            clean_up(scratch)
+
+    def _run(self, datum: DatumRow, scratch: Path, cancel: threading.Event) -> Outcome:
+        sofar = _Try(started_us=self._parts.clock())
+        files = by_name(datum.files)
+        try:
+            inputs = {
+                name: self._with_room(partial(self._parts.trees.prepare, group, self._root_of), datum, cancel)
+                for name, group in files.items()
+            }
+        except EngineError as e:
+            sofar.reason = f"its inputs could not be read: {e.message}"
+            return self._end(datum, DatumState.FAILED, None, sofar)
+        paths = {name: group[0].path for name, group in files.items()}
+        out = scratch
+        log_file = self._parts.logs.datum(self._job.key, datum.id)
+        # The worker needs it, whether or not our own lines could be written.
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        while sofar.number < self._tries:
+            sofar.number += 1
+            out = scratch / f"{sofar.number}.{sofar.lost}"
+            out.mkdir(parents=True)
+
+            def run(
+                cmd: tuple[str, ...], stdin: tuple[str, ...], booking: Booking, out: Path = out
+            ) -> DatumRun:
+                return DatumRun(
+                    cmd=cmd,
+                    stdin=stdin_of(stdin),
+                    env=datum_env(self._job.key, datum.id, datum.files),
+                    inputs=inputs,
+                    input_paths=paths,
+                    out=out,
+                    log=log_file,
+                    grant=booking.grant,
+                    timeout_s=self._timeout_s,
+                )
+
+            if not self._attempt(datum, run, sofar, cancel):
+                continue
+            if not sofar.reason:
+                try:
+                    staged = self._with_room(partial(self._parts.store.stage, out, datum.id), datum, cancel)
+                except EngineError as e:
+                    self._failed(datum, sofar, f"output refused: {e.message}")
+                    with self._slot(cancel) as slot:
+                        self._err_cmd(slot, run, sofar, cancel)
+                else:
+                    return self._end(datum, DatumState.SUCCESS, staged, sofar)
+        state = DatumState.RECOVERED if sofar.recovered else DatumState.FAILED
+        return self._end(datum, state, self._partial(out, datum), sofar)
+
+    def _attempt(self, datum: DatumRow, run: MakeRun, sofar: _Try, cancel: threading.Event) -> bool:
+        """One attempt and, if it failed, err_cmd. False: the worker was lost, the attempt does not count."""
+        with self._slot(cancel) as slot:
+            sofar.reason = ""
+            self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
+            exit = slot.worker.run(run(self._transform.cmd, self._transform.stdin, slot.booking), cancel)
+            sofar.process_us += int(exit.wall_s * 1e6)
+            if exit.reason == "canceled" or cancel.is_set():
+                raise Interrupted
+            if exit.reason == "error":
+                slot.broken = True
+                log.warning("worker lost under datum %s of job %s: %s", datum.id, self._job.key, exit.message)
+                if sofar.lost < _LOST_WORKERS:
+                    self._note(datum, f"worker lost, the datum is run again: {exit.message}")
+                    sofar.lost += 1
+                    sofar.number -= 1
+                    return False
+            accepted, limit = self._transform.accept_return_code, self._request.limit_bytes
+            reason = failure(exit, accepted, limit, self._timeout_s)
+            if reason:
+                self._failed(datum, sofar, reason)
+                # As in Pachyderm: what ran out of time has none left for err_cmd either.
+                if exit.reason not in ("timeout", "error"):
+                    self._err_cmd(slot, run, sofar, cancel)
+            return True
+
+    def _err_cmd(self, slot: _Slot, run: MakeRun, sofar: _Try, cancel: threading.Event) -> None:
+        if not self._transform.err_cmd:
+            return
+        exit = slot.worker.run(run(self._transform.err_cmd, self._transform.err_stdin, slot.booking), cancel)
+        if exit.reason == "canceled" or cancel.is_set():
+            raise Interrupted
+        if not failure(exit, self._transform.accept_return_code, None, self._timeout_s):
+            sofar.recovered = True
+
+    @contextmanager
+    def _slot(self, cancel: threading.Event) -> Iterator[_Slot]:
+        """One of the pipeline's places, with a share of the machine and a worker."""
+        with self._slots:
+            slot = self._enter(cancel)
+            try:
+                yield slot
+            finally:
+                self._parts.admission.release(slot.booking)
+                self._pool.give_back(slot.worker, broken=slot.broken)
+
+    def _enter(self, cancel: threading.Event) -> _Slot:
+        while True:
+            booking = self._parts.admission.acquire(self._request, cancel.is_set)
+            if booking is None:
+                raise Interrupted
+            try:
+                return _Slot(self._pool.borrow(), booking)
+            except EngineError as e:
+                self._parts.admission.release(booking)
+                self._crashing(e.message)
+            except BaseException:
+                self._parts.admission.release(booking)
+                raise
+            # As a kubelet backs off, and without holding the share meanwhile.
+            if cancel.wait(_BACK_OFF_S):
+                raise Interrupted
+
+    def _with_room(self, do: Callable[[], _T], datum: DatumRow, cancel: threading.Event) -> _T:
+        """The result of `do`, however long the disk is full or fails: a finished run must outlast that."""
+        noted = False
+        while True:
+            try:
+                return do()
+            except (ResourceExhausted, OSError, sqlite3.Error) as e:
+                self._crashing(str(e))
+                if not noted:
+                    log.warning("datum %s of job %s waits: %s", datum.id, self._job.key, e)
+                noted = True
+            if cancel.wait(_BACK_OFF_S):
+                raise Interrupted
+
+    def _root_of(self, file: File) -> bytes:
+        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
+        root = self._roots.get(key)
+        if root is None:
+            root = self._parts.store.inspect_commit(key).root
+            if root is None:
+                raise EngineError(f"commit {key} has no files")
+            self._roots[key] = root
+        return root
+
+    def _partial(self, out: Path, datum: DatumRow) -> Staged | None:
+        """What a failed datum left behind, if it can be kept at all."""
+        try:
+            return self._parts.store.stage(out, datum.id) if out.is_dir() and any(out.iterdir()) else None
+        except (EngineError, OSError):
+            return None
+
+    def _failed(self, datum: DatumRow, sofar: _Try, reason: str) -> None:
+        sofar.reason = reason
+        self._note(datum, f"datum failed: {reason}")
+
+    def _note(self, datum: DatumRow, text: str) -> None:
+        note(self._parts.logs.datum(self._job.key, datum.id), self._parts.clock(), text)
+
+    def _end(self, datum: DatumRow, state: DatumState, staged: Staged | None, sofar: _Try) -> Outcome:
+        return Outcome(
+            datum=datum,
+            state=state,
+            staged=staged,
+            reason=sofar.reason,
+            tries=sofar.number,
+            process_us=sofar.process_us,
+            started_us=sofar.started_us,
+            finished_us=self._parts.clock(),
+        )

@@ -1,0 +1,86 @@
+"""Inputs on disk, one copy for every datum, job and pipeline that reads the same content at the same path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kaos_backend.engine.jobs.run.scratch import remove_tree
+from kaos_backend.engine.jobs.spec.plan import File
+from kaos_backend.engine.store.model import FileSource, Subtree
+from kaos_backend.engine.store.store import Store
+
+_VERSION = b"1"
+_KEEP_S = 7 * 24 * 3600.0
+
+
+def tree_key(files: Sequence[File]) -> str:
+    """64 hex digits over (path, content hash) of everything one input delivers to one datum."""
+    digest = hashlib.blake2b(_VERSION, digest_size=32)
+    for file in sorted(files, key=lambda f: f.path):
+        path = file.path.encode()
+        digest.update(len(path).to_bytes(8, "big") + path + file.hash + bytes([file.empty_files]))
+    return digest.hexdigest()
+
+
+class TreeCache:
+    """Materialised inputs below one directory: `<key>/<path in repo>`.
+
+    An entry that no job has used for a week goes at the next start.
+    """
+
+    def __init__(self, store: Store, root: Path, now_s: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._root = root
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+        self._used: set[str] = set()
+        self._now_s = now_s
+
+    def sweep(self) -> None:
+        """Remove what a crash left half made, and what is old. Only at start, before anything is prepared."""
+        oldest = self._now_s() - _KEEP_S
+        self._root.mkdir(parents=True, exist_ok=True)
+        for entry in self._root.iterdir():
+            # Finished ones have their key as name; `.boot` is the store's mark.
+            half = len(entry.name) != 64 and entry.name != ".boot"
+            if half or (entry.is_dir() and entry.stat().st_mtime < oldest):
+                remove_tree(entry)
+
+    def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
+        """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
+        key = tree_key(files)
+        dest = self._root / key
+        if key in self._used:
+            return dest
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        # Datums that start together share one copy; the others wait for it.
+        with lock:
+            if dest.exists():
+                os.utime(dest)
+            elif len(files) == 1 and not files[0].empty_files:
+                self._store.materialize(root_of(files[0]), files[0].path, dest)
+            else:
+                entries: dict[str, Subtree | FileSource] = {}
+                for file in files:
+                    root = root_of(file)
+                    if file.empty_files:
+                        for entry in self._store.walk(root, file.path):
+                            if entry.kind == "file":
+                                entries[entry.path] = FileSource(b"")
+                    else:
+                        entries[file.path] = Subtree(root, file.path)
+                made = self._store.build_tree(entries)
+                if made is None:
+                    dest.mkdir()
+                else:
+                    self._store.materialize(made, "/", dest)
+        with self._guard:
+            self._used.add(key)
+            self._locks.pop(key, None)
+        return dest

@@ -1,0 +1,400 @@
+"""One running job: plans its datums, runs them on worker threads, writes each end down, finishes the commits.
+
+Only the thread of the job writes; ends that arrive while it waits for the disk share its next transaction.
+A crash at any point leaves the job RUNNING with the rows of what is done; `run` goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from kaos_backend.engine.errors import EngineError, ResourceExhausted
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.ending import end_job, meta_commit, output_commit
+from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
+from kaos_backend.engine.jobs.run.datumrun import DatumRunner, Interrupted, Outcome, Parts
+from kaos_backend.engine.jobs.run.logs import note
+from kaos_backend.engine.jobs.run.meta import entries
+from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.scratch import clean_up
+from kaos_backend.engine.jobs.schedule.admission import capacity
+from kaos_backend.engine.jobs.schedule.machine import request_of
+from kaos_backend.engine.jobs.schedule.states import (
+    DONE_DATUMS,
+    KEPT_DATUMS,
+    TERMINAL_JOBS,
+    DatumState,
+    JobState,
+)
+from kaos_backend.engine.jobs.spec.plan import Datum, File, Match, plan
+from kaos_backend.engine.jobs.spec.quantity import parse_duration
+from kaos_backend.engine.jobs.spec.spec import PfsInput
+from kaos_backend.engine.store.model import Commit, CommitKey, RepoKey
+from kaos_backend.engine.store.store import Txn
+from kaos_backend.engine.store.trees.glob import match_glob
+
+log = logging.getLogger(__name__)
+
+# How often, at most, the open output commit shows what has been finished so far.
+_REFRESH_S = 0.5
+_DISK_FULL_S = 1.0
+# How long a datum waits that met an error of the engine.
+_TROUBLE_S = 1.0
+# Threads beyond the runs that can go on at once: they store outputs while the next datums run.
+_SPARE_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A datum that a worker has."""
+
+    datum: DatumRow
+    started_us: int
+    cancel: threading.Event
+
+
+class JobRun:
+    """Runs one job of a pipeline to its end, or until it is cancelled (ended by others) or interrupted."""
+
+    def __init__(
+        self, parts: Parts, pipeline: Pipeline, job: Job, pool: Pool, crashing: Callable[[str], None]
+    ) -> None:
+        self.job = job
+        self.pipeline = pipeline
+        self._parts = parts
+        self._crashing = crashing
+        self._runner = DatumRunner(parts, pipeline, job, pool, crashing)
+        self._changed = threading.Condition()
+        self._pending: deque[DatumRow] = deque()
+        self._running: dict[str, Running] = {}
+        self._ended: list[Outcome] = []
+        self._stopping = False
+        self._root: bytes | None = None
+        self._unmerged: list[bytes] = []
+        self._refreshed_at = 0.0
+
+    # --- from other threads
+
+    def stop(self) -> None:
+        """Stop what runs: the job was ended by someone else, or the engine stops. `run` returns soon."""
+        with self._changed:
+            self._stopping = True
+            for running in self._running.values():
+                running.cancel.set()
+            self._changed.notify_all()
+        self._parts.admission.nudge()
+
+    def running(self) -> list[Running]:
+        """What the workers are at."""
+        with self._changed:
+            return list(self._running.values())
+
+    def restart(self, filters: list[str]) -> bool:
+        """Start the running datums again whose inputs match every filter (a path or a hash in hex)."""
+        found = False
+        with self._changed:
+            for running in self._running.values():
+                names = {
+                    name for f in running.datum.files for name in (f.path, f.path.rstrip("/"), f.hash.hex())
+                }
+                if all(wanted in names for wanted in filters):
+                    running.cancel.set()
+                    found = True
+        self._parts.admission.nudge()
+        return found
+
+    # --- the job's thread
+
+    def run(self) -> None:
+        """To the job's end. What it raises is an error of the engine or its disk; it may be run again."""
+        threads: list[threading.Thread] = []
+        timed_out = False
+        try:
+            if not self._prepare():
+                return
+            threads = [
+                threading.Thread(target=self._work, name=f"datum-{self.job.key.id[:8]}-{i}", daemon=True)
+                for i in range(self._thread_count())
+            ]
+            for thread in threads:
+                thread.start()
+            timed_out = self._record_until_done()
+        finally:
+            self._stop_unless_idle()
+            for thread in threads:
+                thread.join()
+            self._record_last()
+            clean_up(self._parts.scratch / str(self.job.seq))
+        if timed_out:
+            self._end(JobState.KILLED, " jobtimed out")
+        elif not self._stopping:
+            self._finish()
+
+    def _stop_unless_idle(self) -> None:
+        """Stop the worker threads if there is anything left for them."""
+        with self._changed:
+            idle = not self._pending and not self._running
+        if not idle:
+            self.stop()
+
+    def _thread_count(self) -> int:
+        spec = self.pipeline.spec
+        at_once = min(spec.parallelism, len(self._pending))
+        if at_once == 0:
+            return 0
+        return capacity(self._parts.admission.machine, request_of(spec), at_once) + min(
+            _SPARE_THREADS, at_once
+        )
+
+    def _prepare(self) -> bool:
+        """RUNNING with a row per datum, or with those of a run that was cut short. False: it has ended."""
+        store = self._parts.store
+        with store.read() as db:
+            job = tables.job_by_seq(db, self.job.seq)
+        if job is None or job.state in TERMINAL_JOBS:
+            return False
+        if job.state is JobState.STARTING:
+            planned = self._plan()
+            with store.write() as txn:
+                job = tables.job_by_seq(txn.db, job.seq)
+                if job is None or job.state in TERMINAL_JOBS:
+                    return False
+                again = self.pipeline.spec.reprocess_spec == "every_job"
+                kept = {} if again else tables.kept_results(txn.db, job.pipeline_row, planned)
+                tables.set_job_state(txn.db, job, JobState.RUNNING, started_us=txn.now_us)
+                tables.insert_datums(txn.db, job, planned, kept)
+            self._note(f"{len(planned)} datums, {len(kept)} of them done before")
+        else:
+            with store.write() as txn:
+                tables.count_restart(txn.db, job.seq)
+            self._note("job resumed")
+        with store.read() as db:
+            rows = tables.datums(db, self.job.seq)
+            self.job = tables.job_by_seq(db, self.job.seq) or self.job
+        self._pending.extend(row for row in rows if row.state not in DONE_DATUMS)
+        self._unmerged = [row.root for row in rows if row.state in KEPT_DATUMS and row.root is not None]
+        return True
+
+    def _plan(self) -> list[Datum]:
+        store = self._parts.store
+        upstream = {key.repo: key for key in store.inspect_commit(output_commit(self.job.key)).provenance}
+        commits: dict[CommitKey, Commit] = {}
+
+        def matches(pfs: PfsInput) -> tuple[str, Iterator[Match]]:
+            key = upstream[RepoKey(pfs.project, pfs.repo, pfs.repo_type)]
+            if key not in commits:
+                commits[key] = store.inspect_commit(key)
+            keyed = bool(pfs.join_on or pfs.group_by)
+            return key.id, (
+                Match(e.path, e.hash, e.size_bytes, _captures(pfs.glob, e.path) if keyed else ())
+                for e in store.glob(commits[key].root, pfs.glob)
+            )
+
+        assert self.pipeline.spec.input is not None
+        return plan(self.pipeline.spec.input, matches, self.pipeline.spec.salt)
+
+    def _work(self) -> None:
+        """A worker thread: one datum after the other."""
+        while True:
+            with self._changed:
+                if self._stopping or not self._pending:
+                    return
+                datum = self._pending.popleft()
+                running = Running(datum, self._parts.clock(), threading.Event())
+                self._running[datum.id] = running
+            outcome = None
+            try:
+                outcome = self._runner.run(datum, running.cancel)
+            except Interrupted:
+                pass
+            except (OSError, sqlite3.Error) as e:
+                # The engine's own trouble (descriptors, its disk) says nothing of the trial: it runs again.
+                log.warning("datum %s of job %s is put back: %s", datum.id, self.job.key, e)
+                running.cancel.wait(_TROUBLE_S)
+            except Exception as e:
+                log.exception("datum %s of job %s", datum.id, self.job.key)
+                outcome = Outcome(
+                    datum,
+                    DatumState.FAILED,
+                    None,
+                    f"engine error: {e}",
+                    1,
+                    0,
+                    running.started_us,
+                    self._parts.clock(),
+                )
+            with self._changed:
+                del self._running[datum.id]
+                if outcome is not None:
+                    self._ended.append(outcome)
+                else:
+                    self._pending.appendleft(datum)
+                self._changed.notify_all()
+
+    def _record_until_done(self) -> bool:
+        """Write ends down as they come. True: the job ran out of its time."""
+        deadline = None
+        if self.pipeline.spec.job_timeout:
+            started_us = self.job.started_us or self._parts.clock()
+            elapsed = (self._parts.clock() - started_us) / 1e6
+            deadline = time.monotonic() + parse_duration(self.pipeline.spec.job_timeout) - elapsed
+        while True:
+            with self._changed:
+                while not (self._ended or self._stopping or self._idle()):
+                    now = time.monotonic()
+                    if deadline is not None and now >= deadline:
+                        return True
+                    waits = [] if deadline is None else [deadline - now]
+                    if self._unmerged:
+                        due = self._refreshed_at + _REFRESH_S - now
+                        if due <= 0:
+                            break
+                        waits.append(due)
+                    self._changed.wait(min(waits, default=None))
+                if self._stopping or (self._idle() and not self._ended):
+                    return False
+            ended = self._take_ended()
+            try:
+                self._record(ended)
+            except BaseException as e:
+                # What is finished must not be lost: it is written down later, at the latest at the end.
+                with self._changed:
+                    self._ended = [*ended, *self._ended]
+                if not isinstance(e, ResourceExhausted):
+                    raise
+                self._crashing(e.message)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, _DISK_FULL_S)
+
+    def _idle(self) -> bool:
+        return not self._pending and not self._running
+
+    def _take_ended(self) -> list[Outcome]:
+        with self._changed:
+            ended, self._ended = self._ended, []
+        return ended
+
+    def _record_last(self) -> None:
+        ended = self._take_ended()
+        try:
+            self._record(ended)
+        except BaseException:
+            _discard(ended)
+            raise
+
+    def _record(self, ended: list[Outcome]) -> None:
+        """One transaction: the outputs of `ended`, their rows, and now and then the output commit."""
+        refresh = not self._stopping and time.monotonic() - self._refreshed_at >= _REFRESH_S
+        if not ended and not (refresh and self._unmerged):
+            return
+        fresh: list[bytes] = []
+        with self._parts.store.write() as txn:
+            for outcome in ended:
+                root = None if outcome.staged is None else txn.adopt(outcome.staged)
+                size = 0 if root is None else txn.stat(root, "/").size_bytes
+                result = Result(
+                    state=outcome.state,
+                    root=root,
+                    reason=outcome.reason,
+                    tries=outcome.tries,
+                    process_us=outcome.process_us,
+                    upload_bytes=size,
+                    started_us=outcome.started_us,
+                    finished_us=outcome.finished_us,
+                )
+                # Also for a job that was killed meanwhile: what is finished is there for the next one.
+                new = tables.record(txn.db, self.job.seq, outcome.datum.id, result)
+                if new and root is not None and outcome.state is DatumState.SUCCESS:
+                    fresh.append(root)
+            merged = self._merge(txn, [*self._unmerged, *fresh]) if refresh else None
+        # They are adopted; what is left of them is a descriptor each.
+        _discard(ended)
+        if refresh:
+            # A commit that somebody else finished takes nothing more: then there is nothing left to merge.
+            self._root = self._root if merged is None else merged[0]
+            self._unmerged, self._refreshed_at = [], time.monotonic()
+        else:
+            self._unmerged += fresh
+
+    def _merge(self, txn: Txn, roots: list[bytes]) -> tuple[bytes | None] | None:
+        """Show `roots` in the output commit too; None when the commit is not open any more."""
+        commit = txn.find_commit(output_commit(self.job.key))
+        if commit is None or commit.finishing_us is not None:
+            return None
+        root = txn.merge([self._root, *roots])
+        txn.set_root(commit.key, root)
+        return (root,)
+
+    def _finish(self) -> None:
+        """FINISHING and then its end, with both commits, in one transaction."""
+        with self._parts.store.read() as db:
+            rows = tables.datums(db, self.job.seq)
+        failed = next((row for row in rows if row.state is DatumState.FAILED), None)
+        transform = self.pipeline.spec.transform
+        roots: dict[CommitKey, bytes | None] = {}
+
+        with self._parts.store.write() as txn:
+            job = tables.job_by_seq(txn.db, self.job.seq)
+            if job is None or job.state in TERMINAL_JOBS:
+                return
+
+            def root_of(file: File) -> bytes | None:
+                key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
+                if key not in roots:
+                    commit = txn.find_commit(key)
+                    roots[key] = commit.root if commit else None
+                return roots[key]
+
+            self._merge(txn, self._unmerged)
+            output, meta = output_commit(job.key), meta_commit(job.key)
+            if _is_open(txn, meta):
+                image = transform.image if transform else ""
+                txn.set_root(meta, txn.build_tree(entries(job, rows, image, root_of)))
+            if failed is not None:
+                state, reason = JobState.FAILURE, f"datum {failed.id} failed"
+            else:
+                tables.set_job_state(txn.db, job, JobState.FINISHING)
+                job = tables.job_by_seq(txn.db, job.seq) or job
+                for key in (output, meta):
+                    # A client may have finished it by force; the job ends all the same.
+                    if _is_open(txn, key):
+                        txn.finish_commit(key, force=True)
+                reason = txn.inspect_commit(output).error
+                state = JobState.FAILURE if reason else JobState.SUCCESS
+            end_job(txn, job, state, reason)
+        self._note(f"job ended: {state.name}{': ' if reason else ''}{reason}")
+
+    def _end(self, state: JobState, reason: str) -> None:
+        with self._parts.store.write() as txn:
+            job = tables.job_by_seq(txn.db, self.job.seq)
+            if job is None or job.state in TERMINAL_JOBS:
+                return
+            end_job(txn, job, state, reason)
+        self._note(f"job ended: {state.name}: {reason}")
+
+    def _note(self, text: str) -> None:
+        note(self._parts.logs.master(self.job.key), self._parts.clock(), text)
+
+
+def _is_open(txn: Txn, key: CommitKey) -> bool:
+    commit = txn.find_commit(key)
+    return commit is not None and commit.finishing_us is None
+
+
+def _discard(outcomes: Iterable[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.staged is not None:
+            outcome.staged.discard()
+
+
+def _captures(pattern: str, path: str) -> tuple[str, ...]:
+    found = match_glob(pattern, path)
+    if found is None:
+        raise EngineError(f"glob {pattern} listed {path} but does not match it")
+    return tuple(group or "" for group in found.groups())

@@ -1,0 +1,98 @@
+"""The log files of datums and jobs: where they are, what a line looks like, and following them.
+
+A line is `<unix µs> <u|s> <text>`; `u` is the user's output, `s` the engine's. `<job>/master.log` holds the
+job's own lines, `<job>/<datum id>.log` those of a datum.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
+
+log = logging.getLogger(__name__)
+
+MASTER = "master"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    ts_us: int
+    user: bool
+    text: str
+
+
+class Logs:
+    """The log directory of the engine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def pipeline_dir(self, key: PipelineKey) -> Path:
+        return self.root / key.project / key.name
+
+    def job_dir(self, key: JobKey) -> Path:
+        return self.pipeline_dir(key.pipeline) / key.id
+
+    def datum(self, key: JobKey, datum: str) -> Path:
+        return self.job_dir(key) / f"{datum}.log"
+
+    def master(self, key: JobKey) -> Path:
+        return self.job_dir(key) / f"{MASTER}.log"
+
+
+def note(path: Path, now_us: int, text: str) -> None:
+    """`append`, for where the work must go on although its log cannot be written."""
+    try:
+        append(path, now_us, text)
+    except OSError as e:
+        log.warning("%s could not be written: %s (%s)", path, e, text)
+
+
+def append(path: Path, now_us: int, text: str) -> None:
+    """Add system lines; a whole `write` in append mode, so that it never cuts into a line of the worker's."""
+    lines = "".join(f"{now_us} s {line}\n" for line in text.splitlines() or [""])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, lines.encode())
+    finally:
+        os.close(fd)
+
+
+def parse_line(raw: bytes) -> Line:
+    """A line as written; a damaged one (power loss) becomes a user line at time 0."""
+    stamp, _, rest = raw.partition(b" ")
+    who, _, text = rest.partition(b" ")
+    if not stamp.isdigit() or who not in (b"u", b"s"):
+        return Line(0, True, raw.decode(errors="replace"))
+    return Line(int(stamp), who == b"u", text.decode(errors="replace"))
+
+
+class Tail:
+    """Reads a growing file line by line; a file that is not there yet is empty."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._rest = b""
+
+    def read(self, whole: bool = False) -> Iterator[Line]:
+        """The lines that are new since the last call; with `whole`, an unended last one too."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                while chunk := file.read(1 << 20):
+                    self._offset += len(chunk)
+                    *lines, self._rest = (self._rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield parse_line(line)
+        except FileNotFoundError:
+            return
+        if whole and self._rest:
+            rest, self._rest = self._rest, b""
+            yield parse_line(rest)

@@ -1,0 +1,55 @@
+"""What the controller does next with the oldest unfinished job of a pipeline. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
+
+
+class Do(Enum):
+    """START: CREATED → STARTING. RUN: hand it to a thread. GIVE_UP: UNRUNNABLE. CRASH: mark the pipeline."""
+
+    WAIT = auto()
+    START = auto()
+    RUN = auto()
+    GIVE_UP = auto()
+    CRASH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class InputState:
+    """One commit the job's output depends on."""
+
+    name: str
+    finished: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    do: Do
+    reason: str = ""
+
+
+def next_step(
+    job: JobState, pipeline: PipelineState, inputs: Sequence[InputState], image: str, image_ready: bool
+) -> Step:
+    """The next step for a job that is the oldest unfinished one of its pipeline and has no thread."""
+    if job is JobState.CREATED:
+        return Step(Do.START)
+    if job is JobState.STARTING:
+        if not all(i.finished for i in inputs):
+            return Step(Do.WAIT)
+        bad = [i.name for i in inputs if i.error]
+        if bad:
+            return Step(
+                Do.GIVE_UP, f"unrunnable because the following upstream pipelines failed: {', '.join(bad)}"
+            )
+    if pipeline is PipelineState.FAILURE:
+        return Step(Do.WAIT)
+    if not image_ready:
+        return Step(Do.CRASH, f'image "{image}" is not there: build it, or load it into the image store')
+    return Step(Do.RUN)

@@ -1,0 +1,135 @@
+"""Who gets which cores, memory and GPUs: pure arithmetic over an immutable ledger.
+
+Cpu is counted in millicores, memory in bytes, GPUs by index. Whole cores are exclusive; fractions share
+a core with other fractions as long as the sum on it stays within 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from kaos_backend.engine.jobs.spec.quantity import format_bytes, parse_bytes
+from kaos_backend.engine.jobs.spec.spec import Spec
+from kaos_backend.engine.workers.port import Grant
+
+CORE = 1000  # millicores
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to hand out: cores and GPUs by number, memory in bytes."""
+
+    cpus: int
+    memory_bytes: int
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one datum asks for. `limit_bytes` is enforced on it; `memory_bytes` is only set aside."""
+
+    millicores: int
+    memory_bytes: int = 0
+    gpus: int = 0
+    limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is free now: millicores per core, bytes, GPU indexes."""
+
+    cores: tuple[int, ...]
+    memory_bytes: int
+    gpus: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One request granted: what to give back, and what the worker is told."""
+
+    request: Request
+    shares: tuple[tuple[int, int], ...]  # (core, millicores)
+    gpus: tuple[int, ...]
+
+    @property
+    def grant(self) -> Grant:
+        return Grant(
+            cpu=self.request.millicores / CORE,
+            cores=tuple(sorted(core for core, _ in self.shares)),
+            memory_bytes=self.request.limit_bytes,
+            gpus=self.gpus,
+        )
+
+
+def request_of(spec: Spec) -> Request:
+    """The share one datum of a validated pipeline needs: limits first, then requests, else one core."""
+    limits, requests = spec.resource_limits, spec.resource_requests
+    cpu = (limits.cpu if limits else 0.0) or (requests.cpu if requests else 0.0) or 1.0
+    limit = parse_bytes(limits.memory) if limits and limits.memory else None
+    asked = parse_bytes(requests.memory) if requests and requests.memory else 0
+    gpus = next((r.gpu.number for r in (limits, requests) if r and r.gpu and r.gpu.number), 0)
+    return Request(
+        # Below a millicore nothing could be told apart; never grant less than asked.
+        millicores=max(1, math.ceil(round(cpu * CORE, 6))),
+        memory_bytes=limit if limit is not None else asked,
+        gpus=gpus,
+        limit_bytes=limit,
+    )
+
+
+def why_never(machine: Machine, request: Request) -> str:
+    """Why this machine can never run `request`, as a sentence without subject; empty when it can."""
+    if math.ceil(request.millicores / CORE) > machine.cpus:
+        return f"asks for {request.millicores / CORE:g} cpu but this machine has {machine.cpus}"
+    if request.memory_bytes > machine.memory_bytes:
+        return (
+            f"asks for {format_bytes(request.memory_bytes)} of memory"
+            f" but this machine has {format_bytes(machine.memory_bytes)}"
+        )
+    if request.gpus > machine.gpus:
+        return f"asks for {request.gpus} gpu but this machine has {machine.gpus}"
+    return ""
+
+
+def empty_ledger(machine: Machine) -> Ledger:
+    """Everything free."""
+    return Ledger((CORE,) * machine.cpus, machine.memory_bytes, frozenset(range(machine.gpus)))
+
+
+def book(ledger: Ledger, request: Request) -> tuple[Ledger, Booking] | None:
+    """`request` taken out of `ledger`, or None while it does not fit."""
+    if request.memory_bytes > ledger.memory_bytes or request.gpus > len(ledger.gpus):
+        return None
+    whole, part = divmod(request.millicores, CORE)
+    shares: list[tuple[int, int]] = []
+    if part:
+        # The fullest core that still has room: keeps whole cores whole.
+        fitting = [(free, core) for core, free in enumerate(ledger.cores) if free >= part]
+        if not fitting:
+            return None
+        shares.append((min(fitting)[1], part))
+    shared = {core for core, _ in shares}
+    idle = [core for core, free in enumerate(ledger.cores) if free == CORE and core not in shared]
+    if len(idle) < whole:
+        return None
+    shares += [(core, CORE) for core in idle[:whole]]
+    taken = dict(shares)
+    gpus = tuple(sorted(ledger.gpus)[: request.gpus])
+    left = Ledger(
+        cores=tuple(free - taken.get(core, 0) for core, free in enumerate(ledger.cores)),
+        memory_bytes=ledger.memory_bytes - request.memory_bytes,
+        gpus=ledger.gpus - set(gpus),
+    )
+    return left, Booking(request, tuple(shares), gpus)
+
+
+def release(ledger: Ledger, booking: Booking) -> Ledger:
+    """`ledger` with `booking` given back."""
+    back = dict(booking.shares)
+    return replace(
+        ledger,
+        cores=tuple(free + back.get(core, 0) for core, free in enumerate(ledger.cores)),
+        memory_bytes=ledger.memory_bytes + booking.request.memory_bytes,
+        gpus=ledger.gpus | set(booking.gpus),
+    )

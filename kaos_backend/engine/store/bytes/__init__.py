@@ -1,0 +1,1 @@
+"""Objects: sequences of bytes named by their hash, and how they become durable."""

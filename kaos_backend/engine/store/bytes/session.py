@@ -1,0 +1,282 @@
+"""Objects on their way into the store.
+
+A `Session` takes objects in; `seal` makes their bytes durable and `record` enters them into the index, inside
+the transaction that first refers to them. The order of these steps, and what a crash between two of them
+leaves, is described in ``docs/storage.md``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from blake3 import blake3
+
+from kaos_backend.engine.ids import new_id
+from kaos_backend.engine.store.bytes.objects import (
+    EMPTY_HASH,
+    INLINE_PACK,
+    LOOSE_BYTES,
+    PACK_HEAD,
+    PACK_MAGIC,
+    Location,
+    ObjectStore,
+    pieces_of_file,
+)
+
+INLINE_BYTES = 64 << 10
+"""A session whose small objects come to no more than this (bytes) keeps them in SQLite and opens no pack."""
+_FLUSH_BYTES = 4 << 20
+_FLUSH_COUNT = 1000
+# From this size on a file is written by a thread beside the one that receives it, with so many pieces under
+# way.
+_BACKGROUND_BYTES = 8 << 20
+_PENDING_WRITES = 4
+# The disk is asked to begin with this many bytes at a time while the next ones arrive.
+_WRITE_BACK_BYTES = 32 << 20
+
+Known = Callable[[list[bytes]], set[bytes]]
+"""Which of the given hashes the index has already."""
+Chunk = bytes | bytearray | memoryview
+
+
+class Session:
+    """Objects on their way in. Not for use by several threads at once.
+
+    add*/write → `seal` (bytes durable) → `record` in the transaction that refers to them. `abort` at any time
+    before `record` leaves nothing but, at most, loose files that the next sweep removes.
+    """
+
+    def __init__(self, store: ObjectStore, known: Known) -> None:
+        self._store = store
+        self._disk = store.disk
+        self._known = known
+        self._seen: set[bytes] = set()
+        self._buffer: dict[bytes, bytes] = {}
+        self._buffered = 0
+        self._inline: dict[bytes, bytes] = {}
+        self._inlined = 0
+        self._pack: int | None = None
+        self._pack_name = ""
+        self._pack_end = 0
+        self._unsynced = False
+        self._packed: dict[bytes, tuple[int, int]] = {}
+        self._large: dict[bytes, tuple[int, Path | None]] = {}
+
+    def add(self, data: Chunk) -> bytes:
+        """Take a whole object in (the caller may pass a view; it is copied); return its hash."""
+        hash_ = blake3(data).digest()
+        if hash_ not in self._seen and hash_ != EMPTY_HASH:
+            self._seen.add(hash_)
+            if len(data) >= LOOSE_BYTES:
+                writer = ObjectWriter(self)
+                writer.write(data)
+                self._seen.discard(hash_)
+                writer.finish()
+                return hash_
+            self._buffer[hash_] = bytes(data)
+            self._buffered += len(data)
+            if self._buffered >= _FLUSH_BYTES or len(self._buffer) >= _FLUSH_COUNT:
+                self._flush()
+        return hash_
+
+    def writer(self) -> ObjectWriter:
+        return ObjectWriter(self)
+
+    def read(self, hash_: bytes) -> Iterator[bytes] | None:
+        """The bytes of an object that this session holds; None when it does not (the index may)."""
+        data = self._buffer.get(hash_, self._inline.get(hash_))
+        if data is not None:
+            return iter((data,))
+        if hash_ in self._large:
+            size, tmp = self._large[hash_]
+            return pieces_of_file(tmp or self._store.loose_path(hash_), Location(hash_, None, 0, size))
+        if hash_ in self._packed and self._pack is not None:
+            offset, length = self._packed[hash_]
+            return iter((os.pread(self._pack, length, offset),))
+        return None
+
+    def seal(self) -> None:
+        """Make every byte taken in so far durable. May be called again after more was added."""
+        disk = self._disk
+        if self._buffer and self._pack is None and self._inlined + self._buffered <= INLINE_BYTES:
+            self._inline.update(self._new(self._buffer))
+            self._inlined += self._buffered
+            self._buffer, self._buffered = {}, 0
+        elif self._buffer:
+            self._flush()
+        if self._pack is not None and self._unsynced:
+            disk.sync(self._pack)
+            disk.sync_directory(self._store.packs)
+            self._unsynced = False
+        pending = [(hash_, tmp) for hash_, (_, tmp) in self._large.items() if tmp is not None]
+        for _, tmp in pending:
+            disk.sync_path(tmp)
+        directories = set()
+        for hash_, tmp in pending:
+            final = self._store.loose_path(hash_)
+            if not final.parent.is_dir():
+                disk.make_directory(final.parent)
+                directories.add(self._store.loose)
+            disk.rename(tmp, final)
+            self._large[hash_] = (self._large[hash_][0], None)
+            directories.add(final.parent)
+        for directory in sorted(directories):
+            disk.sync_directory(directory)
+
+    def record(self, db: sqlite3.Connection) -> None:
+        """Enter everything sealed into the index."""
+        rows: list[tuple[bytes, int | None, int, int]] = []
+        if self._packed:
+            pack = db.execute("INSERT INTO packs (name) VALUES (?)", (self._pack_name,)).lastrowid
+            rows += [(hash_, pack, offset, length) for hash_, (offset, length) in self._packed.items()]
+        rows += [(hash_, None, 0, size) for hash_, (size, _) in self._large.items()]
+        rows += [(hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()]
+        db.executemany("INSERT OR IGNORE INTO objects (hash, pack, offset, length) VALUES (?,?,?,?)", rows)
+        db.executemany("INSERT OR IGNORE INTO small_objects (hash, data) VALUES (?,?)", self._inline.items())
+
+    def close(self) -> None:
+        """Let go of the pack's descriptor (after the transaction is over)."""
+        if self._pack is not None:
+            os.close(self._pack)
+            self._pack = None
+
+    def abort(self) -> None:
+        """Forget everything unrecorded. Loose files, which others may share by now, wait for the sweep."""
+        if self._pack is not None:
+            self.close()
+            with suppress(OSError):
+                (self._store.packs / self._pack_name).unlink()
+        for _, tmp in self._large.values():
+            if tmp is not None:
+                with suppress(OSError):
+                    tmp.unlink()
+        self._buffer, self._inline, self._packed, self._large = {}, {}, {}, {}
+
+    def _new(self, objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        known = self._known(list(objects))
+        return {hash_: data for hash_, data in objects.items() if hash_ not in known} if known else objects
+
+    def _flush(self) -> None:
+        """Append the buffered objects, without those the store already has, to this session's pack."""
+        objects = self._inline | self._new(self._buffer)
+        if objects and self._pack is None:
+            self._pack_name = f"{new_id()}.pack"
+            self._pack = self._disk.create(self._store.packs / self._pack_name)
+            self._disk.write(self._pack, PACK_MAGIC)
+            self._pack_end = len(PACK_MAGIC)
+        if objects and self._pack is not None:
+            parts: list[bytes] = []
+            end = self._pack_end
+            for hash_, data in objects.items():
+                length = len(data)
+                parts += (PACK_HEAD.pack(hash_, length), data)
+                self._packed[hash_] = (end + PACK_HEAD.size, length)
+                end += PACK_HEAD.size + length
+            self._disk.write(self._pack, b"".join(parts))
+            self._pack_end = end
+            self._unsynced = True
+        self._inline, self._buffer, self._buffered = {}, {}, 0
+
+    def take_large(self, hash_: bytes, size: int, tmp: Path) -> None:
+        """A finished writer's file. It is dropped again when the store has the object already."""
+        if hash_ in self._seen or self._known([hash_]):
+            tmp.unlink()
+        else:
+            self._large[hash_] = (size, tmp)
+        self._seen.add(hash_)
+
+
+class ObjectWriter:
+    """One object whose bytes come in pieces: below `LOOSE_BYTES` in memory, above in a file.
+
+    Pieces of a file are written by a thread of their own while the caller hashes and receives the next ones,
+    so they must not change after they were handed over.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._chunks: list[bytes] = []
+        self.size = 0
+        self._written_back = 0
+        self._fd: int | None = None
+        self._tmp: Path | None = None
+        self._hasher: blake3 | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
+        self._written = 0
+        self._given_to_disk = 0
+
+    def write(self, data: Chunk) -> None:
+        """Append `data` (copied when it stays in memory)."""
+        if not data:
+            return
+        self.size += len(data)
+        if self._fd is not None:
+            self._append(data)
+        elif self.size < LOOSE_BYTES:
+            self._chunks.append(bytes(data))
+        else:
+            self._tmp = self._session._store.tmp / new_id()
+            self._fd = self._session._disk.create(self._tmp)
+            self._hasher = blake3()
+            for chunk in (*self._chunks, data):
+                self._append(chunk)
+            self._chunks = []
+
+    def _append(self, data: Chunk) -> None:
+        assert self._fd is not None
+        assert self._hasher is not None
+        if self.size < _BACKGROUND_BYTES and self._thread is None:
+            self._put(self._fd, data)
+        else:
+            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="object")
+            if len(self._pending) >= _PENDING_WRITES:
+                self._pending.popleft().result()
+            self._pending.append(self._thread.submit(self._put, self._fd, data))
+        self._hasher.update(data)
+
+    def _put(self, fd: int, data: Chunk) -> None:
+        disk = self._session._disk
+        disk.write(fd, data)
+        self._written += len(data)
+        fresh = self._written - self._given_to_disk
+        if fresh >= _WRITE_BACK_BYTES:
+            disk.start_writing_back(fd, self._given_to_disk, fresh)
+            self._given_to_disk = self._written
+
+    def finish(self) -> tuple[bytes, int]:
+        """Hand the object to the session; return (hash, size in bytes)."""
+        if self._fd is None or self._hasher is None or self._tmp is None:
+            data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            return self._session.add(data), self.size
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        except BaseException:
+            self.abort()
+            raise
+        self._close(self._fd)
+        hash_ = self._hasher.digest()
+        self._session.take_large(hash_, self.size, self._tmp)
+        return hash_, self.size
+
+    def abort(self) -> None:
+        if self._fd is not None and self._tmp is not None:
+            self._close(self._fd)
+            with suppress(OSError):
+                self._tmp.unlink()
+        self._chunks = []
+
+    def _close(self, fd: int) -> None:
+        """Close the file, once nothing writes to it any more."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._pending.clear()
+        os.close(fd)
+        self._fd = None

@@ -1,0 +1,1 @@
+"""File trees over objects: reading, changing, globbing, and the way from and to real directories."""

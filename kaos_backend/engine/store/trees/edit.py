@@ -1,0 +1,252 @@
+"""Changing a tree: operations on drafts of the directories they touch, then one new root.
+
+A file in a draft is a list of pieces, because adding to a file appends; pieces become one object when the
+tree is written (`write`). Directories that no operation enters are carried over by reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kaos_backend.engine.store.model import CommitKey
+from kaos_backend.engine.store.trees.tree import (
+    DirRef,
+    FileRef,
+    Load,
+    Node,
+    encode,
+    files_named,
+    find_dir,
+    make_node,
+    root_node,
+    split,
+    stored_tag,
+)
+
+Piece = tuple[bytes, int]
+"""(object hash, size in bytes)."""
+Pieces = tuple[Piece, ...]
+Concat = Callable[[Pieces], Piece]
+"""Makes one object of several, all of them known and none empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Append an object to (path, tag), making the file if needed; an empty one just makes it."""
+
+    path: str
+    tag: str
+    object: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove (path, tag); with a trailing slash a directory, whatever its tags; ``/`` is everything."""
+
+    path: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy the file or directory `src` of a tree to `dst`, by reference.
+
+    `source` is the commit to read (resolved when the operation is applied), or a tree already resolved.
+    """
+
+    dst: str
+    tag: str
+    source: CommitKey | bytes | None
+    src: str
+    src_tag: str
+    append: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Append everything of another tree, tags kept."""
+
+    root: bytes | None
+
+
+Operation = Put | Delete | Copy | Overlay
+
+
+@dataclass(slots=True)
+class _Draft:
+    files: dict[tuple[str, str], Pieces] = field(default_factory=dict)
+    dirs: dict[str, DirRef | _Draft] = field(default_factory=dict)
+
+
+class TreeEditor:
+    """A tree being changed. Nothing is stored before `write`.
+
+    Tags are taken as users write them and kept in their stored form.
+    """
+
+    def __init__(self, load: Load, root: bytes | None) -> None:
+        self._load = load
+        self._root = self._draft_of(root_node(load, root))
+        # Runs of operations mostly stay in one directory; remember where the last one was.
+        self._last_parent: str | None = None
+        self._last_draft = self._root
+
+    def put(self, path: str, tag: str, object_: bytes, size: int) -> None:
+        parent, _, name = path.rpartition("/")
+        if parent == self._last_parent:
+            draft = self._last_draft
+        else:
+            draft = self._enter(split(parent))
+            self._last_parent, self._last_draft = parent, draft
+        key = (name, stored_tag(tag))
+        existing = draft.files.get(key)
+        if existing is None:
+            draft.files[key] = ((object_, size),)
+        elif size:
+            draft.files[key] = _joined(existing, ((object_, size),))
+
+    def delete(self, path: str, tag: str) -> None:
+        names = split(path)
+        self._last_parent = None
+        if not names:
+            self._root = _Draft()
+            return
+        parent = self._find(names[:-1])
+        if parent is None:
+            return
+        if path.endswith("/"):
+            parent.dirs.pop(names[-1], None)
+        else:
+            parent.files.pop((names[-1], stored_tag(tag)), None)
+
+    def copy(self, dst: str, tag: str, root: bytes | None, src: str, src_tag: str, append: bool) -> None:
+        """Copy what is at `src` of another tree to `dst`, under `tag`; nothing there, nothing done."""
+        self._last_parent = None
+        names = split(src)
+        parent = find_dir(self._load, root, names[:-1])
+        if parent is None or root is None:
+            return
+        files = files_named(parent, names[-1]) if names else []
+        if src_tag:
+            files = [ref for ref in files if ref.tag == stored_tag(src_tag)]
+        if files and not src.endswith("/"):
+            target = split(dst)
+            if not target:
+                return
+            draft = self._enter(target[:-1])
+            if not append:
+                draft.files.pop((target[-1], stored_tag(tag)), None)
+            for ref in files:
+                self._add(draft, target[-1], stored_tag(tag), ((ref.object, ref.size),))
+            return
+        node = find_dir(self._load, root, names)
+        if node is not None:
+            self._overlay(self._enter(split(dst)), node, stored_tag(tag), append)
+
+    def overlay(self, root: bytes | None, append: bool = False) -> None:
+        """Lay another tree over this one, tags kept; the same (path, tag) is replaced, or appended to."""
+        self._last_parent = None
+        self._overlay(self._root, root_node(self._load, root), None, append)
+
+    def graft(self, path: str, root: bytes | None, src: str) -> None:
+        """Put the file or directory at `src` of another tree at `path`, tags kept, by reference."""
+        self._last_parent = None
+        names, target = split(src), split(path)
+        parent = find_dir(self._load, root, names[:-1])
+        if parent is None:
+            return
+        if names and target:
+            for ref in files_named(parent, names[-1]):
+                self._enter(target[:-1]).files[target[-1], ref.tag] = ((ref.object, ref.size),)
+        node = find_dir(self._load, root, names)
+        if node is not None:
+            self._overlay(self._enter(target), node, None, append=False)
+
+    def write(self, concat: Concat) -> tuple[bytes | None, list[tuple[bytes, bytes]]]:
+        """(root of the new tree, rows to store for it); the root is None when the tree is empty."""
+        rows: list[tuple[bytes, bytes]] = []
+        ref = self._write(self._root, "", concat, rows)
+        return (None if ref is None else ref.key), rows
+
+    def _write(
+        self, draft: _Draft, name: str, concat: Concat, rows: list[tuple[bytes, bytes]]
+    ) -> DirRef | None:
+        files = []
+        for (file_name, tag), pieces in sorted(draft.files.items()):
+            object_, size = pieces[0] if len(pieces) == 1 else concat(pieces)
+            files.append(FileRef(file_name, tag, object_, size))
+        dirs = []
+        for dir_name, child in sorted(draft.dirs.items()):
+            ref = self._write(child, dir_name, concat, rows) if isinstance(child, _Draft) else child
+            if ref is not None:
+                dirs.append(ref)
+        if not files and not dirs:
+            return None
+        node = make_node(files, dirs)
+        key, new = encode(node)
+        rows += new
+        return DirRef(name, key, node.hash, node.size, node.flawed, node.tag)
+
+    def _overlay(self, draft: _Draft, node: Node, tag: str | None, append: bool) -> None:
+        """Add everything of `node` to `draft`, under `tag` (None: tags as they are)."""
+        for ref in node.files:
+            new_tag = ref.tag if tag is None else tag
+            if not append:
+                draft.files.pop((ref.name, new_tag), None)
+        for ref in node.files:
+            self._add(draft, ref.name, ref.tag if tag is None else tag, ((ref.object, ref.size),))
+        for directory in node.dirs:
+            there = draft.dirs.get(directory.name)
+            same_tag = tag is None or directory.tag == tag
+            if there is None and same_tag:
+                draft.dirs[directory.name] = directory
+            elif same_tag and not append and isinstance(there, DirRef) and there.key == directory.key:
+                continue
+            else:
+                self._overlay(self._open(draft, directory.name), self._load(directory.key), tag, append)
+
+    @staticmethod
+    def _add(draft: _Draft, name: str, tag: str, pieces: Pieces) -> None:
+        existing = draft.files.get((name, tag))
+        draft.files[name, tag] = pieces if existing is None else _joined(existing, pieces)
+
+    def _enter(self, names: list[str]) -> _Draft:
+        draft = self._root
+        for name in names:
+            draft = self._open(draft, name)
+        return draft
+
+    def _open(self, draft: _Draft, name: str) -> _Draft:
+        """The draft of a subdirectory, made of what is there, or new."""
+        child = draft.dirs.get(name)
+        if child is None:
+            child = _Draft()
+        elif isinstance(child, DirRef):
+            child = self._draft_of(self._load(child.key))
+        else:
+            return child
+        draft.dirs[name] = child
+        return child
+
+    def _find(self, names: list[str]) -> _Draft | None:
+        """As `_enter`, but a directory that is not there is not made."""
+        draft = self._root
+        for name in names:
+            if name not in draft.dirs:
+                return None
+            draft = self._open(draft, name)
+        return draft
+
+    @staticmethod
+    def _draft_of(node: Node) -> _Draft:
+        return _Draft(
+            {(ref.name, ref.tag): ((ref.object, ref.size),) for ref in node.files},
+            {ref.name: ref for ref in node.dirs},
+        )
+
+
+def _joined(first: Pieces, second: Pieces) -> Pieces:
+    pieces = tuple(piece for piece in (*first, *second) if piece[1])
+    return pieces or first[:1]

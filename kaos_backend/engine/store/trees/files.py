@@ -1,0 +1,212 @@
+"""Between trees and real directories: `stage` takes a directory in, `materialize` writes one out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import stat as stat_module
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from kaos_backend.engine.errors import DISK_FULL_ERRNOS, NotFound, Unknown, disk_full
+from kaos_backend.engine.ids import new_id
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
+from kaos_backend.engine.store.model import FileEntry
+from kaos_backend.engine.store.trees.edit import Put, TreeEditor
+from kaos_backend.engine.store.trees.tree import EMPTY, Node, look_up, walk
+from kaos_backend.engine.store.trees.upload import Upload
+
+_COPY_BYTES = 4 << 20
+_BATCH = 500
+_MAX_DEPTH = 200
+
+
+class Staged:
+    """Files whose bytes are durable on disk, but whose rows wait for a transaction (`Txn.adopt`).
+
+    Use it as a context manager, or call `discard` when it is not adopted after all. `root` is None when there
+    were no files.
+    """
+
+    def __init__(self, upload: Upload, root: bytes | None, rows: list[tuple[bytes, bytes]]) -> None:
+        self.upload = upload
+        self.root = root
+        self.rows = rows
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what was not adopted; afterwards (or after adoption) a no-op."""
+        self.upload.__exit__(None, None, None)
+
+
+def stage(upload: Upload, src: Path, tag: str) -> Staged:
+    """Take in every regular file below `src`, at its relative path and under `tag`.
+
+    Symlinks are followed; a link to a directory brings its files. Empty directories leave nothing.
+
+    Raises:
+        Unknown: naming what cannot be kept (its name, its kind, it cannot be read, a link leads nowhere).
+        ResourceExhausted: the disk is full.
+    """
+    try:
+        for relative, path in _regular_files(src, "", 0):
+            _take(upload, relative, path, tag)
+        upload.end_file()
+        editor = TreeEditor(_no_nodes, None)
+        for put in upload.operations:
+            assert isinstance(put, Put), "nothing but additions is made above"
+            editor.put(put.path, put.tag, put.object, put.size)
+        root, rows = editor.write(lambda pieces: pieces[0])
+        upload.seal()
+    except BaseException:
+        upload.__exit__(None, None, None)
+        raise
+    return Staged(upload, root, rows)
+
+
+def _no_nodes(_: bytes) -> Node:
+    return EMPTY
+
+
+def _regular_files(directory: Path, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:
+    if depth > _MAX_DEPTH:
+        raise Unknown(f"directory {prefix} is nested too deeply (do symlinks form a loop?)")
+    try:
+        entries = os.scandir(directory)
+    except OSError as error:
+        raise Unknown(f"directory {prefix} cannot be read: {error.strerror}") from error
+    with entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            relative = f"{prefix}/{entry.name}"
+            try:
+                mode = entry.stat().st_mode
+            except OSError as error:
+                raise Unknown(f"{relative} leads nowhere: {error.strerror}") from error
+            if stat_module.S_ISDIR(mode):
+                yield from _regular_files(Path(entry.path), relative, depth + 1)
+            elif stat_module.S_ISREG(mode):
+                yield relative, Path(entry.path)
+            else:
+                raise Unknown(f"{relative} is no regular file (a socket, pipe or device cannot be kept)")
+
+
+def _take(upload: Upload, relative: str, path: Path, tag: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
+    try:
+        upload.add(relative, tag, b"")
+        while data := _read(fd, relative):
+            upload.add(relative, tag, data)
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, relative: str) -> bytes:
+    try:
+        return os.read(fd, _COPY_BYTES)
+    except OSError as error:
+        # Such as what a link into /proc leads to.
+        raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
+
+
+class _Files(Protocol):
+    objects: ObjectStore
+
+    def load(self, key: bytes) -> Node: ...
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]: ...
+
+
+def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
+    """Write the file or directory at `path` of a tree below `dest`, at its full path in the tree.
+
+    `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is
+    fine. Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out
+    (`Store.open` removes the cache after a reboot).
+
+    Raises:
+        NotFound: `path` is not in the tree.
+        Unknown: a name is too long for this disk.
+        ResourceExhausted: the disk is full.
+    """
+    if dest.is_dir():
+        return
+    if not look_up(store.load, root, path):
+        raise NotFound(f"file {path} not found")
+    temporary = dest.with_name(f".{dest.name}.{new_id()}")
+    try:
+        temporary.mkdir(parents=True, mode=0o755)
+        directories = _write_tree(store, root, path, temporary)
+        for directory in sorted(directories, reverse=True):
+            directory.chmod(0o555)
+        _publish(temporary, dest)
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full(str(dest)) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise Unknown(f"{error.filename}: a name is too long for a file on disk") from error
+        raise
+    finally:
+        if temporary.exists():
+            remove_tree(temporary)
+
+
+def _publish(temporary: Path, dest: Path) -> None:
+    try:
+        temporary.rename(dest)
+    except OSError:
+        if not dest.is_dir():
+            raise
+
+
+def _write_tree(store: _Files, root: bytes, path: str, top: Path) -> set[Path]:
+    base = str(top)
+    directories = {top}
+    batch: list[FileEntry] = []
+    for entry in walk(store.load, root, path):
+        if entry.kind == "dir":
+            continue
+        batch.append(entry)
+        if len(batch) >= _BATCH:
+            _write_files(store, batch, base, directories)
+            batch = []
+    _write_files(store, batch, base, directories)
+    return directories
+
+
+def _write_files(store: _Files, batch: list[FileEntry], base: str, directories: set[Path]) -> None:
+    with store.read() as db:
+        places = locate(db, {entry.hash for entry in batch})
+        for entry in batch:
+            target = base + entry.path
+            parent = Path(target).parent
+            if parent not in directories:
+                parent.mkdir(parents=True, exist_ok=True)
+                while parent not in directories:
+                    directories.add(parent)
+                    parent = parent.parent
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
+            try:
+                if entry.hash != EMPTY_HASH:
+                    store.objects.copy_out(db, places[entry.hash], fd)
+            finally:
+                os.close(fd)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory, read-only ones inside it included. What cannot be deleted stays."""
+    for directory, _, _ in os.walk(path):
+        with suppress(OSError):
+            Path(directory).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)

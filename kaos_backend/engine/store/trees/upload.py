@@ -1,0 +1,154 @@
+"""Content on its way in: objects that arrive, the operations that place them, and how both become a tree."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
+from kaos_backend.engine.store.bytes.session import Chunk, Known, ObjectWriter, Session
+from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
+from kaos_backend.engine.store.names import clean_path, file_path
+from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
+from kaos_backend.engine.store.trees.tree import Load
+
+
+class Upload:
+    """One stream of changes, applied as a whole or not at all.
+
+    Use it as a context manager around receiving and applying: whatever was not committed by its end is
+    removed.
+    """
+
+    def __init__(self, objects: ObjectStore, known: Known) -> None:
+        self.objects = objects
+        self.session: Session = Session(objects, known)
+        self.operations: list[Operation] = []
+        self._path = ""
+        self._clean = ""
+        self._tag = ""
+        self._writer: ObjectWriter | None = None
+        self.committed = False
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+        if self.committed:
+            self.session.close()
+        else:
+            self.session.abort()
+
+    def add(self, path: str, tag: str, data: Chunk) -> None:
+        """Append `data` to a file; no data makes sure that it exists.
+
+        Raises:
+            Unknown: the path is one that PFS refuses.
+            ResourceExhausted: the disk is full.
+        """
+        if self._writer is None or path != self._path or tag != self._tag:
+            self.end_file()
+            self._clean = file_path(path)
+            self._path, self._tag, self._writer = path, tag, self.session.writer()
+        self._writer.write(data)
+
+    def add_object(self, path: str, tag: str, hash_: bytes, size: int) -> None:
+        """Append an object that the store (or this session) has already."""
+        self.end_file()
+        self.operations.append(Put(file_path(path), tag or DEFAULT_TAG, hash_, size))
+
+    def delete(self, path: str, tag: str) -> None:
+        self.end_file()
+        self.operations.append(Delete(clean_path(path or "/"), tag or DEFAULT_TAG))
+
+    def copy(
+        self, dst: str, tag: str, source: CommitKey | bytes | None, src: str, src_tag: str, append: bool
+    ) -> None:
+        """Copy a file or directory of another commit (or tree) by reference; nothing there, nothing done."""
+        self.end_file()
+        self.operations.append(
+            Copy(clean_path(dst), tag or DEFAULT_TAG, source, clean_path(src or "/"), src_tag, append)
+        )
+
+    def end_file(self) -> None:
+        """Note that the next bytes belong to another file."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            hash_, size = writer.finish()
+            self.operations.append(Put(self._clean, self._tag or DEFAULT_TAG, hash_, size))
+
+    def seal(self) -> None:
+        """Make every byte received durable, so that the transaction to come has little to wait for."""
+        self.end_file()
+        self.session.seal()
+
+
+def edit_tree(
+    db: sqlite3.Connection,
+    load: Load,
+    root: bytes | None,
+    operations: Iterable[Operation],
+    objects: ObjectStore,
+    session: Session,
+) -> bytes | None:
+    """Apply operations to a tree and store the result; return its root.
+
+    Copies must name trees, not commits. Objects of `session` are durable and in the index afterwards.
+    """
+    editor = TreeEditor(load, root)
+    for operation in operations:
+        if isinstance(operation, Put):
+            editor.put(operation.path, operation.tag, operation.object, operation.size)
+        elif isinstance(operation, Delete):
+            editor.delete(operation.path, operation.tag)
+        elif isinstance(operation, Copy):
+            assert not isinstance(operation.source, CommitKey), "copies are resolved before they are applied"
+            editor.copy(
+                operation.dst,
+                operation.tag,
+                operation.source,
+                operation.src,
+                operation.src_tag,
+                operation.append,
+            )
+        else:
+            editor.overlay(operation.root, append=True)
+    return store_tree(db, editor, objects, session)
+
+
+def store_tree(
+    db: sqlite3.Connection, editor: TreeEditor, objects: ObjectStore, session: Session
+) -> bytes | None:
+    """Write an edited tree and what its files need."""
+
+    def concat(pieces: Pieces) -> Piece:
+        writer = session.writer()
+        for hash_, _ in pieces:
+            for data in read_any(db, objects, session, hash_):
+                writer.write(data)
+        return writer.finish()
+
+    root, rows = editor.write(concat)
+    session.seal()
+    session.record(db)
+    insert_trees(db, rows)
+    return root
+
+
+def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    db.executemany("INSERT OR IGNORE INTO trees (key, node) VALUES (?,?)", rows)
+
+
+def read_any(db: sqlite3.Connection, objects: ObjectStore, session: Session, hash_: bytes) -> Iterator[bytes]:
+    """The bytes of an object of the session or of the index."""
+    if hash_ == EMPTY_HASH:
+        return iter(())
+    pieces = session.read(hash_)
+    if pieces is not None:
+        return pieces
+    return objects.open(db, locate(db, [hash_])[hash_])
