@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import (
     CORE,
-    Booking,
+    Allocation,
     Machine,
     Request,
-    book,
-    empty_ledger,
+    allocatable_of,
+    allocate,
     release,
     why_never,
 )
@@ -23,31 +23,31 @@ requests = st.builds(Request, st.integers(1, 4 * CORE), st.integers(0, 60), st.i
 
 @given(machines, st.lists(st.one_of(requests, st.integers(0, 20)), max_size=60))
 def test_never_more_than_there_is(machine: Machine, script: list[Request | int]) -> None:
-    ledger, out = empty_ledger(machine), list[Booking]()
+    allocatable, out = allocatable_of(machine), list[Allocation]()
     for step in script:
         if isinstance(step, int):
             if out:
-                ledger = release(ledger, out.pop(step % len(out)))
-        elif (booked := book(ledger, step)) is not None:
-            ledger, booking = booked
-            out.append(booking)
-            assert sum(share for _, share in booking.shares) == step.millicores
-            assert len(booking.grant.cores) == -(-step.millicores // CORE)
+                allocatable = release(allocatable, out.pop(step % len(out)))
+        elif (allocated := allocate(allocatable, step)) is not None:
+            allocatable, allocation = allocated
+            out.append(allocation)
+            assert sum(share for _, share in allocation.shares) == step.millicores
+            assert len(allocation.grant.cores) == -(-step.millicores // CORE)
         per_core: dict[int, int] = {}
-        for booking in out:
-            for core, share in booking.shares:
+        for allocation in out:
+            for core, share in allocation.shares:
                 per_core[core] = per_core.get(core, 0) + share
         assert all(0 <= core < machine.cpus and used <= CORE for core, used in per_core.items())
         assert sum(b.request.memory_bytes for b in out) <= machine.memory_bytes
         gpus = [g for b in out for g in b.gpus]
         assert len(gpus) == len(set(gpus)) <= machine.gpus
-    for booking in out:
-        ledger = release(ledger, booking)
-    assert ledger == empty_ledger(machine)
+    for allocation in out:
+        allocatable = release(allocatable, allocation)
+    assert allocatable == allocatable_of(machine)
 
 
 @given(machines, requests)
 def test_what_is_not_refused_fits_an_empty_machine(machine: Machine, request: Request) -> None:
-    fits = book(empty_ledger(machine), request) is not None
+    fits = allocate(allocatable_of(machine), request) is not None
     assert fits == (why_never(machine, request) == "")
     assert (capacity(machine, request, 1) == 1) == fits

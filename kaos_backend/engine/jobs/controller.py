@@ -14,11 +14,11 @@ from functools import partial
 
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.ending import end_job, output_commit
+from kaos_backend.engine.jobs.db.lifecycle import end_job, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import worker_spec
-from kaos_backend.engine.jobs.run.datumrun import Parts
-from kaos_backend.engine.jobs.run.jobrun import JobRun
+from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.scratch import remove_tree
@@ -37,9 +37,9 @@ class Controller:
     """Owns the running jobs and the workers."""
 
     def __init__(
-        self, parts: Parts, monotonic: Callable[[], float] = time.monotonic, idle_s: float = _IDLE_S
+        self, env: RunEnv, monotonic: Callable[[], float] = time.monotonic, idle_s: float = _IDLE_S
     ) -> None:
-        self._parts = parts
+        self._env = env
         self._monotonic = monotonic
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -52,15 +52,15 @@ class Controller:
 
     def start(self) -> None:
         """Remove what a crash left lying about, then begin."""
-        remove_tree(self._parts.scratch)
-        self._parts.scratch.mkdir(parents=True)
-        self._parts.trees.sweep()
+        remove_tree(self._env.scratch)
+        self._env.scratch.mkdir(parents=True)
+        self._env.inputs.sweep()
         self._thread.start()
 
     def stop(self) -> None:
         """Interrupt what runs and wait for it; the interrupted datums run again at the next start."""
         self._stopping.set()
-        self._parts.store.changes.notify()
+        self._env.store.changes.notify()
         self._thread.join()
         with self._lock:
             runs, threads = list(self._runs.values()), list(self._threads.values())
@@ -86,7 +86,7 @@ class Controller:
     # --- the loop
 
     def _loop(self) -> None:
-        changes = self._parts.store.changes
+        changes = self._env.store.changes
         while not self._stopping.is_set():
             since = changes.version()
             try:
@@ -102,7 +102,7 @@ class Controller:
         progress = True
         while progress and not self._stopping.is_set():
             progress = False
-            with self._parts.store.read() as db:
+            with self._env.store.read() as db:
                 heads = tables.head_jobs(db)
                 waiting = tables.pipelines_in(db, (PipelineState.STARTING, PipelineState.CRASHING))
             for pipeline in waiting:
@@ -129,30 +129,28 @@ class Controller:
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
         image = worker_spec(pipeline).image
-        ready = self._parts.runtime.image_ready(image)
+        ready = self._env.runtime.image_ready(image)
         step = next_step(JobState.RUNNING, pipeline.state, (), image, ready)
         self._set_pipeline(pipeline, PipelineState.RUNNING if ready else PipelineState.CRASHING, step.reason)
         return ready
 
     def _step(self, job: Job) -> Step:
-        with self._parts.store.read() as db:
+        with self._env.store.read() as db:
             pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
         image = worker_spec(pipeline).image
         inputs = self._inputs(job) if job.state is JobState.STARTING else []
-        step = next_step(job.state, pipeline.state, inputs, image, self._parts.runtime.image_ready(image))
+        step = next_step(job.state, pipeline.state, inputs, image, self._env.runtime.image_ready(image))
         if step.do is Do.START:
-            with self._parts.store.write() as txn:
+            with self._env.store.write() as txn:
                 fresh = tables.job_by_seq(txn.db, job.seq)
                 if fresh is not None and fresh.state is JobState.CREATED:
                     tables.set_job_state(txn.db, fresh, JobState.STARTING)
         elif step.do is Do.GIVE_UP:
-            with self._parts.store.write() as txn:
+            with self._env.store.write() as txn:
                 fresh = tables.job_by_seq(txn.db, job.seq)
                 if fresh is not None and fresh.state not in TERMINAL_JOBS:
                     end_job(txn, fresh, JobState.UNRUNNABLE, step.reason)
-            append(
-                self._parts.logs.master(job.key), self._parts.clock(), f"job ended: UNRUNNABLE: {step.reason}"
-            )
+            append(self._env.logs.master(job.key), self._env.clock(), f"job ended: UNRUNNABLE: {step.reason}")
         elif step.do is Do.CRASH:
             self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
         elif step.do is Do.RUN and not self._busy(job.pipeline_row):
@@ -169,7 +167,7 @@ class Controller:
             return any(run.job.pipeline_row == pipeline_row for run in self._runs.values())
 
     def _inputs(self, job: Job) -> list[InputState]:
-        store = self._parts.store
+        store = self._env.store
         states = []
         for key in store.inspect_commit(output_commit(job.key)).provenance:
             commit = store.inspect_commit(key)
@@ -179,7 +177,7 @@ class Controller:
     def _set_pipeline(self, pipeline: Pipeline, state: PipelineState, reason: str) -> None:
         if pipeline.state is state and pipeline.reason == reason:
             return
-        with self._parts.store.write() as txn:
+        with self._env.store.write() as txn:
             fresh = tables.find_pipeline(txn.db, pipeline.key)
             movable = (PipelineState.STARTING, PipelineState.RUNNING, PipelineState.CRASHING)
             if fresh is None or fresh.latest != pipeline.version or fresh.state not in movable:
@@ -190,7 +188,7 @@ class Controller:
     def _crashing(self, pipeline: Pipeline, reason: str) -> None:
         """Called by the pipeline's own threads, which go on whatever becomes of this."""
         try:
-            with self._parts.store.read() as db:
+            with self._env.store.read() as db:
                 fresh = tables.find_pipeline(db, pipeline.key)
             if fresh is not None:
                 self._set_pipeline(fresh, PipelineState.CRASHING, reason)
@@ -201,7 +199,7 @@ class Controller:
     # --- runs and workers
 
     def _launch(self, job: Job, pipeline: Pipeline) -> None:
-        run = JobRun(self._parts, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
+        run = JobRun(self._env, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
         thread = threading.Thread(target=self._run, args=(run,), name=f"job-{job.key.id[:8]}", daemon=True)
         with self._lock:
             self._runs[job.seq], self._threads[job.seq] = run, thread
@@ -219,7 +217,7 @@ class Controller:
             with self._lock:
                 del self._runs[seq], self._threads[seq]
             # Its successor may be waiting, and so may this one.
-            self._parts.store.changes.notify()
+            self._env.store.changes.notify()
 
     def _pool(self, pipeline: Pipeline) -> Pool:
         """The workers of this version; those of older versions are let go."""
@@ -227,7 +225,7 @@ class Controller:
         for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
             self._pools.pop(old).close()
         if key not in self._pools:
-            self._pools[key] = Pool(self._parts.runtime, worker_spec(pipeline), self._monotonic)
+            self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic)
         return self._pools[key]
 
     def _close_idle(self) -> bool:

@@ -10,10 +10,10 @@ from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import pipelines, tables
-from kaos_backend.engine.jobs.db.ending import create_jobs, drop_jobs, guard_repo, kill_job
+from kaos_backend.engine.jobs.db.lifecycle import create_jobs, drop_jobs, guard_repo, kill_job
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.run.datumrun import Parts
-from kaos_backend.engine.jobs.run.inputs import TreeCache
+from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.logs import Logs
 from kaos_backend.engine.jobs.run.scratch import remove_tree
 from kaos_backend.engine.jobs.schedule.admission import Admission
@@ -46,16 +46,16 @@ class Jobs:
         self.logs = Logs(data_dir / "logs")
         self.admission = Admission(machine)
         self._new_id = new_id
-        parts = Parts(
+        env = RunEnv(
             store=store,
             runtime=runtime,
             admission=self.admission,
-            trees=TreeCache(store, data_dir / "trees"),
+            inputs=InputCache(store, data_dir / "trees"),
             logs=self.logs,
             scratch=data_dir / "scratch" / "datums",
             clock=clock,
         )
-        self.controller = Controller(parts, monotonic)
+        self.controller = Controller(env, monotonic)
         store.hooks.append(create_jobs)
         store.drop_hooks.append(lambda txn, commits: drop_jobs(txn, commits, self.controller.cancel))
         store.delete_repo_hooks.append(guard_repo)
@@ -70,7 +70,9 @@ class Jobs:
 
     # --- pipelines
 
-    def order(self, txn_or_none: Txn | None, user: Json, *, update: bool, reprocess: bool) -> pipelines.Order:
+    def with_defaults(
+        self, txn_or_none: Txn | None, user: Json, *, update: bool, reprocess: bool
+    ) -> pipelines.CreatePipeline:
         """A request's JSON with the defaults of its project and of the cluster."""
         ref = user.get("pipeline") or {}
         project = str(((ref.get("project") or {}) if isinstance(ref, dict) else {}).get("name") or "default")
@@ -81,16 +83,16 @@ class Jobs:
                 layers = [tables.defaults_json(db, name) for name in ("", project)]
         if isinstance(ref, dict):
             user = {**user, "pipeline": {**ref, "project": {"name": project}}}
-        return pipelines.make_order(user, layers[0], layers[1], update=update, reprocess=reprocess)
+        return pipelines.with_defaults(user, layers[0], layers[1], update=update, reprocess=reprocess)
 
     def project_defaults(self, project: str) -> str:
         """The JSON text of a project's defaults."""
         with self.store.read() as db:
             return tables.defaults_json(db, project)
 
-    def create_pipeline(self, txn: Txn, order: pipelines.Order) -> Pipeline:
+    def create_pipeline(self, txn: Txn, creation: pipelines.CreatePipeline) -> Pipeline:
         """See `pipelines.create_pipeline`."""
-        return pipelines.create_pipeline(txn, order, self.machine, self.controller.cancel, self._new_id())
+        return pipelines.create_pipeline(txn, creation, self.machine, self.controller.cancel, self._new_id())
 
     def start_pipeline(self, txn: Txn, key: PipelineKey) -> None:
         pipelines.start_pipeline(txn, key)

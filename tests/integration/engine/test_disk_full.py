@@ -50,7 +50,7 @@ def test_an_output_is_stored_as_soon_as_there_is_room(tmp_path: Path) -> None:
             txn.set_root(commit, root)
             txn.finish_commit(commit)
         disk.full.set()
-        order = jobs.order(
+        creation = jobs.with_defaults(
             None,
             {
                 "pipeline": {"name": "p"},
@@ -67,7 +67,7 @@ def test_an_output_is_stored_as_soon_as_there_is_room(tmp_path: Path) -> None:
             reprocess=False,
         )
         with store.write() as txn:
-            jobs.create_pipeline(txn, order)
+            jobs.create_pipeline(txn, creation)
         key = JobKey(PipelineKey("default", "p"), txn.set_id)
 
         def job() -> Job:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.engine.jobs.run import datumrun, logs, scratch
-from kaos_backend.engine.jobs.run.inputs import TreeCache
+from kaos_backend.engine.jobs.run import datum as datums
+from kaos_backend.engine.jobs.run import logs, scratch
+from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.store.store import Store
 from tests.integration.engine.conftest import Engine, eventually
 
@@ -78,8 +79,8 @@ def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch
     monkeypatch.setattr(Store, "stage", failing("stage", Store.stage))
     monkeypatch.setattr(logs, "append", failing("note", logs.append))
     monkeypatch.setattr(scratch, "remove_tree", failing("clean", scratch.remove_tree))
-    monkeypatch.setattr(TreeCache, "prepare", failing("inputs", TreeCache.prepare))
-    monkeypatch.setattr(datumrun, "by_name", failing("begin", datumrun.by_name))
+    monkeypatch.setattr(InputCache, "prepare", failing("inputs", InputCache.prepare))
+    monkeypatch.setattr(datums, "by_name", failing("begin", datums.by_name))
     engine.repo("a", {"/1": b"1"})
     engine.pipeline("p", "echo 1 >> $SIDE/runs; cat $a > $OUT/x", {"a": "/*"})
     job = engine.wait("p")

@@ -20,7 +20,7 @@ class PfsService:
     def __init__(
         self, store: Store, transactions: Transactions, project_defaults: Callable[[str], str] | None = None
     ) -> None:
-        self._parts = (
+        self._env = (
             RepoRpcs(store, transactions, project_defaults),
             CommitRpcs(store, transactions),
             FileRpcs(store),
@@ -28,6 +28,6 @@ class PfsService:
 
     def handlers(self) -> Handlers:
         found: Handlers = {}
-        for part in self._parts:
+        for part in self._env:
             found.update(part.handlers())
         return found

@@ -14,7 +14,7 @@ from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
 from kaos_backend.engine.facade.transaction import Transactions
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.ending import output_commit
+from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import Job
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS
 from kaos_backend.engine.jobs.service import Jobs

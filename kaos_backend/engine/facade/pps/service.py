@@ -17,7 +17,7 @@ from kaos_backend.engine.facade.pps.logs import LogCalls
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
 from kaos_backend.engine.facade.transaction import Runner, Transactions
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.pipelines import Order, rerun_order
+from kaos_backend.engine.jobs.db.pipelines import CreatePipeline, rerun
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.jobs.service import Jobs
@@ -34,11 +34,13 @@ def runners(jobs: Jobs) -> dict[str, Runner]:
         message = part.create_pipeline_request
         if part.effective_json:
             user = json.loads(part.user_json or part.effective_json)
-            order = Order(user, json.loads(part.effective_json), message.update, message.reprocess)
+            creation = CreatePipeline(
+                user, json.loads(part.effective_json), message.update, message.reprocess
+            )
         else:
             user = parse_json(part.user_json) if part.user_json else convert.request_dict(message)
-            order = jobs.order(txn, user, update=message.update, reprocess=message.reprocess)
-        jobs.create_pipeline(txn, order)
+            creation = jobs.with_defaults(txn, user, update=message.update, reprocess=message.reprocess)
+        jobs.create_pipeline(txn, creation)
         return transaction.TransactionResponse()
 
     def stop(txn: Txn, request: pps.StopJobRequest) -> transaction.TransactionResponse:
@@ -64,33 +66,33 @@ class PpsService:
     # --- creating
 
     def create_pipeline(self, request: pps.CreatePipelineRequest, context: Context) -> Empty:
-        order = self._jobs.order(
+        creation = self._jobs.with_defaults(
             None, convert.request_dict(request), update=request.update, reprocess=request.reprocess
         )
-        self._create(order, request.dry_run, context)
+        self._create(creation, request.dry_run, context)
         return Empty()
 
     def create_pipeline_v2(
         self, request: pps.CreatePipelineV2Request, context: Context
     ) -> pps.CreatePipelineV2Response:
         user = parse_json(request.create_pipeline_request_json)
-        order = self._jobs.order(None, user, update=request.update, reprocess=request.reprocess)
-        self._create(order, request.dry_run, context)
+        creation = self._jobs.with_defaults(None, user, update=request.update, reprocess=request.reprocess)
+        self._create(creation, request.dry_run, context)
         return pps.CreatePipelineV2Response(
-            effective_create_pipeline_request_json=json.dumps(order.effective)
+            effective_create_pipeline_request_json=json.dumps(creation.effective)
         )
 
-    def _create(self, order: Order, dry_run: bool, context: Context) -> None:
-        message = convert.request_message(order.effective)
-        message.update, message.reprocess = order.update, order.reprocess
+    def _create(self, creation: CreatePipeline, dry_run: bool, context: Context) -> None:
+        message = convert.request_message(creation.effective)
+        message.update, message.reprocess = creation.update, creation.reprocess
         part = pps.CreatePipelineTransaction(
             create_pipeline_request=message,
-            user_json=json.dumps(order.user),
-            effective_json=json.dumps(order.effective),
+            user_json=json.dumps(creation.user),
+            effective_json=json.dumps(creation.effective),
         )
         if dry_run:
             with self._store.write(dry_run=True) as txn:
-                self._jobs.create_pipeline(txn, order)
+                self._jobs.create_pipeline(txn, creation)
         else:
             self._transactions.call(context, "create_pipeline_v2", part)
 
@@ -202,7 +204,7 @@ class PpsService:
     def rerun_pipeline(self, request: pps.RerunPipelineRequest, _context: Context) -> Empty:
         with self._store.write() as txn:
             pipeline = tables.get_pipeline(txn.db, convert.pipeline_key(request.pipeline))
-            self._jobs.create_pipeline(txn, rerun_order(pipeline, request.reprocess))
+            self._jobs.create_pipeline(txn, rerun(pipeline, request.reprocess))
         return Empty()
 
     def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
@@ -254,13 +256,13 @@ class PpsService:
         with self._store.write(dry_run=dry_run) as txn:
             tables.set_defaults_json(txn.db, project, text, txn.now_us)
             for pipeline in tables.pipelines(txn.db, 0, [project] if project else []):
-                order = self._jobs.order(
+                creation = self._jobs.with_defaults(
                     txn, json.loads(pipeline.user_json), update=True, reprocess=reprocess
                 )
-                if json.dumps(order.effective) != pipeline.effective_json:
+                if json.dumps(creation.effective) != pipeline.effective_json:
                     affected.append(convert.pipeline_message(pipeline.key))
                     if regenerate:
-                        self._jobs.create_pipeline(txn, order)
+                        self._jobs.create_pipeline(txn, creation)
         return affected
 
     # --- registration

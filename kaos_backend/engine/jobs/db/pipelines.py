@@ -13,7 +13,7 @@ import msgspec.structs
 
 from kaos_backend.engine.errors import AlreadyExists, FailedPrecondition, NotFound, Unknown
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.ending import Cancel, kill_open_jobs
+from kaos_backend.engine.jobs.db.lifecycle import Cancel, kill_open_jobs
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.schedule.machine import Machine, request_of, why_never
 from kaos_backend.engine.jobs.schedule.states import PipelineState
@@ -34,8 +34,8 @@ NO_CMD = "nothing to run: no transform.cmd"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One CreatePipeline: what the user wrote, and what it comes to with the defaults."""
+class CreatePipeline:
+    """A CreatePipeline request: what the user wrote, and what it comes to with the defaults."""
 
     user: Json
     effective: Json
@@ -48,11 +48,13 @@ class Order:
         return PipelineKey(spec.project, spec.name)
 
 
-def make_order(user: Json, cluster_json: str, project_json: str, *, update: bool, reprocess: bool) -> Order:
-    """The order that a request's JSON stands for; InvalidArgument when it is not a spec."""
+def with_defaults(
+    user: Json, cluster_json: str, project_json: str, *, update: bool, reprocess: bool
+) -> CreatePipeline:
+    """The request that a request's JSON stands for; InvalidArgument when it is not a spec."""
     spec = canonical(user)
     user_only = {k: v for k, v in spec.items() if k not in ("update", "reprocess", "dryRun")}
-    return Order(
+    return CreatePipeline(
         user_only, effective(spec, defaults(cluster_json), defaults(project_json)), update, reprocess
     )
 
@@ -83,12 +85,14 @@ def _set_provenance(
             txn.create_branch(target, provenance=provenance, never=never)
 
 
-def create_pipeline(txn: Txn, order: Order, machine: Machine, cancel: Cancel, salt: str) -> Pipeline:
+def create_pipeline(
+    txn: Txn, creation: CreatePipeline, machine: Machine, cancel: Cancel, salt: str
+) -> Pipeline:
     """Create or update a pipeline with everything that belongs to it; its job is made by propagation.
 
     `salt` is a fresh random one, used when the spec has none. Raises the error Pachyderm would.
     """
-    spec = complete(parse(order.effective))
+    spec = complete(parse(creation.effective))
     check(spec)
     key = PipelineKey(spec.project, spec.name)
     why = why_never(machine, request_of(spec))
@@ -106,15 +110,15 @@ def create_pipeline(txn: Txn, order: Order, machine: Machine, cancel: Cancel, sa
             raise NotFound(f"repo {repo} not found: create it before the pipeline that reads it")
 
     old = tables.find_pipeline(txn.db, key)
-    if old is not None and not order.update:
+    if old is not None and not creation.update:
         raise AlreadyExists(f'pipeline "{key}" already exists; set update to change it')
     if old is None and txn.find_repo(_repo(key)) is not None:
         raise AlreadyExists(
             f'pipeline "{key}" cannot be created because a repo with the same name already exists'
         )
-    if old is not None and not order.reprocess:
+    if old is not None and not creation.reprocess:
         salt = old.spec.salt
-    elif spec.salt and not order.reprocess:
+    elif spec.salt and not creation.reprocess:
         salt = spec.salt
     spec = msgspec.structs.replace(spec, salt=salt)
 
@@ -140,8 +144,8 @@ def create_pipeline(txn: Txn, order: Order, machine: Machine, cancel: Cancel, sa
         state=state,
         spec_commit=spec_commit.id,
         spec=to_json(spec),
-        user_json=json.dumps(order.user),
-        effective_json=json.dumps(order.effective),
+        user_json=json.dumps(creation.user),
+        effective_json=json.dumps(creation.effective),
         now_us=txn.now_us,
     )
     made = tables.get_pipeline(txn.db, key)
@@ -173,9 +177,9 @@ def start_pipeline(txn: Txn, key: PipelineKey) -> None:
     _set_provenance(txn, key, pipeline.spec.output_branch, *_provenance(pipeline.spec, key))
 
 
-def rerun_order(pipeline: Pipeline, reprocess: bool) -> Order:
-    """The order that updates a pipeline with what it already has."""
-    return Order(
+def rerun(pipeline: Pipeline, reprocess: bool) -> CreatePipeline:
+    """The request that updates a pipeline with what it already has."""
+    return CreatePipeline(
         json.loads(pipeline.user_json), json.loads(pipeline.effective_json), update=True, reprocess=reprocess
     )
 

@@ -18,7 +18,7 @@ _VERSION = b"1"
 _KEEP_S = 7 * 24 * 3600.0
 
 
-def tree_key(files: Sequence[File]) -> str:
+def input_key(files: Sequence[File]) -> str:
     """64 hex digits over (path, content hash) of everything one input delivers to one datum."""
     digest = hashlib.blake2b(_VERSION, digest_size=32)
     for file in sorted(files, key=lambda f: f.path):
@@ -27,7 +27,7 @@ def tree_key(files: Sequence[File]) -> str:
     return digest.hexdigest()
 
 
-class TreeCache:
+class InputCache:
     """Materialised inputs below one directory: `<key>/<path in repo>`.
 
     An entry that no job has used for a week goes at the next start.
@@ -53,7 +53,7 @@ class TreeCache:
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
         """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
-        key = tree_key(files)
+        key = input_key(files)
         dest = self._root / key
         if key in self._used:
             return dest

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 
 from kaos_backend.engine.jobs.schedule.machine import (
-    Booking,
-    Ledger,
+    Allocatable,
+    Allocation,
     Machine,
     Request,
-    book,
-    empty_ledger,
+    allocatable_of,
+    allocate,
     release,
 )
 
@@ -22,16 +22,16 @@ class Admission:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._ledger = empty_ledger(machine)
+        self._allocatable = allocatable_of(machine)
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
     @property
-    def ledger(self) -> Ledger:
+    def allocatable(self) -> Allocatable:
         with self._changed:
-            return self._ledger
+            return self._allocatable
 
-    def acquire(self, request: Request, given_up: Callable[[], bool]) -> Booking | None:
+    def acquire(self, request: Request, given_up: Callable[[], bool]) -> Allocation | None:
         """Wait for a share. None once `given_up()` is true (call `nudge` when that changes)."""
         ticket = object()
         with self._changed:
@@ -39,10 +39,10 @@ class Admission:
             try:
                 while not given_up():
                     if self._waiting[0] is ticket:
-                        booked = book(self._ledger, request)
-                        if booked is not None:
-                            self._ledger, booking = booked
-                            return booking
+                        allocated = allocate(self._allocatable, request)
+                        if allocated is not None:
+                            self._allocatable, allocation = allocated
+                            return allocation
                     self._changed.wait()
                 return None
             finally:
@@ -50,10 +50,10 @@ class Admission:
                 # Whoever is first now may fit as well.
                 self._changed.notify_all()
 
-    def release(self, booking: Booking) -> None:
+    def release(self, allocation: Allocation) -> None:
         """Give a share back."""
         with self._changed:
-            self._ledger = release(self._ledger, booking)
+            self._allocatable = release(self._allocatable, allocation)
             self._changed.notify_all()
 
     def nudge(self) -> None:
@@ -64,10 +64,10 @@ class Admission:
 
 def capacity(machine: Machine, request: Request, at_most: int) -> int:
     """How many of `request` the machine holds at once, counted up to `at_most`."""
-    ledger, count = empty_ledger(machine), 0
+    allocatable, count = allocatable_of(machine), 0
     while count < at_most:
-        booked = book(ledger, request)
-        if booked is None:
+        allocated = allocate(allocatable, request)
+        if allocated is None:
             break
-        ledger, count = booked[0], count + 1
+        allocatable, count = allocated[0], count + 1
     return count

@@ -1,4 +1,4 @@
-"""Who gets which cores, memory and GPUs: pure arithmetic over an immutable ledger.
+"""Who gets which cores, memory and GPUs: pure arithmetic over immutable values.
 
 Cpu is counted in millicores, memory in bytes, GPUs by index. Whole cores are exclusive; fractions share
 a core with other fractions as long as the sum on it stays within 1.
@@ -36,7 +36,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Allocatable:
     """What is free now: millicores per core, bytes, GPU indexes."""
 
     cores: tuple[int, ...]
@@ -45,7 +45,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
+class Allocation:
     """One request granted: what to give back, and what the worker is told."""
 
     request: Request
@@ -92,44 +92,44 @@ def why_never(machine: Machine, request: Request) -> str:
     return ""
 
 
-def empty_ledger(machine: Machine) -> Ledger:
+def allocatable_of(machine: Machine) -> Allocatable:
     """Everything free."""
-    return Ledger((CORE,) * machine.cpus, machine.memory_bytes, frozenset(range(machine.gpus)))
+    return Allocatable((CORE,) * machine.cpus, machine.memory_bytes, frozenset(range(machine.gpus)))
 
 
-def book(ledger: Ledger, request: Request) -> tuple[Ledger, Booking] | None:
-    """`request` taken out of `ledger`, or None while it does not fit."""
-    if request.memory_bytes > ledger.memory_bytes or request.gpus > len(ledger.gpus):
+def allocate(allocatable: Allocatable, request: Request) -> tuple[Allocatable, Allocation] | None:
+    """`request` taken out of `allocatable`, or None while it does not fit."""
+    if request.memory_bytes > allocatable.memory_bytes or request.gpus > len(allocatable.gpus):
         return None
     whole, part = divmod(request.millicores, CORE)
     shares: list[tuple[int, int]] = []
     if part:
         # The fullest core that still has room: keeps whole cores whole.
-        fitting = [(free, core) for core, free in enumerate(ledger.cores) if free >= part]
+        fitting = [(free, core) for core, free in enumerate(allocatable.cores) if free >= part]
         if not fitting:
             return None
         shares.append((min(fitting)[1], part))
     shared = {core for core, _ in shares}
-    idle = [core for core, free in enumerate(ledger.cores) if free == CORE and core not in shared]
+    idle = [core for core, free in enumerate(allocatable.cores) if free == CORE and core not in shared]
     if len(idle) < whole:
         return None
     shares += [(core, CORE) for core in idle[:whole]]
     taken = dict(shares)
-    gpus = tuple(sorted(ledger.gpus)[: request.gpus])
-    left = Ledger(
-        cores=tuple(free - taken.get(core, 0) for core, free in enumerate(ledger.cores)),
-        memory_bytes=ledger.memory_bytes - request.memory_bytes,
-        gpus=ledger.gpus - set(gpus),
+    gpus = tuple(sorted(allocatable.gpus)[: request.gpus])
+    left = Allocatable(
+        cores=tuple(free - taken.get(core, 0) for core, free in enumerate(allocatable.cores)),
+        memory_bytes=allocatable.memory_bytes - request.memory_bytes,
+        gpus=allocatable.gpus - set(gpus),
     )
-    return left, Booking(request, tuple(shares), gpus)
+    return left, Allocation(request, tuple(shares), gpus)
 
 
-def release(ledger: Ledger, booking: Booking) -> Ledger:
-    """`ledger` with `booking` given back."""
-    back = dict(booking.shares)
+def release(allocatable: Allocatable, allocation: Allocation) -> Allocatable:
+    """`allocatable` with `allocation` given back."""
+    back = dict(allocation.shares)
     return replace(
-        ledger,
-        cores=tuple(free + back.get(core, 0) for core, free in enumerate(ledger.cores)),
-        memory_bytes=ledger.memory_bytes + booking.request.memory_bytes,
-        gpus=ledger.gpus | set(booking.gpus),
+        allocatable,
+        cores=tuple(free + back.get(core, 0) for core, free in enumerate(allocatable.cores)),
+        memory_bytes=allocatable.memory_bytes + allocation.request.memory_bytes,
+        gpus=allocatable.gpus | set(allocation.gpus),
     )

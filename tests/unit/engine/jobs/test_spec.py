@@ -6,7 +6,7 @@ import pytest
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import EngineError, InvalidArgument
-from kaos_backend.engine.jobs.db.pipelines import make_order
+from kaos_backend.engine.jobs.db.pipelines import with_defaults
 from kaos_backend.engine.jobs.spec.quantity import parse_bytes, parse_duration
 from kaos_backend.engine.jobs.spec.spec import (
     canonical,
@@ -83,27 +83,27 @@ def test_what_is_no_spec_is_an_invalid_argument(bad: dict[str, Any]) -> None:
 
 
 def test_defaults_lie_under_the_request_cluster_first() -> None:
-    order = make_order(
+    creation = with_defaults(
         spec(transform={"cmd": ["a"], "image": None}),
         '{"createPipelineRequest": {"datumTries": 7, "description": "cluster"}}',
         '{"create_pipeline_request": {"description": "project"}}',
         update=False,
         reprocess=False,
     )
-    assert order.effective["datumTries"] == 7
-    assert order.effective["description"] == "project"
-    assert order.effective["outputBranch"] == "master"
-    assert "image" not in order.effective["transform"]
-    assert "datumTries" not in order.user
-    assert parse(order.effective).datum_tries == 7
+    assert creation.effective["datumTries"] == 7
+    assert creation.effective["description"] == "project"
+    assert creation.effective["outputBranch"] == "master"
+    assert "image" not in creation.effective["transform"]
+    assert "datumTries" not in creation.user
+    assert parse(creation.effective).datum_tries == 7
 
 
 def test_numbers_may_be_strings_and_switches_are_not_stored() -> None:
-    order = make_order(
+    creation = with_defaults(
         spec(datumTries="2", update=True, dryRun=True), "{}", "{}", update=True, reprocess=False
     )
-    assert parse(order.effective).datum_tries == 2
-    assert not {"update", "dryRun", "reprocess"} & (set(order.effective) | set(order.user))
+    assert parse(creation.effective).datum_tries == 2
+    assert not {"update", "dryRun", "reprocess"} & (set(creation.effective) | set(creation.user))
 
 
 def test_a_stored_spec_comes_back_as_it_was() -> None:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.ending import end_job, meta_commit, output_commit
+from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
-from kaos_backend.engine.jobs.run.datumrun import DatumRunner, Interrupted, Outcome, Parts
+from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome
+from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
 from kaos_backend.engine.jobs.run.pool import Pool
@@ -63,13 +64,13 @@ class JobRun:
     """Runs one job of a pipeline to its end, or until it is cancelled (ended by others) or interrupted."""
 
     def __init__(
-        self, parts: Parts, pipeline: Pipeline, job: Job, pool: Pool, crashing: Callable[[str], None]
+        self, env: RunEnv, pipeline: Pipeline, job: Job, pool: Pool, crashing: Callable[[str], None]
     ) -> None:
         self.job = job
         self.pipeline = pipeline
-        self._parts = parts
+        self._env = env
         self._crashing = crashing
-        self._runner = DatumRunner(parts, pipeline, job, pool, crashing)
+        self._runner = DatumRunner(env, pipeline, job, pool, crashing)
         self._changed = threading.Condition()
         self._pending: deque[DatumRow] = deque()
         self._running: dict[str, Running] = {}
@@ -88,7 +89,7 @@ class JobRun:
             for running in self._running.values():
                 running.cancel.set()
             self._changed.notify_all()
-        self._parts.admission.nudge()
+        self._env.admission.nudge()
 
     def running(self) -> list[Running]:
         """What the workers are at."""
@@ -106,7 +107,7 @@ class JobRun:
                 if all(wanted in names for wanted in filters):
                     running.cancel.set()
                     found = True
-        self._parts.admission.nudge()
+        self._env.admission.nudge()
         return found
 
     # --- the job's thread
@@ -130,7 +131,7 @@ class JobRun:
             for thread in threads:
                 thread.join()
             self._record_last()
-            clean_up(self._parts.scratch / str(self.job.seq))
+            clean_up(self._env.scratch / str(self.job.seq))
         if timed_out:
             self._end(JobState.KILLED, " jobtimed out")
         elif not self._stopping:
@@ -148,13 +149,11 @@ class JobRun:
         at_once = min(spec.parallelism, len(self._pending))
         if at_once == 0:
             return 0
-        return capacity(self._parts.admission.machine, request_of(spec), at_once) + min(
-            _SPARE_THREADS, at_once
-        )
+        return capacity(self._env.admission.machine, request_of(spec), at_once) + min(_SPARE_THREADS, at_once)
 
     def _prepare(self) -> bool:
         """RUNNING with a row per datum, or with those of a run that was cut short. False: it has ended."""
-        store = self._parts.store
+        store = self._env.store
         with store.read() as db:
             job = tables.job_by_seq(db, self.job.seq)
         if job is None or job.state in TERMINAL_JOBS:
@@ -182,7 +181,7 @@ class JobRun:
         return True
 
     def _plan(self) -> list[Datum]:
-        store = self._parts.store
+        store = self._env.store
         upstream = {key.repo: key for key in store.inspect_commit(output_commit(self.job.key)).provenance}
         commits: dict[CommitKey, Commit] = {}
 
@@ -206,7 +205,7 @@ class JobRun:
                 if self._stopping or not self._pending:
                     return
                 datum = self._pending.popleft()
-                running = Running(datum, self._parts.clock(), threading.Event())
+                running = Running(datum, self._env.clock(), threading.Event())
                 self._running[datum.id] = running
             outcome = None
             try:
@@ -227,7 +226,7 @@ class JobRun:
                     1,
                     0,
                     running.started_us,
-                    self._parts.clock(),
+                    self._env.clock(),
                 )
             with self._changed:
                 del self._running[datum.id]
@@ -241,8 +240,8 @@ class JobRun:
         """Write ends down as they come. True: the job ran out of its time."""
         deadline = None
         if self.pipeline.spec.job_timeout:
-            started_us = self.job.started_us or self._parts.clock()
-            elapsed = (self._parts.clock() - started_us) / 1e6
+            started_us = self.job.started_us or self._env.clock()
+            elapsed = (self._env.clock() - started_us) / 1e6
             deadline = time.monotonic() + parse_duration(self.pipeline.spec.job_timeout) - elapsed
         while True:
             with self._changed:
@@ -294,7 +293,7 @@ class JobRun:
         if not ended and not (refresh and self._unmerged):
             return
         fresh: list[bytes] = []
-        with self._parts.store.write() as txn:
+        with self._env.store.write() as txn:
             for outcome in ended:
                 root = None if outcome.staged is None else txn.adopt(outcome.staged)
                 size = 0 if root is None else txn.stat(root, "/").size_bytes
@@ -333,13 +332,13 @@ class JobRun:
 
     def _finish(self) -> None:
         """FINISHING and then its end, with both commits, in one transaction."""
-        with self._parts.store.read() as db:
+        with self._env.store.read() as db:
             rows = tables.datums(db, self.job.seq)
         failed = next((row for row in rows if row.state is DatumState.FAILED), None)
         transform = self.pipeline.spec.transform
         roots: dict[CommitKey, bytes | None] = {}
 
-        with self._parts.store.write() as txn:
+        with self._env.store.write() as txn:
             job = tables.job_by_seq(txn.db, self.job.seq)
             if job is None or job.state in TERMINAL_JOBS:
                 return
@@ -371,7 +370,7 @@ class JobRun:
         self._note(f"job ended: {state.name}{': ' if reason else ''}{reason}")
 
     def _end(self, state: JobState, reason: str) -> None:
-        with self._parts.store.write() as txn:
+        with self._env.store.write() as txn:
             job = tables.job_by_seq(txn.db, self.job.seq)
             if job is None or job.state in TERMINAL_JOBS:
                 return
@@ -379,7 +378,7 @@ class JobRun:
         self._note(f"job ended: {state.name}: {reason}")
 
     def _note(self, text: str) -> None:
-        note(self._parts.logs.master(self.job.key), self._parts.clock(), text)
+        note(self._env.logs.master(self.job.key), self._env.clock(), text)
 
 
 def _is_open(txn: Txn, key: CommitKey) -> bool:

@@ -12,8 +12,8 @@ import pytest
 
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, DatumRow, Job, JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.run.datumrun import Outcome
-from kaos_backend.engine.jobs.run.jobrun import JobRun
+from kaos_backend.engine.jobs.run.datum import Outcome
+from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.spec import Spec
 from kaos_backend.engine.store.store import Store

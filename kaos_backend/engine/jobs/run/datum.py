@@ -13,23 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kaos_backend.engine.clock import Clock
 from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
-from kaos_backend.engine.jobs.run.inputs import TreeCache
-from kaos_backend.engine.jobs.run.logs import Logs, note
+from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.scratch import clean_up
-from kaos_backend.engine.jobs.schedule.admission import Admission
-from kaos_backend.engine.jobs.schedule.machine import Booking, request_of
+from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.quantity import parse_duration
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.store.model import CommitKey, RepoKey
-from kaos_backend.engine.store.store import Staged, Store
-from kaos_backend.engine.workers.port import DatumRun, Runtime, Worker
+from kaos_backend.engine.store.store import Staged
+from kaos_backend.engine.workers.port import DatumRun, Worker
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -37,19 +35,6 @@ log = logging.getLogger(__name__)
 # A worker that dies under a datum does not count as one of its tries, but not for ever.
 _LOST_WORKERS = 3
 _BACK_OFF_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every job run shares."""
-
-    store: Store
-    runtime: Runtime
-    admission: Admission
-    trees: TreeCache
-    logs: Logs
-    scratch: Path
-    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +68,12 @@ class _Slot:
     """A worker with the share of the machine it runs under. `broken`: not to be used again."""
 
     worker: Worker
-    booking: Booking
+    allocation: Allocation
     broken: bool = False
 
 
-# (cmd, stdin, booking) → the run of it over the datum's files.
-MakeRun = Callable[[tuple[str, ...], tuple[str, ...], Booking], DatumRun]
+# (cmd, stdin, allocation) → the run of it over the datum's files.
+MakeRun = Callable[[tuple[str, ...], tuple[str, ...], Allocation], DatumRun]
 
 
 class Interrupted(Exception):
@@ -100,13 +85,13 @@ class DatumRunner:
 
     def __init__(
         self,
-        parts: Parts,
+        env: RunEnv,
         pipeline: Pipeline,
         job: Job,
         pool: Pool,
         crashing: Callable[[str], None],
     ) -> None:
-        self._parts = parts
+        self._env = env
         self._job = job
         self._pool = pool
         self._crashing = crashing
@@ -120,7 +105,7 @@ class DatumRunner:
 
     def run(self, datum: DatumRow, cancel: threading.Event) -> Outcome:
         """Run a datum to its end. Raises Interrupted when `cancel` is set before that."""
-        base = self._parts.scratch / str(self._job.seq)
+        base = self._env.scratch / str(self._job.seq)
         # What an earlier run of it left may not have gone.
         names = (f"{datum.id}.{n}" if n else datum.id for n in itertools.count())
         scratch = next(path for path in map(base.joinpath, names) if not path.exists())
@@ -130,11 +115,11 @@ class DatumRunner:
             clean_up(scratch)
 
     def _run(self, datum: DatumRow, scratch: Path, cancel: threading.Event) -> Outcome:
-        sofar = _Try(started_us=self._parts.clock())
+        sofar = _Try(started_us=self._env.clock())
         files = by_name(datum.files)
         try:
             inputs = {
-                name: self._with_room(partial(self._parts.trees.prepare, group, self._root_of), datum, cancel)
+                name: self._with_room(partial(self._env.inputs.prepare, group, self._root_of), datum, cancel)
                 for name, group in files.items()
             }
         except EngineError as e:
@@ -142,7 +127,7 @@ class DatumRunner:
             return self._end(datum, DatumState.FAILED, None, sofar)
         paths = {name: group[0].path for name, group in files.items()}
         out = scratch
-        log_file = self._parts.logs.datum(self._job.key, datum.id)
+        log_file = self._env.logs.datum(self._job.key, datum.id)
         # The worker needs it, whether or not our own lines could be written.
         log_file.parent.mkdir(parents=True, exist_ok=True)
         while sofar.number < self._tries:
@@ -151,7 +136,7 @@ class DatumRunner:
             out.mkdir(parents=True)
 
             def run(
-                cmd: tuple[str, ...], stdin: tuple[str, ...], booking: Booking, out: Path = out
+                cmd: tuple[str, ...], stdin: tuple[str, ...], allocation: Allocation, out: Path = out
             ) -> DatumRun:
                 return DatumRun(
                     cmd=cmd,
@@ -161,7 +146,7 @@ class DatumRunner:
                     input_paths=paths,
                     out=out,
                     log=log_file,
-                    grant=booking.grant,
+                    grant=allocation.grant,
                     timeout_s=self._timeout_s,
                 )
 
@@ -169,7 +154,7 @@ class DatumRunner:
                 continue
             if not sofar.reason:
                 try:
-                    staged = self._with_room(partial(self._parts.store.stage, out, datum.id), datum, cancel)
+                    staged = self._with_room(partial(self._env.store.stage, out, datum.id), datum, cancel)
                 except EngineError as e:
                     self._failed(datum, sofar, f"output refused: {e.message}")
                     with self._slot(cancel) as slot:
@@ -184,7 +169,7 @@ class DatumRunner:
         with self._slot(cancel) as slot:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
-            exit = slot.worker.run(run(self._transform.cmd, self._transform.stdin, slot.booking), cancel)
+            exit = slot.worker.run(run(self._transform.cmd, self._transform.stdin, slot.allocation), cancel)
             sofar.process_us += int(exit.wall_s * 1e6)
             if exit.reason == "canceled" or cancel.is_set():
                 raise Interrupted
@@ -208,7 +193,9 @@ class DatumRunner:
     def _err_cmd(self, slot: _Slot, run: MakeRun, sofar: _Try, cancel: threading.Event) -> None:
         if not self._transform.err_cmd:
             return
-        exit = slot.worker.run(run(self._transform.err_cmd, self._transform.err_stdin, slot.booking), cancel)
+        exit = slot.worker.run(
+            run(self._transform.err_cmd, self._transform.err_stdin, slot.allocation), cancel
+        )
         if exit.reason == "canceled" or cancel.is_set():
             raise Interrupted
         if not failure(exit, self._transform.accept_return_code, None, self._timeout_s):
@@ -222,21 +209,21 @@ class DatumRunner:
             try:
                 yield slot
             finally:
-                self._parts.admission.release(slot.booking)
+                self._env.admission.release(slot.allocation)
                 self._pool.give_back(slot.worker, broken=slot.broken)
 
     def _enter(self, cancel: threading.Event) -> _Slot:
         while True:
-            booking = self._parts.admission.acquire(self._request, cancel.is_set)
-            if booking is None:
+            allocation = self._env.admission.acquire(self._request, cancel.is_set)
+            if allocation is None:
                 raise Interrupted
             try:
-                return _Slot(self._pool.borrow(), booking)
+                return _Slot(self._pool.borrow(), allocation)
             except EngineError as e:
-                self._parts.admission.release(booking)
+                self._env.admission.release(allocation)
                 self._crashing(e.message)
             except BaseException:
-                self._parts.admission.release(booking)
+                self._env.admission.release(allocation)
                 raise
             # As a kubelet backs off, and without holding the share meanwhile.
             if cancel.wait(_BACK_OFF_S):
@@ -260,7 +247,7 @@ class DatumRunner:
         key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
         root = self._roots.get(key)
         if root is None:
-            root = self._parts.store.inspect_commit(key).root
+            root = self._env.store.inspect_commit(key).root
             if root is None:
                 raise EngineError(f"commit {key} has no files")
             self._roots[key] = root
@@ -269,7 +256,7 @@ class DatumRunner:
     def _partial(self, out: Path, datum: DatumRow) -> Staged | None:
         """What a failed datum left behind, if it can be kept at all."""
         try:
-            return self._parts.store.stage(out, datum.id) if out.is_dir() and any(out.iterdir()) else None
+            return self._env.store.stage(out, datum.id) if out.is_dir() and any(out.iterdir()) else None
         except (EngineError, OSError):
             return None
 
@@ -278,7 +265,7 @@ class DatumRunner:
         self._note(datum, f"datum failed: {reason}")
 
     def _note(self, datum: DatumRow, text: str) -> None:
-        note(self._parts.logs.datum(self._job.key, datum.id), self._parts.clock(), text)
+        note(self._env.logs.datum(self._job.key, datum.id), self._env.clock(), text)
 
     def _end(self, datum: DatumRow, state: DatumState, staged: Staged | None, sofar: _Try) -> Outcome:
         return Outcome(
@@ -289,5 +276,5 @@ class DatumRunner:
             tries=sofar.number,
             process_us=sofar.process_us,
             started_us=sofar.started_us,
-            finished_us=self._parts.clock(),
+            finished_us=self._env.clock(),
         )
