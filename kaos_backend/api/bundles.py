@@ -11,10 +11,10 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from kaos_backend.api import schemas
 from kaos_backend.api.deps import Awake
 from kaos_backend.api.streams import BodyPipe
 from kaos_backend.domain.names import BundleKind
+from kaos_backend.services import views
 
 router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundles"])
 
@@ -26,9 +26,9 @@ def head_tree(workspace: str, kind: BundleKind, services: Awake) -> Response:
 
 
 @router.get("/{bundle_id}")
-def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> schemas.BundleAnswer:
+def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> views.BundleAnswer:
     """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
-    return schemas.BundleAnswer.model_validate(services.bundles.get(workspace, kind, bundle_id))
+    return views.BundleAnswer(**dict(services.bundles.get(workspace, kind, bundle_id)))
 
 
 @router.put("/{bundle_id}", status_code=201)
@@ -40,18 +40,17 @@ async def put_bundle(
     services: Awake,
     name: Annotated[str, Query()],
     base: Annotated[str | None, Query()] = None,
-) -> schemas.UploadedBundle:
+) -> views.UploadedBundle:
     """Stores a bundle from a streamed tar in zstd. 400 invalid_bundle, 409 stale_base. Idempotent."""
     pipe = BodyPipe()
     feeding = asyncio.create_task(pipe.feed(request.stream()))
     try:
-        stored = await run_in_threadpool(services.bundles.put, workspace, kind, bundle_id, name, base, pipe)
+        return await run_in_threadpool(services.bundles.put, workspace, kind, bundle_id, name, base, pipe)
     finally:
         pipe.abandon()
         feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError, ClientDisconnect):
             await feeding
-    return schemas.UploadedBundle.model_validate(stored)
 
 
 @router.delete("/{bundle_id}", status_code=204)

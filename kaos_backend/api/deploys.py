@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from kaos_backend.api import schemas
 from kaos_backend.api.deps import Awake
-from kaos_backend.services.deploys import DeployRequest
+from kaos_backend.services import views
+from kaos_backend.services.requests import Deploy
 
 router = APIRouter(prefix="/workspaces/{workspace}/deploys", tags=["deploys"])
 
 
 @router.post("")
-def deploy(workspace: str, body: schemas.Deploy, services: Awake) -> schemas.DeployResult:
+def deploy(workspace: str, body: Deploy, services: Awake) -> views.DeployResult:
     """Deploys what is named; the same again starts nothing. 404 no_bundle, 400 invalid_*, 422 never_fits."""
-    resources = body.resources or schemas.Resources()
-    request = DeployRequest(
-        source=body.source,
-        data=body.data,
-        hyper=body.hyper,
-        parallelism=body.parallelism,
-        cpu=resources.cpu,
-        memory=resources.memory,
-        gpu=resources.gpu,
-        author=body.author,
-        retry=body.retry,
-    )
-    return schemas.DeployResult.model_validate(services.deploys.deploy(workspace, request))
+    return services.deploys.deploy(workspace, body)

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from kaos_backend import __version__
-from kaos_backend.api.schemas import FORMAT
 from kaos_backend.errors import Internal, InvalidRequest, KaosError, NotFound
+from kaos_backend.services.views import FORMAT
 
 VERSION_HEADER = "X-Kaos-Version"
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from kaos_backend.api import schemas
 from kaos_backend.api.deps import Awake
 from kaos_backend.api.streams import ndjson
 from kaos_backend.domain.metrics import Order
@@ -21,20 +20,19 @@ router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 @router.get("")
 def list_jobs(
     workspace: str, services: Awake, limit: Annotated[int | None, Query(ge=1, le=10_000)] = None
-) -> schemas.Jobs:
+) -> views.Jobs:
     """Jobs, newest first. 404 no_such_workspace."""
-    found = services.jobs.newest(workspace, limit)
-    return schemas.Jobs(jobs=[schemas.JobSummary.model_validate(job) for job in found])
+    return views.Jobs(jobs=services.jobs.newest(workspace, limit))
 
 
 @router.get("/{ref}")
 def get_job(
     workspace: str, ref: str, services: Awake, sort_by: str | None = None, order: Order | None = None
-) -> schemas.JobDetail:
+) -> views.JobDetail:
     """One job with its trials, best first. ``ref``: id, unique prefix or ``last``. 404 no_such_job, 409
     ambiguous.
     """
-    return _detail(services.trials.detail(workspace, ref, sort_by, order))
+    return services.trials.detail(workspace, ref, sort_by, order)
 
 
 @router.get("/{ref}/logs")
@@ -68,9 +66,9 @@ def get_archive(
 
 
 @router.post("/{ref}/stop")
-def stop_job(workspace: str, ref: str, services: Awake) -> schemas.JobAnswer:
+def stop_job(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job."""
-    return schemas.JobAnswer.model_validate(services.jobs.stop(workspace, ref))
+    return views.JobAnswer(**dict(services.jobs.stop(workspace, ref)))
 
 
 async def _lines(reading: Any, request: Request) -> Any:
@@ -90,14 +88,3 @@ def _encode(item: Line | End) -> dict[str, Any]:
         "user": item.user,
         "text": item.text,
     }
-
-
-def _detail(detail: views.JobDetail) -> schemas.JobDetail:
-    summary = schemas.JobSummary.model_validate(detail.summary)
-    return schemas.JobDetail(
-        **{name: getattr(summary, name) for name in schemas.JobSummary.model_fields},
-        inputs=schemas.Inputs.model_validate(detail.inputs),
-        trials=[schemas.Trial.model_validate(trial) for trial in detail.trials],
-        metric=schemas.Metric.model_validate(detail.metric) if detail.metric is not None else None,
-        metrics=list(detail.metrics),
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kaos_backend.domain import jobs
+from kaos_backend.domain import jobs, resources
 from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
 
@@ -89,12 +89,14 @@ def settings_of(train: Pipeline | None) -> Settings:
         return Settings(None, False, Resources())
     limits: Mapping[str, Any] = train.spec.get("resourceLimits") or {}
     annotations = (train.spec.get("metadata") or {}).get("annotations") or {}
-    gpu = limits.get("gpu") or {}
+    gpu, memory = limits.get("gpu") or {}, limits.get("memory")
     return Settings(
         parallelism=int((train.spec.get("parallelismSpec") or {}).get("constant", 1)),
         parallelism_given=annotations.get(ANNOTATION) != AUTO,
         resources=Resources(
-            cpu=float(limits.get("cpu", 1.0)), memory=limits.get("memory"), gpu=int(gpu.get("number", 0))
+            cpu=float(limits.get("cpu", 1.0)),
+            memory=resources.parse_quantity(str(memory)) if memory else None,
+            gpu=int(gpu.get("number", 0)),
         ),
     )
 

@@ -34,17 +34,11 @@ _MAX_BYTES = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial is granted: cores, a memory quantity as the user wrote it (None: no limit), whole
-    GPUs.
-    """
+    """What one trial is granted: cores, bytes of memory (None: no limit), whole GPUs."""
 
     cpu: float = DEFAULT_CPU
-    memory: str | None = None
+    memory: int | None = None
     gpu: int = 0
-
-    @property
-    def memory_bytes(self) -> int | None:
-        return None if self.memory is None else parse_quantity(self.memory)
 
 
 def parse_quantity(text: str) -> int:
@@ -75,9 +69,11 @@ def parse_quantity(text: str) -> int:
 
 
 def apply(
-    current: Resources, *, cpu: float | None = None, memory: str | None = None, gpu: int | None = None
+    current: Resources, cpu: float | None = None, memory: str | None = None, gpu: int | None = None
 ) -> Resources:
-    """``current`` with what was given put in its place; raises InvalidResources."""
+    """``current`` with what was given put in its place, ``memory`` being a Kubernetes quantity; raises
+    InvalidResources.
+    """
     if cpu is not None:
         if not math.isfinite(cpu) or cpu <= 0:
             raise InvalidResources(
@@ -85,8 +81,7 @@ def apply(
             )
         current = replace(current, cpu=float(cpu))
     if memory is not None:
-        parse_quantity(memory)
-        current = replace(current, memory=memory)
+        current = replace(current, memory=parse_quantity(memory))
     if gpu is not None:
         if gpu < 0:
             raise InvalidResources(f"gpu is {gpu}", hint="give a whole number of GPUs, 0 for none", gpu=gpu)

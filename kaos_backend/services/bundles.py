@@ -212,4 +212,7 @@ def _stale(workspace: str, kind: str, base_id: str, head: inputs.Head | None) ->
 
 
 def _uploaded(d: Description, new_files: int, new_bytes: int) -> views.UploadedBundle:
-    return views.UploadedBundle(d.id, d.name, d.author, d.created, d.files, d.bytes, new_files, new_bytes)
+    return views.UploadedBundle(
+        id=d.id, name=d.name, author=d.author, created=d.created, files=d.files, bytes=d.bytes,
+        new_files=new_files, new_bytes=new_bytes,
+    )  # fmt: skip

@@ -28,27 +28,9 @@ from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
 from kaos_backend.services.fill import fill
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.requests import Deploy
 
 MAX_AUTHOR_LENGTH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class DeployRequest:
-    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it."""
-
-    source: str | None = None
-    data: str | None = None
-    hyper: Any = None
-    parallelism: int | None = None
-    cpu: float | None = None
-    memory: str | None = None
-    gpu: int | None = None
-    author: str = ""
-    retry: bool = False
-
-    @property
-    def settings_given(self) -> bool:
-        return any(v is not None for v in (self.parallelism, self.cpu, self.memory, self.gpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +58,7 @@ class Deploys:
         self._locks = locks
         self._now = now
 
-    def deploy(self, workspace: str, request: DeployRequest) -> views.DeployResult:
+    def deploy(self, workspace: str, request: Deploy) -> views.DeployResult:
         """Deploys; the same inputs again start nothing. Raises NoSuchWorkspace, NoBundle, InvalidHyper,
         InvalidResources, NeverFits; after a refusal the bundles that were staged for it are gone.
         """
@@ -97,9 +79,7 @@ class Deploys:
             self._recovery.mark_dirty(workspace)
             raise
 
-    def _deploy(
-        self, workspace: str, request: DeployRequest, grid: hyperparams.Grid | None
-    ) -> views.DeployResult:
+    def _deploy(self, workspace: str, request: Deploy, grid: hyperparams.Grid | None) -> views.DeployResult:
         heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
         ids = {repo: head.description.id if head else None for repo, head in heads.items()}
         source, data = request.source or ids[names.SOURCE], request.data or ids[names.DATA]
@@ -154,7 +134,7 @@ class Deploys:
     def _settled(
         self,
         workspace: str,
-        request: DeployRequest,
+        request: Deploy,
         grid: hyperparams.Grid | None,
         ids: dict[str, str | None],
     ) -> deploys.Plan | None:
@@ -181,10 +161,10 @@ class Deploys:
         )
 
     def _train_spec(
-        self, workspace: str, source_id: str, request: DeployRequest, now: deploys.Current
+        self, workspace: str, source_id: str, request: Deploy, now: deploys.Current
     ) -> tuple[int, dict[str, Any]]:
         settings = deploys.settings_of(now.train)
-        granted = resources.apply(settings.resources, cpu=request.cpu, memory=request.memory, gpu=request.gpu)
+        granted = _granted(settings.resources, request)
         given = request.parallelism is not None or settings.parallelism_given
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
         if parallelism is None:
@@ -194,7 +174,7 @@ class Deploys:
             names.image_name(workspace, source_id),
             parallelism=parallelism,
             cpu=granted.cpu,
-            memory_bytes=granted.memory_bytes,
+            memory_bytes=granted.memory,
             gpu=granted.gpu,
         )
         annotations = {deploys.ANNOTATION: deploys.GIVEN if given else deploys.AUTO}
@@ -208,7 +188,7 @@ class Deploys:
     def _parts(
         self,
         workspace: str,
-        request: DeployRequest,
+        request: Deploy,
         grid: hyperparams.Grid | None,
         plan: deploys.Plan,
     ) -> list[_Part]:
@@ -249,7 +229,7 @@ class Deploys:
                     self._bundles.discard(workspace, part.repo, part.description.id, part.description.staging)
         return job_id
 
-    def _discard_staged(self, workspace: str, request: DeployRequest) -> None:
+    def _discard_staged(self, workspace: str, request: Deploy) -> None:
         """A refused deploy leaves no trace: not even the bundles that were sent for it."""
         for kind, bundle_id in ((names.SOURCE, request.source), (names.DATA, request.data)):
             if bundle_id is not None and names.is_id(bundle_id):
@@ -257,14 +237,19 @@ class Deploys:
                     self._bundles.discard_quietly(workspace, kind, bundle_id)
 
 
-def _check_settings(request: DeployRequest) -> None:
+def _check_settings(request: Deploy) -> None:
     if request.parallelism is not None:
         resources.check_parallelism(request.parallelism)
-    resources.apply(resources.Resources(), cpu=request.cpu, memory=request.memory, gpu=request.gpu)
+    _granted(resources.Resources(), request)
     if len(request.author) > MAX_AUTHOR_LENGTH or not request.author.isprintable():
         raise errors.InvalidName(
             "the author's name is not printable or too long", hint="set another one, like user@host"
         )
+
+
+def _granted(current: resources.Resources, request: Deploy) -> resources.Resources:
+    asked = request.resources
+    return current if asked is None else resources.apply(current, asked.cpu, asked.memory, asked.gpu)
 
 
 def _starts_job(plan: deploys.Plan, trains: bool) -> bool:
@@ -275,9 +260,9 @@ def _build_spec(workspace: str, source_id: str) -> dict[str, Any]:
     return specs.build_spec(workspace, source_id, names.image_name(workspace, source_id))
 
 
-def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.GridView | None:
+def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.Grid | None:
     if grid is None:
         if deployed is None:
             return None
         grid = hyperparams.expand(deployed.grid or {})
-    return views.GridView(grid.id, len(grid.trials), grid.axes, grid.fixed)
+    return views.Grid(id=grid.id, trials=len(grid.trials), axes=grid.axes, fixed=grid.fixed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from kaos_backend import errors
@@ -78,7 +77,7 @@ class Jobs:
             return summary
         # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
         said = self._last_words(workspace, job_id)
-        return replace(summary, reason=f"the build failed: {said}") if said else summary
+        return summary.model_copy(update={"reason": f"the build failed: {said}"}) if said else summary
 
     def _last_words(self, workspace: str, job_id: str) -> str:
         lines = self._pachd.logs(workspace, names.BUILD, job_id)
@@ -101,9 +100,9 @@ class Jobs:
             started=rfc3339(started),
             finished=rfc3339(finished),
             duration_s=rules.duration_s(created, finished, self._now()),
-            source=views.BundleShort(source.id, source.name) if source else None,
-            data=views.BundleShort(data.id, data.name) if data else None,
-            hyper=views.HyperShort(hyper.id, hyper.trials) if hyper else None,
+            source=views.BundleShort(id=source.id, name=source.name) if source else None,
+            data=views.BundleShort(id=data.id, name=data.name) if data else None,
+            hyper=views.HyperShort(id=hyper.id, trials=hyper.trials) if hyper else None,
         )
 
     def stop(self, workspace: str, ref: str) -> views.JobSummary:

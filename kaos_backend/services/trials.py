@@ -68,11 +68,11 @@ class Trials:
             rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
         about = read.descriptions
         return views.JobDetail(
-            summary=self._jobs.explained(workspace, job_id, jobs, read),
+            **dict(self._jobs.explained(workspace, job_id, jobs, read)),
             inputs=views.Inputs(
-                views.bundle(about.get(names.SOURCE)),
-                views.bundle(about.get(names.DATA)),
-                views.hyper(about.get(names.HYPER)),
+                source=views.bundle(about.get(names.SOURCE)),
+                data=views.bundle(about.get(names.DATA)),
+                hyper=views.hyper(about.get(names.HYPER)),
             ),
             trials=rows,
             metric=metric,

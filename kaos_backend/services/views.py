@@ -1,20 +1,40 @@
-"""What the services answer: plain frozen values, shaped like the HTTP API's bodies."""
+"""What the services answer, which is what the HTTP API sends: the one definition of each answer.
+
+The field names are the contract with the CLI (docs/api.md). Times are RFC 3339 in UTC.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
+from kaos_backend.domain.jobs import State, TrialState
 from kaos_backend.domain.metrics import Metric, Number
 from kaos_backend.domain.models import Job, JobState
 
+# Of the bodies, not of the program: raised when a field changes its meaning.
+FORMAT: Literal[1] = 1
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+
+class View(BaseModel):
+    """A frozen value that knows its JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Answer(View):
+    """A whole body; what is nested in one carries no version of its own."""
+
+    version: Literal[1] = FORMAT
+
+
+class Bundle(View):
     id: str
     name: str
     author: str
@@ -23,22 +43,18 @@ class Bundle:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class UploadedBundle:
+class BundleAnswer(Answer, Bundle):
+    pass
+
+
+class UploadedBundle(Answer, Bundle):
     """A bundle with what of it was sent: ``new_files`` files of ``new_bytes`` bytes in all."""
 
-    id: str
-    name: str
-    author: str
-    created: str
-    files: int
-    bytes: int
     new_files: int
     new_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hyper:
+class Hyper(View):
     id: str
     trials: int
     axes: Mapping[str, Any]
@@ -46,20 +62,17 @@ class Hyper:
     created: str
 
 
-@dataclass(frozen=True, slots=True)
-class BundleShort:
+class BundleShort(View):
     id: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class HyperShort:
+class HyperShort(View):
     id: str
     trials: int
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineJob:
+class PipelineJob(View):
     """One pipeline's part of a deploy; ``failed`` counts recovered datums too."""
 
     state: str
@@ -72,10 +85,9 @@ class PipelineJob:
     finished: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class JobSummary:
+class JobSummary(View):
     id: str
-    state: str
+    state: State
     reason: str
     build: PipelineJob | None
     train: PipelineJob | None
@@ -88,11 +100,14 @@ class JobSummary:
     hyper: HyperShort | None
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Jobs(Answer):
+    jobs: Sequence[JobSummary]
+
+
+class Trial(View):
     trial: int
     model: str
-    state: str
+    state: TrialState
     reason: str
     params: Mapping[str, Scalar]
     metrics: Mapping[str, Number]
@@ -101,32 +116,39 @@ class Trial:
     duration_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(View):
     source: Bundle | None
     data: Bundle | None
     hyper: Hyper | None
 
 
-@dataclass(frozen=True, slots=True)
-class JobDetail:
-    summary: JobSummary
+class JobAnswer(Answer, JobSummary):
+    pass
+
+
+class JobDetail(Answer, JobSummary):
     inputs: Inputs
     trials: Sequence[Trial]
     metric: Metric | None
     metrics: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkspaceShort:
+class Workspace(View):
     name: str
     description: str
     created: str | None
     jobs: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkspaceDetail:
+class WorkspaceAnswer(Answer, Workspace):
+    pass
+
+
+class Workspaces(Answer):
+    workspaces: Sequence[Workspace]
+
+
+class WorkspaceDetail(Answer):
     name: str
     created: str | None
     source: Bundle | None
@@ -136,24 +158,27 @@ class WorkspaceDetail:
     last_job: JobSummary | None
 
 
-@dataclass(frozen=True, slots=True)
-class GridView:
+class WorkspaceDeleted(Answer):
+    jobs: int
+    deleted: Literal[True] = True
+
+
+class Grid(View):
     id: str
     trials: int
     axes: Mapping[str, Sequence[Scalar]]
     fixed: Mapping[str, Scalar]
 
 
-@dataclass(frozen=True, slots=True)
-class DeployResult:
+class DeployResult(Answer):
     job: str | None
-    status: str
+    status: Status
     message: str
     hint: str
     parts: Sequence[str]
     source: Bundle | None
     data: Bundle | None
-    grid: GridView | None
+    grid: Grid | None
     parallelism: int | None
     builds: bool
     trains: bool
@@ -164,7 +189,7 @@ def bundle(description: Description | None) -> Bundle | None:
     if description is None or description.kind == "hyper":
         return None
     d = description
-    return Bundle(d.id, d.name, d.author, d.created, d.files, d.bytes)
+    return Bundle(id=d.id, name=d.name, author=d.author, created=d.created, files=d.files, bytes=d.bytes)
 
 
 def hyper(description: Description | None) -> Hyper | None:
@@ -172,7 +197,7 @@ def hyper(description: Description | None) -> Hyper | None:
     if description is None or description.kind != "hyper":
         return None
     d = description
-    return Hyper(d.id, d.trials, d.grid or {}, d.author, d.created)
+    return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
 
 
 def pipeline_job(job: Job | None) -> PipelineJob | None:

@@ -22,13 +22,13 @@ class Workspaces:
         self._jobs = jobs
         self._locks = locks
 
-    def all(self) -> list[views.WorkspaceShort]:
+    def all(self) -> list[views.Workspace]:
         """All workspaces by name, with the number of their jobs."""
         counts = self._jobs.counts()
         projects = sorted(self._pachd.projects(), key=lambda p: p.name)
         return [_short(project, counts[project.name]) for project in projects]
 
-    def create(self, name: str, description: str) -> views.WorkspaceShort:
+    def create(self, name: str, description: str) -> views.Workspace:
         """A new workspace. Raises InvalidName, Exists."""
         names.check_workspace(name)
         if len(description) > MAX_DESCRIPTION_LENGTH:
@@ -72,5 +72,6 @@ class Workspaces:
         return jobs
 
 
-def _short(project: Project, jobs: int) -> views.WorkspaceShort:
-    return views.WorkspaceShort(project.name, project.description, rfc3339(project.created), jobs)
+def _short(project: Project, jobs: int) -> views.Workspace:
+    created = rfc3339(project.created)
+    return views.Workspace(name=project.name, description=project.description, created=created, jobs=jobs)

@@ -146,5 +146,5 @@ def test_settings_are_read_back_from_the_spec() -> None:
         "metadata": {"annotations": {deploys.ANNOTATION: deploys.AUTO}},
     }
     found = settings_of(pipeline("train", spec))
-    assert found == deploys.Settings(3, False, Resources(0.5, "1000", 2))
+    assert found == deploys.Settings(3, False, Resources(0.5, 1000, 2))
     assert settings_of(None).parallelism is None
