@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,14 @@ class Request:
     retry: bool
 
 
-def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
+def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: float | None = None) -> int:
     """Run the whole deploy; the exit code. Nothing is sent before all that was typed has been checked."""
     session.home.create()
     check_resources(request.parallelism, request.cpu, request.memory, request.gpu)
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
-    bundles = [_read(session, folder, kind) for kind, folder in folders.items() if folder is not None]
+    with _interrupted("interrupted; nothing was sent"):
+        bundles = [_read(session, folder, kind) for kind, folder in folders.items() if folder is not None]
     ids = {one.kind: one.id for one in bundles}
     asked = {
         "source": ids.get("source"),
@@ -54,13 +56,13 @@ def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
     }
     sent = _send_all(session, ws, bundles)
     try:
-        answer = session.client.deploy(ws, asked)
+        answer = _start(session, ws, asked)
     except KaosError as error:
         if error.code != "no_bundle" or not bundles:
             raise
         # What waits to be deployed is shared by content: somebody else's deploy of the same took it away.
         sent = _send_all(session, ws, bundles)
-        answer = session.client.deploy(ws, asked)
+        answer = _start(session, ws, asked)
     for line in describe(answer, sent, session.flag(ws)):
         session.terminal.answer(line)
     result = None
@@ -68,11 +70,10 @@ def deploy(session: Session, ws: str, request: Request, wait: bool) -> int:
     if wait and answer["job"] is not None:
         from kaos_cli.watch import wait_for
 
-        result, code = wait_for(session, ws, answer["job"])
+        result, code = wait_for(session, ws, answer["job"], timeout_s)
     elif answer["status"] == "started":
-        session.terminal.say(
-            f"  → follow it: kaos train logs -f{session.flag(ws)} · see it: kaos train info{session.flag(ws)}"
-        )
+        flag = session.flag(ws)
+        session.terminal.hint(f"kaos train logs -f{flag} follows it", f"kaos train info{flag} shows it")
     if session.terminal.json:
         packed = {one.bundle.kind: one.as_json() for one in sent}
         session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
@@ -163,6 +164,23 @@ def _cut(value: str, width: int) -> str:
     return value if len(value) <= width else value[: width - 1] + "…"
 
 
+@contextmanager
+def _interrupted(message: str, hint: str = "") -> Iterator[None]:
+    """What Ctrl-C during the block means."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KaosError("interrupted", message, hint=hint) from None
+
+
+def _start(session: Session, ws: str, asked: dict[str, Any]) -> dict[str, Any]:
+    with _interrupted(
+        "interrupted while the job was being started: it may have",
+        f"kaos train list{session.flag(ws)} shows whether it did",
+    ):
+        return session.client.deploy(ws, asked)
+
+
 def _read(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
     with stage(session.terminal, f"read {kind}", in_bytes=True) as progress:
         return bundle.read(folder, kind, session.home.cache, progress.advance)
@@ -173,7 +191,8 @@ def _send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[S
     sent: list[Sent] = []
     try:
         for one in bundles:
-            sent.append(_send(session, ws, one))  # noqa: PERF401 - what was sent before an error counts
+            with _interrupted(f"interrupted while the {one.kind} was being sent; nothing was deployed"):
+                sent.append(_send(session, ws, one))
     except KaosError:
         for done in sent:
             if not done.known:

@@ -11,18 +11,28 @@ from typing import Any
 OK = 0
 FAILED = 1
 USAGE = 2
+MISSING = 3
+UNREACHABLE = 4
+TIMED_OUT = 124
 INTERRUPTED = 130
+
+MEANINGS: dict[int, str] = {
+    OK: "done; where a job is waited for: every trial succeeded",
+    FAILED: "the job, a trial or the operation failed",
+    USAGE: "wrong use or invalid input: type something else",
+    MISSING: "no such thing: a job, trial, model, metric, workspace or template that is not there",
+    UNREACHABLE: "backend or engine out of reach: not running, of another version, or with another token",
+    TIMED_OUT: "the command's own `--timeout` has passed; the job goes on",
+    INTERRUPTED: "interrupted (Ctrl-C); the job goes on",
+}
+"""Every exit code of the program. Scripts lean on them: none changes its meaning."""
+
+JSON_VERSION = 1
+"""The ``version`` of every JSON answer; counts up when a field changes its meaning or goes."""
 
 EXIT_CODES: dict[str, int] = {
     # What the user asked for is wrong: ask differently.
     "usage": USAGE,
-    "not_found": USAGE,
-    "no_such_workspace": USAGE,
-    "no_such_job": USAGE,
-    "no_such_model": USAGE,
-    "no_such_template": USAGE,
-    "no_such_metric": USAGE,
-    "no_bundle": USAGE,
     "ambiguous": USAGE,
     "exists": USAGE,
     "invalid_request": USAGE,
@@ -31,18 +41,28 @@ EXIT_CODES: dict[str, int] = {
     "invalid_resources": USAGE,
     "invalid_name": USAGE,
     "never_fits": USAGE,
+    # It is not there.
+    "not_found": MISSING,
+    "no_such_workspace": MISSING,
+    "no_such_job": MISSING,
+    "no_such_model": MISSING,
+    "no_such_template": MISSING,
+    "no_such_metric": MISSING,
+    "no_bundle": MISSING,
+    # Nobody (for us) is there to ask.
+    "unauthorized": UNREACHABLE,
+    "version_mismatch": UNREACHABLE,
+    "engine_unavailable": UNREACHABLE,
+    "backend_unavailable": UNREACHABLE,
+    "connection_lost": UNREACHABLE,
     # What was asked for is right, but it did not work out.
     "failed": FAILED,
     "stale_base": FAILED,
-    "version_mismatch": FAILED,
-    "unauthorized": FAILED,
     "disk_full": FAILED,
-    "engine_unavailable": FAILED,
-    "backend_unavailable": FAILED,
-    "connection_lost": FAILED,
     "changed": FAILED,
     "io": FAILED,
     "internal": FAILED,
+    "timed_out": TIMED_OUT,
     "interrupted": INTERRUPTED,
 }
 """Every error code that ``--json`` can show, with the exit code that goes with it."""
@@ -66,9 +86,8 @@ class KaosError(Exception):
         return EXIT_CODES.get(self.code, FAILED)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "error": {"code": self.code, "message": self.message, "hint": self.hint, "fields": self.fields}
-        }
+        error = {"code": self.code, "message": self.message, "hint": self.hint, "fields": self.fields}
+        return {"version": JSON_VERSION, "error": error}
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
-import typer
-
 from kaos_cli.client import ConnectionLost
-from kaos_cli.errors import INTERRUPTED, OK, KaosError
+from kaos_cli.errors import OK, KaosError
+from kaos_cli.refs import LAST
 from kaos_cli.session import Session
 from kaos_cli.text import printable
-from kaos_cli.watch import PASSING, PATIENCE_S, PAUSE_MAX_S, exit_code
+from kaos_cli.watch import PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
 
 Line = dict[str, Any]
 
@@ -39,40 +37,53 @@ class Reader:
 
 
 def logs(
+    session: Session,
+    ws: str,
+    ref: str,
+    trial: int | None,
+    build: bool,
+    follow: bool,
+    tail: int | None,
+    timeout_s: float | None = None,
+) -> int:
+    """Print the logs; the exit code: with ``follow`` that of the job when it ends.
+
+    A follow that is interrupted or takes longer than ``timeout_s`` ends as ``watch.attached`` says.
+    """
+    if not follow:
+        return _read(session, ws, ref, trial, build, follow, tail)
+    if ref == LAST and (jobs := session.client.jobs(ws, limit=1)):
+        # What is followed stays this job, also when another one is started meanwhile.
+        ref = jobs[0]["id"]
+    with attached(session, ws, [ref], "logs -f", timeout_s):
+        return _read(session, ws, ref, trial, build, follow, tail)
+
+
+def _read(
     session: Session, ws: str, ref: str, trial: int | None, build: bool, follow: bool, tail: int | None
 ) -> int:
-    """Print the logs; the exit code: with ``follow`` that of the job when it ends."""
     several = trial is None and not build
     reader, resumed = Reader(), False
     last_alive = time.monotonic()
     printed = False
-    try:
-        while True:
-            try:
-                # The tail was shown; what came since is all of it wanted.
-                wanted_tail = None if resumed else tail
-                for line in session.client.logs(ws, ref, trial, build, follow, wanted_tail):
-                    last_alive = time.monotonic()
-                    if line.get("end"):
-                        return exit_code(line["state"]) if follow else OK
-                    if reader.is_new(line, resumed):
-                        _print(session, line, several)
-                        printed = True
-                break
-            except (ConnectionLost, KaosError) as error:
-                passing = isinstance(error, ConnectionLost) or error.code in PASSING
-                if not passing or not (follow or printed) or time.monotonic() - last_alive > PATIENCE_S:
-                    raise _told(error) from error
-                resumed = True
-                time.sleep(PAUSE_MAX_S)
-    except KeyboardInterrupt:
-        flag = session.flag(ws)
-        shown = "" if ref == "last" else f" {ref[:8]}"
-        session.terminal.warn(
-            f"\ndetached; the job goes on. Come back: kaos train logs -f{shown}{flag}, "
-            f"end it: kaos train stop{shown}{flag}"
-        )
-        raise typer.Exit(INTERRUPTED) from None
+    while True:
+        try:
+            # The tail was shown; what came since is all of it wanted.
+            wanted_tail = None if resumed else tail
+            for line in session.client.logs(ws, ref, trial, build, follow, wanted_tail):
+                last_alive = time.monotonic()
+                if line.get("end"):
+                    return exit_code(line["state"]) if follow else OK
+                if reader.is_new(line, resumed):
+                    _print(session, line, several)
+                    printed = True
+            break
+        except (ConnectionLost, KaosError) as error:
+            passing = isinstance(error, ConnectionLost) or error.code in PASSING
+            if not passing or not (follow or printed) or time.monotonic() - last_alive > PATIENCE_S:
+                raise _told(error) from error
+            resumed = True
+            time.sleep(PAUSE_MAX_S)
     if not printed and not session.terminal.json:
         session.terminal.say("no lines yet; -f waits for them")
     return OK
@@ -80,7 +91,7 @@ def logs(
 
 def _print(session: Session, line: Line, several: bool) -> None:
     if session.terminal.json:
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        session.terminal.answer_json_line(line)
     else:
         print(prefix(line, several) + printable(str(line["text"])), flush=True)
 

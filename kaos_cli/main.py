@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from kaos_cli import __version__
 from kaos_cli.errors import FAILED, INTERRUPTED, OK, USAGE, KaosError
+from kaos_cli.terminal import abandon, open_standard_streams
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 ClickException: Any = UsageError.__bases__[0]
@@ -91,7 +93,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=LazyGroup, name="kaos", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=LazyGroup,
+    name="kaos",
+    pretty_exceptions_enable=False,
+    # All commands inherit it, but for the one that has a -h of its own.
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback()
@@ -110,17 +118,27 @@ def build() -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     code = run(
         given, as_json="--json" in options, debug="--debug" in options or bool(os.environ.get("KAOS_DEBUG"))
     )
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough. Python would complain once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    sys.exit(_flush() or code)
+
+
+def _flush() -> int:
+    """Write out what was printed; the exit code where that fails (Python would fail again on its way out)."""
+    code = OK
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            abandon(stream)
+            # A reader that has seen enough (`| head`) is no failure; a full disk is.
+            if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+                code = _tell(_from_os(error), as_json=False)
+    return code
 
 
 def run(arguments: list[str], as_json: bool, debug: bool) -> int:
@@ -130,10 +148,11 @@ def run(arguments: list[str], as_json: bool, debug: bool) -> int:
     except KaosError as error:
         return _report(error, as_json, debug)
     except ClickException as error:
-        return _report_usage(error, as_json, debug)
+        return _report_usage(error, arguments, as_json, debug)
     except (typer.Abort, KeyboardInterrupt):
-        return _report(KaosError("interrupted", "interrupted"), as_json, debug)
+        result = INTERRUPTED
     except BrokenPipeError:
+        abandon(sys.stdout)
         return OK
     except OSError as error:
         return _report(_from_os(error), as_json, debug)
@@ -144,6 +163,9 @@ def run(arguments: list[str], as_json: bool, debug: bool) -> int:
             hint="run the command again with --debug and report what it prints",
         )
         return _report(problem, as_json, debug)
+    if result == INTERRUPTED:
+        # What Typer makes of Ctrl-C in silence, wherever no command had more to say.
+        return _report(KaosError("interrupted", "interrupted"), as_json, debug)
     return result if isinstance(result, int) else OK
 
 
@@ -151,25 +173,43 @@ def _report(error: KaosError, as_json: bool, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
+    return _tell(error, as_json)
+
+
+def _tell(error: KaosError, as_json: bool) -> int:
+    """Write the error to stderr, if anybody reads that; its exit code."""
     if as_json:
-        print(json.dumps(error.as_json(), ensure_ascii=False, default=str), file=sys.stderr)
-        return error.exit_code
-    print(f"kaos: {error.message}", file=sys.stderr)
-    if candidates := error.fields.get("candidates"):
-        print("  candidates: " + ", ".join(map(str, candidates)), file=sys.stderr)
-    if error.hint:
-        print(f"  → {error.hint}", file=sys.stderr)
+        lines = [json.dumps(error.as_json(), ensure_ascii=False, default=str)]
+    else:
+        # After the ^C that the terminal shows.
+        lines = [""] if error.code == "interrupted" and sys.stderr.isatty() else []
+        lines.append(f"kaos: {error.message}")
+        if candidates := error.fields.get("candidates"):
+            lines.append("  candidates: " + ", ".join(map(str, candidates)))
+        lines += [f"  → {line}" for line in error.hint.splitlines()]
+    with suppress(OSError):
+        print("\n".join(lines), file=sys.stderr)
     return error.exit_code
 
 
-def _report_usage(error: Any, as_json: bool, debug: bool) -> int:
+def _report_usage(error: Any, arguments: list[str], as_json: bool, debug: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return USAGE
     ctx = getattr(error, "ctx", None)
-    hint = f"{ctx.command_path} --help" if ctx is not None else "kaos --help"
-    return _report(KaosError("usage", error.format_message(), hint=hint), as_json, debug)
+    path = ctx.command_path if ctx is not None else _path(arguments)
+    return _report(KaosError("usage", error.format_message(), hint=f"{path} --help"), as_json, debug)
+
+
+def _path(arguments: list[str]) -> str:
+    """The command that was meant, for errors of click that do not say."""
+    group, *below = [*arguments, ""]
+    if group not in GROUPS:
+        return "kaos"
+    known = below and below[0] in getattr(load(group), "commands", {})
+    return f"kaos {group} {below[0]}" if known else f"kaos {group}"
 
 
 def _from_os(error: OSError) -> KaosError:

@@ -14,30 +14,26 @@ Made from the commands by `make docs`; a test fails when it is out of date.
   is no colour and no moving bar; `NO_COLOR`, `TERM=dumb` and `FORCE_COLOR` are honoured, tables fit
   `COLUMNS` (80 without a terminal).
 - **`--json`** is there on every command: one JSON value on stdout (`train logs`: one per line) and nothing
-  else, an error as `{"error": {"code", "message", "hint", "fields"}}` on stderr. Times are RFC 3339, sizes
-  bytes, durations seconds.
+  else, an error as `{"version", "error": {"code", "message", "hint", "fields"}}` on stderr. Each of these is
+  an object whose `version` (1) counts up when a field changes its meaning or goes; new fields may come at any
+  time. Times are RFC 3339, sizes bytes, durations seconds.
 - **JOB** is an id, the start of one, a row number of the last listing that was shown (digits alone, at most
   five; `-i N` too), or `last`, the default.
 - **`-w` / `KAOS_WORKSPACE`** name the workspace; else it is the one of `kaos workspace set`, else `default`.
 - **The backend** is started when a command needs it, and keeps its state in `KAOS_HOME` (default `~/.kaos`).
   `KAOS_PORT` fixes its port. `KAOS_ENDPOINT` with `KAOS_TOKEN` uses one elsewhere instead.
-- **Ctrl-C** on `--wait` and `-f` detaches: it says how to come back and ends nothing.
+- **Ctrl-C** and `--timeout` on what waits for a job (`deploy --wait`, `wait`, `logs -f`) detach: they say how
+  to come back and end nothing. Ctrl-C while a bundle is being sent deploys nothing and leaves nothing.
+- **A reader that goes away** (`| head`, `>&-`) ends no job and changes no exit code.
 - **Completion** for the shell in use: `kaos --install-completion`, or `--show-completion` to see it first.
 """
 
 CODES = """## Exit codes
 
-| exit code | meaning |
-|---|---|
-| 0 | done; with `--wait` and `logs -f`: every trial succeeded |
-| 1 | the job or the operation failed |
-| 2 | wrong use or bad input: type something else |
-| 130 | interrupted |
+Fixed: a script may lean on the number, and on the `code` of an error under `--json`.
 
-The `code` of an error under `--json`, and the exit code that goes with it:
-
-| code | exit code |
-|---|---|
+| exit code | meaning | `code` of the error |
+|---|---|---|
 """
 
 
@@ -48,8 +44,12 @@ def render() -> str:
     for name in main.GROUPS:
         parts += _command(main.load(name), f"kaos {name}")
     parts += ["## Options of `kaos` itself\n", _options(root), ""]
-    codes = "".join(f"| `{code}` | {number} |\n" for code, number in sorted(errors.EXIT_CODES.items()))
-    return "\n".join(parts) + "\n" + CODES + codes
+    return "\n".join(parts) + "\n" + CODES + "".join(map(_exit_code, errors.MEANINGS))
+
+
+def _exit_code(number: int) -> str:
+    codes = ", ".join(f"`{code}`" for code, exits in sorted(errors.EXIT_CODES.items()) if exits == number)
+    return f"| {number} | {errors.MEANINGS[number]} | {codes} |\n"
 
 
 def _command(command: Any, path: str) -> list[str]:

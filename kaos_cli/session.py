@@ -14,7 +14,7 @@ import typer
 
 from kaos_cli.config import Home
 from kaos_cli.errors import KaosError, did_you_mean
-from kaos_cli.terminal import Terminal, detect
+from kaos_cli.terminal import Terminal, detect, while_read
 
 if TYPE_CHECKING:
     from kaos_cli.client import KaosClient
@@ -80,7 +80,7 @@ def _suggest(session: Session, error: KaosError) -> None:
     name = str(error.fields.get("name") or session.used_workspace or "")
     with contextlib.suppress(KaosError):
         known = did_you_mean(name, [one["name"] for one in session.client.workspaces()])
-        error.hint = f"{known + ' ' if known else ''}kaos workspace create {name} makes it"
+        error.hint = f"{known + chr(10) if known else ''}kaos workspace create {name} makes it"
 
 
 def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
@@ -93,14 +93,14 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
         env = os.environ
         session = Session(Home.of(env), env, detect(env, quiet, as_json))
         try:
-            function(session, *args, **kwargs)
+            with while_read():
+                function(session, *args, **kwargs)
         except KaosError as error:
             if error.code == "no_such_workspace":
                 _suggest(session, error)
+            if quiet and not as_json:
+                error.hint = ""
             raise
-        except BrokenPipeError:
-            # The reader (`| head`) has seen enough; nothing of ours failed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         finally:
             session.close()
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
+
+from kaos_cli.errors import JSON_VERSION
 
 DEFAULT_WIDTH = 80
 
@@ -31,8 +34,14 @@ class Terminal:
         if not self.json:
             print(text)
 
-    def answer_json(self, value: Any) -> None:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    def answer_json(self, value: Mapping[str, Any]) -> None:
+        """The whole answer, with the ``version`` of its format."""
+        answer = {"version": JSON_VERSION, **value}
+        print(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+
+    def answer_json_line(self, value: Mapping[str, Any]) -> None:
+        """One of many answers, each a line that is read by itself."""
+        print(json.dumps({"version": JSON_VERSION, **value}, ensure_ascii=False), flush=True)
 
     def say(self, text: str) -> None:
         """A remark on stderr: progress, a hint, what comes next. Not under ``--quiet`` and ``--json``, where
@@ -40,9 +49,44 @@ class Terminal:
         if not self.quiet and not self.json:
             print(text, file=sys.stderr, flush=True)
 
+    def hint(self, *lines: str) -> None:
+        """What to type next, a line for each."""
+        for line in lines:
+            self.say(f"  → {line}")
+
     def warn(self, text: str) -> None:
         """A remark that even ``--quiet`` lets through."""
         print(text, file=sys.stderr, flush=True)
+
+
+def open_standard_streams() -> None:
+    """Put /dev/null where the caller closed stdin, stdout or stderr (``>&-``).
+
+    Else the next file or socket would get the number, and receive what is printed.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number: this one, as those below are taken by now.
+            os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as we run
+
+
+def abandon(stream: TextIO) -> None:
+    """Let what is printed to ``stream`` from now on, and what Python still holds of it, go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+@contextmanager
+def while_read() -> Iterator[None]:
+    """A block that prints: when the reader of stdout goes away (``| head``) it ends, and nothing failed."""
+    try:
+        yield
+    except BrokenPipeError:
+        abandon(sys.stdout)
 
 
 def detect(env: Mapping[str, str], quiet: bool, as_json: bool) -> Terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
 
@@ -41,6 +42,22 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+_DURATION = re.compile(r"(?:[0-9]{1,6}(?:\.[0-9]{1,6})?[dhms])+")
+_UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_duration(given: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``; raises ValueError for the rest and for 0."""
+    spelled = given if given[-1:].isalpha() else given + "s"
+    if not _DURATION.fullmatch(spelled):
+        raise ValueError(f"{given!r} is no time: for example 90s, 10m or 1h30m")
+    parts = re.findall(r"([0-9.]+)([dhms])", spelled)
+    seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in parts)
+    if not seconds:
+        raise ValueError(f"{given!r} is no time at all: it must be more than 0")
+    return seconds
 
 
 def age(created: str | None, now: datetime) -> str:

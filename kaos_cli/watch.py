@@ -7,14 +7,16 @@ Asking is the only way to learn how a job does, so the pause between two questio
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import typer
-
-from kaos_cli.errors import FAILED, INTERRUPTED, OK, KaosError
+from kaos_cli import text
+from kaos_cli.errors import FAILED, OK, KaosError
+from kaos_cli.limit import TimeLimitReached, time_limit
 from kaos_cli.progress import stage
 from kaos_cli.session import Session
+from kaos_cli.terminal import while_read
 
 FINAL = frozenset({"success", "partial", "failed", "killed"})
 PAUSE_MIN_S = 0.02
@@ -34,22 +36,71 @@ def pause(waited_s: float, asking_s: float) -> float:
     return min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_SHARE * waited_s, asking_s))
 
 
-def wait_for(session: Session, ws: str, job_id: str) -> tuple[dict[str, Any], int]:
-    """The finished job and the exit code. Ctrl-C leaves the job running and says how to come back to it."""
+@contextmanager
+def attached(
+    session: Session, ws: str, jobs: Sequence[str], again: str, timeout_s: float | None
+) -> Iterator[None]:
+    """A block that only looks at ``jobs``: Ctrl-C and the time limit end the block, not the jobs.
+
+    Raises KaosError (interrupted, timed_out) that names those of them that ``jobs`` still holds then, and how
+    to come back: ``kaos train <again> JOB``.
+    """
     try:
-        job = _poll(session, ws, job_id, time.monotonic, time.sleep)
+        with time_limit(timeout_s):
+            yield
     except KeyboardInterrupt:
-        short, flag = job_id[:8], session.flag(ws)
-        session.terminal.warn(
-            f"\ndetached; job {short} goes on. Come back: kaos train logs -f {short}{flag}, "
-            f"end it: kaos train stop {short}{flag}"
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        raise _detached(session, ws, jobs, again, "interrupted", "detached") from None
+    except TimeLimitReached:
+        limit = f"not ended within {text.duration(timeout_s)}"
+        raise _detached(session, ws, jobs, again, "timed_out", limit) from None
+
+
+def _detached(session: Session, ws: str, jobs: Sequence[str], again: str, code: str, what: str) -> KaosError:
+    shown, flag = [job[:8] for job in jobs], session.flag(ws)
+    goes_on = f"job {shown[0]} goes on" if len(jobs) == 1 else f"jobs {', '.join(shown)} go on"
+    back = f"kaos train {again} {' '.join(shown)}{flag} comes back"
+    return KaosError(
+        code,
+        f"{what}; {goes_on}",
+        hint="\n".join([back, *(f"kaos train stop {job}{flag} ends it" for job in shown)]),
+        jobs=list(jobs),
+    )
+
+
+def wait_for(
+    session: Session, ws: str, job_id: str, timeout_s: float | None = None
+) -> tuple[dict[str, Any], int]:
+    """The finished job and the exit code; shows how it ended. Raises as ``attached`` does."""
+    with attached(session, ws, [job_id], "wait", timeout_s):
+        job = _poll(session, ws, job_id, time.monotonic, time.sleep)
+    return job, _ended(session, ws, job)
+
+
+def wait_for_all(session: Session, ws: str, refs: Sequence[str], timeout_s: float | None) -> int:
+    """Wait for each of the jobs, show how they ended; the exit code. Raises as ``attached`` does."""
+    pending, ended, codes = list(refs), [], [OK]
+    with attached(session, ws, pending, "wait", timeout_s):
+        # All of them are there, or nothing is waited for.
+        ids = [session.client.job(ws, ref)["id"] for ref in refs]
+        pending[:] = dict.fromkeys(ids)
+        while pending:
+            job = _poll(session, ws, pending[0], time.monotonic, time.sleep)
+            codes.append(_ended(session, ws, job))
+            ended.append(job)
+            pending.pop(0)
+    if session.terminal.json:
+        session.terminal.answer_json({"jobs": ended})
+    return max(codes)
+
+
+def _ended(session: Session, ws: str, job: dict[str, Any]) -> int:
+    """Show how a job ended; the exit code, which is the job's even where nobody reads that."""
     if not session.terminal.json:
         from kaos_cli.views import show_outcome
 
-        show_outcome(session, ws, job)
-    return job, exit_code(job["state"])
+        with while_read():
+            show_outcome(session, ws, job)
+    return exit_code(job["state"])
 
 
 def _poll(

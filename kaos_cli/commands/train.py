@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from kaos_cli.errors import KaosError, did_you_mean
-from kaos_cli.refs import job_ref, remember
+from kaos_cli.refs import LAST, job_ref, remember
 from kaos_cli.session import AllColumns, Format, Session, Workspace, command
+from kaos_cli.text import parse_duration
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -25,6 +26,24 @@ JobArgument = Annotated[
 JobOption = Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="The same as an option.")]
 RowOption = Annotated[
     int | None, typer.Option("--row", "-i", metavar="N", help="The job in this row of the last listing.")
+]
+
+
+def _duration(given: str) -> float:
+    try:
+        return parse_duration(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        parser=_duration,
+        help="Wait no longer than this (90s, 10m, 1h30m); the exit code is 124 then, and the job goes on.",
+    ),
 ]
 
 
@@ -62,6 +81,7 @@ def deploy(
         bool,
         typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
     ] = False,
+    timeout: TimeoutOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
     ] = False,
@@ -73,8 +93,10 @@ def deploy(
     ws = session.workspace(workspace)
     if all(one is None for one in (source, data, hyper, parallelism, cpu, memory, gpu)) and not retry:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
+    if timeout is not None and not wait:
+        raise KaosError("usage", "--timeout limits the waiting", hint="give --wait as well")
     request = Request(source, data, hyper, parallelism, cpu, memory, gpu, retry)
-    if code := deploy(session, ws, request, wait):
+    if code := deploy(session, ws, request, wait, timeout):
         raise typer.Exit(code)
 
 
@@ -173,6 +195,7 @@ def logs(
         bool,
         typer.Option("--follow", "-f", help="Go on until the job ends; the exit code tells how it ended."),
     ] = False,
+    timeout: TimeoutOption = None,
     tail: Annotated[
         int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
     ] = None,
@@ -183,9 +206,35 @@ def logs(
 
     if build and trial is not None:
         raise KaosError("usage", "--build and --trial at once", hint="give one of them, or none for all logs")
+    if timeout is not None and not follow:
+        raise KaosError("usage", "--timeout limits the following", hint="give -f as well")
     ws = session.workspace(workspace)
     ref = job_ref(session.home, ws, job, job_option, row)
-    if code := logs(session, ws, ref, trial, build, follow, tail):
+    if code := logs(session, ws, ref, trial, build, follow, tail, timeout):
+        raise typer.Exit(code)
+
+
+@app.command()
+@command
+def wait(
+    session: Session,
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[JOB]...",
+            help="Ids, starts of ids, row numbers of the last listing, or 'last' (the default).",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: TimeoutOption = None,
+    workspace: Workspace = None,
+) -> None:
+    """Wait until jobs have ended; the exit code is 0 only if every trial of each succeeded."""
+    from kaos_cli.watch import wait_for_all
+
+    ws = session.workspace(workspace)
+    refs = [job_ref(session.home, ws, job, None, None) for job in jobs or [LAST]]
+    if code := wait_for_all(session, ws, refs, timeout):
         raise typer.Exit(code)
 
 

@@ -166,6 +166,9 @@ class FakeBackend:
                 return {k: v for k, v in found.items() if k not in ("tree", "contents")}
             case "PUT", ["bundles", kind, bundle_id]:
                 return self._put(ws, kind, bundle_id, query, body)
+            case "DELETE", ["bundles", kind, bundle_id]:
+                self.staged.pop((ws, kind, bundle_id), None)
+                return b""
             case "POST", ["deploys"]:
                 return self._deploy(ws, json.loads(body))
             case "GET", ["jobs"]:

@@ -150,8 +150,10 @@ def test_bad_input_reaches_no_backend(cli: Cli, backend: FakeBackend, tmp_path: 
 def test_unknown_workspace_suggests_the_one_meant(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     backend.workspaces["vision"] = {}
     done = cli("train", "deploy", "-w", "vison", "-d", write_data(tmp_path / "d"))
-    assert done.code == 2
+    assert done.code == 3
     assert "did you mean 'vision'" in done.err
+    # One hint a line.
+    assert "  → kaos workspace create vison makes it\n" in done.err
 
 
 def test_somebody_else_deployed_in_between(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_a_connection_that_breaks_is_tried_again(
 def test_a_retry_is_never_asked_for_twice(cli: Cli, backend: FakeBackend) -> None:
     backend.fail_once("POST /workspaces/default/deploys", lambda: "drop")
     done = cli("train", "deploy", "--retry")
-    assert done.code == 1
+    assert done.code == 4
     assert "lost the connection" in done.err
     assert backend.requests.count("POST /workspaces/default/deploys") == 1
 
@@ -308,6 +310,40 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(backend: FakeBackend, tmp_pat
     waiting.send_signal(signal.SIGINT)
     _, err = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
-    assert f"kaos train logs -f {JOB_ID[:8]}" in err
+    assert f"job {JOB_ID[:8]} goes on" in err
+    assert f"  → kaos train wait {JOB_ID[:8]} comes back\n" in err
+    assert f"  → kaos train stop {JOB_ID[:8]} ends it\n" in err
     assert "Traceback" not in err
     assert not any(request.endswith("/stop") for request in backend.requests)
+
+
+def test_ctrl_c_while_sending_says_that_nothing_was_deployed(backend: FakeBackend, tmp_path: Path) -> None:
+    import signal
+
+    from kaos_cli import bundle
+
+    src, data = write_source(tmp_path / "s"), write_data(tmp_path / "d", {"big": os.urandom(40 << 20)})
+    made = bundle.read(data, "data", tmp_path / "c")
+    asked, interrupted = threading.Event(), threading.Event()
+
+    def held() -> str:
+        asked.set()
+        interrupted.wait(30)
+        return "drop"
+
+    backend.fail_once(f"{PUT}/data/{made.id}", held)
+    sending = subprocess.Popen(
+        [sys.executable, "-m", "kaos_cli", "train", "deploy", "-s", src, "-d", data],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asked.wait(30)
+    assert len(backend.staged) == 1
+    sending.send_signal(signal.SIGINT)
+    _, err = sending.communicate(timeout=30)
+    interrupted.set()
+    assert sending.returncode == 130
+    assert err == "kaos: interrupted while the data was being sent; nothing was deployed\n"
+    # The source, which was there already, is not left waiting for a deploy that never comes.
+    assert backend.staged == {}
+    assert backend.deploys == []

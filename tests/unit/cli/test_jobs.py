@@ -46,7 +46,7 @@ def test_list_as_json_and_formats(cli: Cli, two: FakeBackend) -> None:
 def test_no_jobs_is_no_error(cli: Cli, backend: FakeBackend) -> None:
     done = cli("train", "list")
     assert (done.code, done.out) == (0, "no jobs in workspace default yet\n")
-    assert cli("train", "list", "--json").json == {"jobs": []}
+    assert cli("train", "list", "--json").json == {"version": 1, "jobs": []}
 
 
 def test_info(cli: Cli, two: FakeBackend) -> None:
@@ -75,7 +75,7 @@ def test_rows_mean_what_was_shown(cli: Cli, two: FakeBackend) -> None:
     two.jobs["default"].insert(0, job(id="0" * 32))
     assert cli("train", "info", "1", "--json").json["id"] == JOB_ID
     assert cli("train", "info", "-i", "0", "--json").json["id"] == OTHER_ID
-    assert cli("train", "info", "-j", "77", "--json").code == 2
+    assert cli("train", "info", "-j", "77", "--json").code == 3
     assert cli("train", "info", "777777", "--json").json["id"] == OTHER_ID
     assert cli("train", "info", "4f1c", "--json").json["id"] == JOB_ID
     assert cli("train", "info", "--json").json["id"] == "0" * 32
@@ -86,7 +86,7 @@ def test_rows_mean_what_was_shown(cli: Cli, two: FakeBackend) -> None:
 
 def test_unknown_and_ambiguous_jobs(cli: Cli, two: FakeBackend) -> None:
     done = cli("train", "info", "deadbeef")
-    assert done.code == 2
+    assert done.code == 3
     assert "deadbeef" in done.err
     two.jobs["default"].append(job(id="7777777" + "8" * 25))
     done = cli("train", "info", "777777")
@@ -96,7 +96,7 @@ def test_unknown_and_ambiguous_jobs(cli: Cli, two: FakeBackend) -> None:
 
 def test_unknown_metric_suggests_one(cli: Cli, two: FakeBackend) -> None:
     done = cli("train", "info", JOB_ID, "--sort-by", "acuracy")
-    assert done.code == 2
+    assert done.code == 3
     assert "did you mean 'accuracy'" in done.err
 
 
@@ -129,7 +129,8 @@ def test_logs_are_prefixed_when_of_several(cli: Cli, two: FakeBackend) -> None:
     assert cli("train", "logs", JOB_ID, "--trial", "0").out.startswith("Step 1\n")
     followed = cli("train", "logs", JOB_ID, "-f", "--json")
     assert followed.code == 1
-    assert json.loads(followed.out.splitlines()[0])["text"] == "Step 1"
+    first = json.loads(followed.out.splitlines()[0])
+    assert (first["version"], first["text"]) == (1, "Step 1")
 
 
 def test_logs_that_break_off_go_on_where_they_were(

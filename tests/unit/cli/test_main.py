@@ -114,7 +114,9 @@ def test_errors_of_the_backend_keep_code_message_hint_and_fields(cli: Cli, backe
 @pytest.mark.parametrize(
     ("status", "code", "exits"),
     [
-        (404, "no_such_job", 2),
+        (404, "no_such_job", 3),
+        (401, "unauthorized", 4),
+        (503, "engine_unavailable", 4),
         (422, "never_fits", 2),
         (507, "disk_full", 1),
         (500, "internal", 1),
@@ -176,19 +178,64 @@ def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None
     assert done.returncode == 0 or arguments == ["--help"]
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(closed: str, backend: FakeBackend) -> None:
+    """Nor does an answer end in a socket that was given the number of stdout."""
+    for arguments, exits in (("train list", 0), ("train list --json", 0), ("train info nope -q", 3)):
+        command = f"{sys.executable} -m kaos_cli {arguments} {closed}"
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == exits, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
+
+
+def test_nobody_reads_stderr(backend: FakeBackend) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "kaos_cli", "train", "info", "nope"], stderr=write)
+    os.close(write)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("arguments", [["train", "list"], ["train", "list", "--json"], ["--help"]])
+def test_an_answer_that_cannot_be_written_is_a_failure(backend: FakeBackend, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kaos_cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_h_is_help_everywhere_but_where_it_is_the_grid(cli: Cli) -> None:
+    for arguments in (["-h"], ["train", "-h"], ["train", "info", "-h"], ["up", "-h"]):
+        done = cli(*arguments)
+        assert (done.code, done.err) == (0, "")
+        assert "Usage: kaos" in done.out
+    done = cli("train", "deploy", "-h")
+    assert done.code == 2
+    assert "→ kaos train deploy --help" in done.err
+
+
+def test_quiet_gives_no_hints(cli: Cli, backend: FakeBackend) -> None:
+    assert "→" in cli("train", "info", "dead").err
+    assert cli("train", "info", "dead", "-q").err == "kaos: workspace default has no job 'dead'\n"
+
+
 def test_endpoint_without_token_or_backend(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAOS_ENDPOINT", "http://127.0.0.1:9")
     assert cli("train", "list").code == 2
     monkeypatch.setenv("KAOS_TOKEN", "x")
     done = cli("train", "list")
-    assert done.code == 1
+    assert done.code == 4
     assert "http://127.0.0.1:9" in done.err
     monkeypatch.setenv("KAOS_ENDPOINT", "ftp://x")
     assert cli("train", "list").code == 2
 
 
 def test_every_code_has_a_known_exit_code() -> None:
-    from kaos_cli.errors import EXIT_CODES
+    from kaos_cli.errors import EXIT_CODES, MEANINGS, OK
 
-    assert set(EXIT_CODES.values()) == {1, 2, 130}
+    assert set(EXIT_CODES.values()) == MEANINGS.keys() - {OK}
     assert KaosError("of the future", "").exit_code == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kaos_cli.config import Home
-from kaos_cli.errors import USAGE, KaosError
+from kaos_cli.errors import MISSING, KaosError
 from kaos_cli.refs import job_ref, remember
 
 A, B = "a" * 32, "12345" + "b" * 27
@@ -40,7 +40,7 @@ def test_what_is_meant(shown: Home, given: tuple[str | None, str | None, int | N
 def test_what_is_no_job(shown: Home, token: str) -> None:
     with pytest.raises(KaosError) as caught:
         job_ref(shown, "ws", token, None, None)
-    assert caught.value.exit_code == USAGE
+    assert caught.value.exit_code == MISSING
     assert token in caught.value.message
 
 

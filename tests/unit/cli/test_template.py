@@ -57,10 +57,10 @@ def test_get_goes_beside_you_by_default(cli: Cli, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
-    [(["--name", "mnits"], "did you mean 'mnist'"), (["zzz"], "mnist"), ([], "which template")],
+    ("arguments", "told", "exits"),
+    [(["--name", "mnits"], "did you mean 'mnist'", 3), (["zzz"], "mnist", 3), ([], "which template", 2)],
 )
-def test_unknown_template(cli: Cli, arguments: list[str], told: str) -> None:
+def test_unknown_template(cli: Cli, arguments: list[str], told: str, exits: int) -> None:
     done = cli("template", "get", *arguments)
-    assert done.code == 2
+    assert done.code == exits
     assert told in done.err

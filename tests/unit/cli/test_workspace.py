@@ -41,7 +41,7 @@ def test_what_can_be_no_name_reaches_no_backend(cli: Cli, backend: FakeBackend, 
 
 def test_unknown_one_is_not_set(cli: Cli, backend: FakeBackend) -> None:
     done = cli("workspace", "set", "defualt")
-    assert done.code == 2
+    assert done.code == 3
     assert "did you mean 'default'" in done.err
     assert cli("workspace", "list", "--json").json["current"] == "default"
 
