@@ -13,13 +13,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from kaos_backend import __version__
-from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.main import detect_machine, start
-from kaos_backend.engine.workers.process import ProcessRuntime
+from kaos_backend.engine.workers.choice import choose
 
 HOST = "127.0.0.1"
 EXIT_USAGE = 2
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     info = home / "engine.json"
     try:
         machine = detect_machine(os.environ)
-        runtime = ProcessRuntime(home / "engine", home=home, isolate=_isolation(os.environ))
+        runtime = choose(os.environ, home / "engine", home)
         port = args.port or _last_free_port(info)
         handle = start(home / "engine", HOST, port, _token(home / "token"), runtime, machine)
     except EngineError as e:
@@ -67,15 +66,6 @@ def main(argv: list[str] | None = None) -> int:
     handle.stop()
     os.close(lock)
     return 0
-
-
-def _isolation(env: Mapping[str, str]) -> bool | None:
-    """KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or `bubblewrap` (do not start without it)."""
-    choices = {"auto": None, "none": False, "bubblewrap": True}
-    text = env.get("KAOS_ENGINE_ISOLATION") or "auto"
-    if text not in choices:
-        raise InvalidArgument(f"KAOS_ENGINE_ISOLATION is {text!r}: must be one of {', '.join(choices)}")
-    return choices[text]
 
 
 def _log_to(path: Path) -> None:

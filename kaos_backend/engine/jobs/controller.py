@@ -128,18 +128,16 @@ class Controller:
 
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
-        image = worker_spec(pipeline).image
-        ready = self._env.runtime.image_ready(image)
-        step = next_step(JobState.RUNNING, pipeline.state, (), image, ready)
-        self._set_pipeline(pipeline, PipelineState.RUNNING if ready else PipelineState.CRASHING, step.reason)
-        return ready
+        problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
+        self._set_pipeline(pipeline, PipelineState.CRASHING if problem else PipelineState.RUNNING, problem)
+        return not problem
 
     def _step(self, job: Job) -> Step:
         with self._env.store.read() as db:
             pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
         image = worker_spec(pipeline).image
         inputs = self._inputs(job) if job.state is JobState.STARTING else []
-        step = next_step(job.state, pipeline.state, inputs, image, self._env.runtime.image_ready(image))
+        step = next_step(job.state, pipeline.state, inputs, self._env.runtime.image_problem(image))
         if step.do is Do.START:
             with self._env.store.write() as txn:
                 fresh = tables.job_by_seq(txn.db, job.seq)

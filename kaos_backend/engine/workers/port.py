@@ -1,6 +1,7 @@
-"""What the job scheduler knows of runtimes: plain values in, one `Exit` out.
+"""What the job scheduler knows of workers: plain values in, one `Exit` out.
 
-Adapters (process, docker) implement `Runtime` and `Worker`; nothing in here does I/O.
+An adapter is a folder beside this module (`process/`): a `Runtime`, which runs images, and a `Builder`,
+which makes them; they share an image store. Nothing in here does I/O; `choice` alone knows the adapters.
 Units: memory in bytes, times in seconds, cpu in cores (fractions allowed).
 """
 
@@ -11,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+BUILDER_IMAGE = "kaos/builder"
+"""The image of pipelines whose command makes images: their workers are the builder's."""
 
 Reason = Literal["exited", "signal", "oom", "timeout", "canceled", "error"]
 
@@ -97,4 +101,22 @@ class Runtime(Protocol):
         """Raises `EngineError` naming the image when it is not there or broken."""
         ...
 
-    def image_ready(self, image: str) -> bool: ...
+    def image_problem(self, image: str) -> str:
+        """Why no worker could start from `image` now and what to do, in a line; empty when one could."""
+        ...
+
+
+class Builder(Protocol):
+    """Makes the images of the runtime that it is paired with.
+
+    A build is a datum like any other: its worker finds the context at `inputs["source"]/$KAOS_SOURCE_ID` (the
+    Dockerfile in there, the modes in the `.tree` beside it), makes the image `$KAOS_IMAGE` of it, and leaves
+    `<source id>/image.json` in `out`. When the run has exited with 0 the runtime has no problem with the
+    image; after any other end, a kill included, there is no image that was not there before.
+    """
+
+    name: str
+
+    def start_worker(self, spec: WorkerSpec) -> Worker:
+        """A worker for builds. Raises `EngineError` when the builder cannot work here."""
+        ...

@@ -19,7 +19,7 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.main import EngineHandle, start
-from kaos_backend.engine.workers.process import ProcessRuntime
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = Machine(cpus=2, memory_bytes=4 << 30, gpus=0)

@@ -14,7 +14,7 @@ from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.model import BranchKey, RepoKey
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.workers.process import ProcessRuntime
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from tests.integration.engine.conftest import MACHINE, eventually
 
 

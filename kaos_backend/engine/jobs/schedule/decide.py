@@ -35,9 +35,12 @@ class Step:
 
 
 def next_step(
-    job: JobState, pipeline: PipelineState, inputs: Sequence[InputState], image: str, image_ready: bool
+    job: JobState, pipeline: PipelineState, inputs: Sequence[InputState], image_problem: str
 ) -> Step:
-    """The next step for a job that is the oldest unfinished one of its pipeline and has no thread."""
+    """The next step for a job that is the oldest unfinished one of its pipeline and has no thread.
+
+    `image_problem` is why no worker could start from its image, empty when one could.
+    """
     if job is JobState.CREATED:
         return Step(Do.START)
     if job is JobState.STARTING:
@@ -50,6 +53,6 @@ def next_step(
             )
     if pipeline is PipelineState.FAILURE:
         return Step(Do.WAIT)
-    if not image_ready:
-        return Step(Do.CRASH, f'image "{image}" is not there: build it, or load it into the image store')
+    if image_problem:
+        return Step(Do.CRASH, image_problem)
     return Step(Do.RUN)

@@ -31,12 +31,12 @@ BAD = InputState("c", True, "broken")
 def test_the_next_step(
     job: JobState, pipeline: PipelineState, inputs: list[InputState], ready: bool, do: Do
 ) -> None:
-    assert next_step(job, pipeline, inputs, "img", ready).do is do
+    assert next_step(job, pipeline, inputs, "" if ready else "no image").do is do
 
 
 def test_reasons_name_the_culprit() -> None:
-    assert next_step(JobState.STARTING, PipelineState.RUNNING, [BAD], "img", True).reason.endswith(": c")
-    assert '"img"' in next_step(JobState.STARTING, PipelineState.RUNNING, [GOOD], "img", False).reason
+    assert next_step(JobState.STARTING, PipelineState.RUNNING, [BAD], "").reason.endswith(": c")
+    assert next_step(JobState.STARTING, PipelineState.RUNNING, [GOOD], "no img").reason == "no img"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +11,19 @@ from typing import Any
 
 import pytest
 
-from kaos_backend.engine.workers.images import directory_name
-from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, WorkerSpec
-from kaos_backend.engine.workers.process import ProcessRuntime, ProcessWorker
-
-HAS_BWRAP = ProcessRuntime.__module__ and shutil.which("bwrap") is not None
+from kaos_backend.engine.workers.choice import choose
+from kaos_backend.engine.workers.pair import Pair
+from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, Worker, WorkerSpec
+from kaos_backend.engine.workers.process.images import directory_name
 
 
 @dataclass
 class Bench:
     """A runtime with an engine folder of its own, and short ways to run things on it."""
 
-    runtime: ProcessRuntime
+    runtime: Pair
     engine_dir: Path
-    workers: list[ProcessWorker] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
     runs: int = 0
 
     def image(
@@ -41,7 +41,7 @@ class Bench:
         (folder / "config.json").write_text(json.dumps(config))
         return name
 
-    def worker(self, image: str = "ubuntu:20.04", env: Mapping[str, str] | None = None) -> ProcessWorker:
+    def worker(self, image: str = "ubuntu:20.04", env: Mapping[str, str] | None = None) -> Worker:
         worker = self.runtime.start_worker(WorkerSpec("w", image, env or {}, "", None))
         self.workers.append(worker)
         return worker
@@ -63,7 +63,7 @@ class Bench:
         }
         return DatumRun(**(values | changes))
 
-    def run(self, script: str = "", worker: ProcessWorker | None = None, **changes: Any) -> tuple[Exit, str]:
+    def run(self, script: str = "", worker: Worker | None = None, **changes: Any) -> tuple[Exit, str]:
         run = self.datum(script, **changes)
         exit_ = (worker or self.worker()).run(run, threading.Event())
         return exit_, text_of(run.log)
@@ -75,33 +75,79 @@ def text_of(log: Path) -> str:
     return "\n".join(line.split(" ", 2)[2] for line in lines if line and line.split(" ", 2)[1] == "u")
 
 
-@pytest.fixture(params=["bubblewrap", "none"])
+def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        pause.wait(0.005)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def named(name: str) -> list[int]:
+    """Host process ids of the processes started as `sleep <name>`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if (folder / "cmdline").read_bytes() == b"sleep\0" + name.encode() + b"\0":
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of runtime with its builder, as the contract suite is run over it."""
+
+    name: str
+    env: Mapping[str, str]
+    needs: str  # a program
+
+    def pair(self, engine_dir: Path, home: Path) -> Pair:
+        return choose(self.env, engine_dir, home)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("process-bubblewrap", {"KAOS_ENGINE_ISOLATION": "bubblewrap"}, "bwrap"),
+        Kind("process-bare", {"KAOS_ENGINE_ISOLATION": "none"}, "sh"),
+    )
+}
+
+
+@pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """Both kinds of isolation; the sandboxed half needs bubblewrap, which CI installs."""
-    yield from _bench(tmp_path, request.param == "bubblewrap")
+    """Every kind of runtime; one whose program is missing is skipped (CI installs them all)."""
+    yield from _bench(tmp_path, KINDS[request.param])
 
 
 @pytest.fixture
 def sandboxed(tmp_path: Path) -> Iterator[Bench]:
-    yield from _bench(tmp_path, True)
+    yield from _bench(tmp_path, KINDS["process-bubblewrap"])
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Bench]:
-    yield from _bench(tmp_path, False)
+    yield from _bench(tmp_path, KINDS["process-bare"])
 
 
-def _bench(tmp_path: Path, isolate: bool) -> Iterator[Bench]:
-    if isolate and not HAS_BWRAP:
-        pytest.skip("bubblewrap is not installed")
+def _bench(tmp_path: Path, kind: Kind) -> Iterator[Bench]:
+    if shutil.which(kind.needs) is None:
+        pytest.skip(f"{kind.needs} is not installed")
     engine_dir = tmp_path / "home" / "engine"
     engine_dir.mkdir(parents=True)
     (tmp_path / "home" / "token").write_text("secret")
-    bench = Bench(ProcessRuntime(engine_dir, tmp_path / "home", isolate), engine_dir)
+    bench = Bench(kind.pair(engine_dir, tmp_path / "home"), engine_dir)
     yield bench
     for worker in bench.workers:
         worker.close()
     assert list((engine_dir / "scratch" / "workers").iterdir()) == []
-
-
-Runner = Callable[..., tuple[Exit, str]]

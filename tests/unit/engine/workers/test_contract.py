@@ -1,138 +1,241 @@
-"""Build and train as the engine runs them: builder image, environment, train.sh, both kinds of isolation."""
+"""What every runtime must do, whatever it isolates; a new kind joins by an entry in `conftest.KINDS`."""
 
 from __future__ import annotations
 
-import json
-import sys
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from kaos_pipelines import specs
 
-from kaos_backend.engine.workers.images import directory_name
-from kaos_backend.engine.workers.port import Exit, Grant
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.workers.port import Grant, WorkerSpec
 
-from .conftest import Bench
+from .conftest import Bench, named, text_of, until
 
-SOURCE, DATA = "5" * 32, "d" * 32
-IMAGE = specs.image_name("ws", SOURCE)
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-TRAIN = """#!/usr/bin/env python3
-import json, os, sys
-out = sys.argv[1]
-keys = "DATA_DIR PARAMS OUTPUT_DIR CPU MEMORY GPU WORKSPACE JOB_ID MODEL_ID".split()
-report = {key: os.environ.get("KAOS_" + key) for key in keys}
-report |= {"argv": sys.argv[1:], "cuda": os.environ["CUDA_VISIBLE_DEVICES"]}
-report["cwd_has_code"] = os.path.exists("helper.py")
-report["params"] = json.load(open(os.environ["KAOS_PARAMS"]))
-report["data"] = open(os.environ["KAOS_DATA_DIR"] + "/x.txt").read()
-report["prefix"] = sys.prefix
-json.dump(report, open(out + "/report.json", "w"))
-print("trained")
+MIB = 1 << 20
+HOG = """
+import sys, time
+block = bytearray(int(sys.argv[1]) << 20)
+for i in range(0, len(block), 4096): block[i] = 1
+time.sleep(float(sys.argv[2]))
 """
 
 
-def build(bench: Bench, tmp_path: Path, train: str = TRAIN, dockerfile: str = "") -> tuple[Exit, str]:
-    repo = tmp_path / "repo"
-    source = repo / SOURCE
-    source.mkdir(parents=True, exist_ok=True)
-    (source / "Dockerfile").write_text(dockerfile or f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\n")
-    (source / "train").write_bytes(train.encode())
-    (source / "helper.py").write_text("")
-    mode = '{"path":"train","size":1,"mode":"755","hash":"0"}\n'
-    (repo / f"{SOURCE}.tree").write_text(mode)
-    spec = specs.build_spec("ws", SOURCE)["transform"]
-    worker = bench.worker(spec["image"], spec["env"])
-    return bench.run(
-        worker=worker, cmd=tuple(spec["cmd"]), inputs={"source": repo}, input_paths={"source": "/"}
-    )
-
-
-def train(bench: Bench, tmp_path: Path) -> tuple[Exit, str, Path]:
-    for name, file, text in (
-        ("build", f"{SOURCE}/image.json", "{}"),
-        ("data", f"{DATA}/x.txt", "the data"),
-        ("hyper", "0a1b2c3d.json", '{"lr":0.1}\n'),
-    ):
-        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name / file).write_text(text)
-    spec = specs.train_spec("ws", IMAGE, cpu=1, memory_bytes=1 << 30)["transform"]
+def test_env_contract(bench: Bench, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "b1").mkdir(parents=True)
+    (data / "b1" / "x").write_text("hello")
+    worker = bench.worker(bench.image({"/app/f": "in the image"}, env={"FROM_IMAGE": "1"}), {"CONSTANT": "2"})
     exit_, text = bench.run(
-        worker=bench.worker(spec["image"], spec["env"]),
-        cmd=tuple(spec["cmd"]),
-        stdin=("\n".join(spec["stdin"]) + "\n").encode(),
-        env={"PACH_JOB_ID": "job1"},
-        inputs={name: tmp_path / name for name in ("build", "data", "hyper")},
-        input_paths={"build": f"/{SOURCE}", "data": f"/{DATA}", "hyper": "/0a1b2c3d.json"},
-        grant=Grant(1, (), 1 << 30, ()),
+        'cat "$data/x" f; echo; echo "$FROM_IMAGE$CONSTANT$PACH_JOB_ID-"'
+        '"$OMP_NUM_THREADS-[$CUDA_VISIBLE_DEVICES]"\n'
+        'cat "$PACH_PFS/data/b1/x" > "$PACH_PFS/out/y"; [ "$data" = "$PACH_PFS/data/b1" ] && echo same',
+        worker,
+        env={"PACH_JOB_ID": "j"},
+        inputs={"data": data},
+        input_paths={"data": "/b1"},
+        grant=Grant(1.5, (), None, (1, 3)),
     )
-    return exit_, text, bench.engine_dir / f"out{bench.runs}"
+    assert (exit_.reason, exit_.code, exit_.signal) == ("exited", 0, None)
+    assert text == "helloin the image\n12j-2-[1,3]\nsame"
+    assert (bench.engine_dir / "out1" / "y").read_text() == "hello"
 
 
-def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
-    exit_, text = build(bench, tmp_path)
-    assert exit_.code == 0, text
-    assert text.endswith(f"Successfully built {IMAGE}")
-    assert json.loads((bench.engine_dir / "out1" / SOURCE / "image.json").read_text())["image"] == IMAGE
-    exit_, text, out = train(bench, tmp_path)
-    assert (exit_.code, text) == (0, "trained")
-    model = "555555-dddddd-0a1b2c3d"
-    report = json.loads((out / model / "report.json").read_text())
-    pfs = report["OUTPUT_DIR"].removesuffix(f"/out/{model}")
-    assert (pfs == "/pfs") == (bench.runtime.isolation == "bubblewrap")
-    assert report == {
-        "DATA_DIR": f"{pfs}/data/{DATA}",
-        "PARAMS": f"{pfs}/hyper/0a1b2c3d.json",
-        "OUTPUT_DIR": f"{pfs}/out/{model}",
-        "CPU": "1",
-        "MEMORY": str(1 << 30),
-        "GPU": "0",
-        "WORKSPACE": "ws",
-        "JOB_ID": "job1",
-        "MODEL_ID": model,
-        "argv": [f"{pfs}/out/{model}"],
-        "cwd_has_code": True,
-        "cuda": "",
-        "params": {"lr": 0.1},
-        "data": "the data",
-        "prefix": report["prefix"],
-    }
-    assert report["prefix"].startswith(str(bench.engine_dir / "venvs"))
-
-
-def test_a_failed_build_is_one_failed_datum(bench: Bench, tmp_path: Path) -> None:
-    exit_, text = build(bench, tmp_path, dockerfile="FROM python\n\nRUN apt-get install -y gcc\n")
-    assert exit_.code == 1
-    assert text.split("\n")[-1].startswith("Dockerfile:3: RUN apt-get install -y gcc: ")
-    assert not bench.runtime.image_ready(IMAGE)
-    assert not (bench.engine_dir / "out1" / SOURCE).exists()
+def test_host_secrets_do_not_reach_user_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAOS_TOKEN", "t")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "t")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
+    _, text = bench.run("env")
+    names = {line.split("=")[0] for line in text.split("\n")}
+    assert not names & {"KAOS_TOKEN", "AWS_SECRET_ACCESS_KEY"}
+    assert "HTTPS_PROXY" in names
 
 
 @pytest.mark.parametrize(
-    ("first", "code", "reason"),
+    ("script", "reason", "code", "number"),
     [
-        ("#!/usr/bin/env python3\r\nprint(1)\r\n", 127, "Windows line endings"),
-        ("#!/no/such/interpreter\n", 127, "asks for /no/such/interpreter"),
-        ("#!/usr/bin/env no-such-program\n", 127, "asks for no-such-program"),
-        ("#!/usr/local/bin/python3 -u\nimport sys; sys.exit(7)\n", 7, ""),
-        ("echo a script without a first line; exit 5\n", 5, "a script without"),
+        ("exit 3", "exited", 3, None),
+        ("kill -TERM $$", "signal", 143, 15),
+        ("kill -KILL $$", "signal", 137, 9),
     ],
 )
-def test_train_that_cannot_start_says_why(
-    bench: Bench, tmp_path: Path, first: str, code: int, reason: str
-) -> None:
-    assert build(bench, tmp_path, first)[0].code == 0
-    exit_, text, _ = train(bench, tmp_path)
-    assert exit_.code == code, text
-    assert reason in text
+def test_exits(bench: Bench, script: str, reason: str, code: int, number: int | None) -> None:
+    exit_, _ = bench.run(script)
+    assert (exit_.reason, exit_.code, exit_.signal) == (reason, code, number)
 
 
-def test_train_that_is_gone_or_not_executable(bare: Bench, tmp_path: Path) -> None:
-    build(bare, tmp_path)
-    root = bare.engine_dir / "images" / directory_name(IMAGE) / "root"
-    (root / "app" / "train").chmod(0o644)
-    exit_, text, _ = train(bare, tmp_path)
-    assert (exit_.code, "not executable" in text) == (126, True)
-    (root / "app" / "train").unlink()
-    exit_, text, _ = train(bare, tmp_path)
-    assert (exit_.code, "no train" in text) == (127, True)
+def test_program_that_cannot_run(bench: Bench) -> None:
+    worker = bench.worker(bench.image({"/app/bad": "#!/no/such/program\n"}))
+    (bench.engine_dir / "images").joinpath("plain").write_text("x")
+    missing, text = bench.run(worker=worker, cmd=("no-such-program",))
+    assert missing.code == 127
+    assert "no-such-program" in text
+    interpreter, text = bench.run(worker=worker, cmd=("./bad",))
+    assert interpreter.code in (126, 127)
+    assert "./bad" in text
+    denied, text = bench.run("touch plain; exec ./plain", worker=worker)
+    assert denied.code == 126
+
+
+def test_stdin_larger_than_a_pipe_and_stdin_not_read(bench: Bench) -> None:
+    worker = bench.worker()
+    exit_, text = bench.run(worker=worker, cmd=("wc", "-c"), stdin=b"x" * 3_000_000)
+    assert (exit_.code, text) == (0, "3000000")
+    exit_, _ = bench.run(worker=worker, cmd=("true",), stdin=b"x" * 3_000_000)
+    assert exit_.code == 0
+
+
+def test_output_floods_and_garbage(bench: Bench) -> None:
+    worker = bench.worker()
+    exit_, text = bench.run("yes abcdefghi | head -n 200000; printf 'no newline'", worker)
+    assert exit_.code == 0
+    assert text == "abcdefghi\n" * 200_000 + "no newline"
+    exit_, text = bench.run(
+        r"printf 'a\377\376b\r\n\n\303\244\nc\000d\n'; head -c 300000 /dev/urandom", worker
+    )
+    assert exit_.code == 0
+    assert text.startswith("a\ufffd\ufffdb\n\nä\nc\0d\n")
+    head = (bench.engine_dir / "log2").read_text("utf-8").split("\n")[1].split(" ")
+    assert abs(int(head[0]) / 1e6 - time.time()) < 60
+    assert head[1] == "u"
+    assert bench.run(r"printf '10%%\r50%%\rdone\n'", worker)[1] == "done"
+    exit_, text = bench.run("head -c 1000000 /dev/zero | tr '\\0' x", worker)
+    assert text.replace("\n", "") == "x" * 1_000_000
+
+
+def test_memory_limit_kills_that_datum_by_name(bench: Bench) -> None:
+    hog = bench.datum(HOG.join(("python3 - 900 60 <<'EOF'\n", "\nEOF")), grant=Grant(1, (), 200 * MIB, ()))
+    other = bench.datum("sleep 0.2; echo fine; while [ ! -e $PACH_PFS/out/stop ]; do sleep 0.02; done")
+    calm, exits = bench.worker(), []
+    thread = threading.Thread(target=lambda: exits.append(calm.run(other, threading.Event())))
+    thread.start()
+    exit_ = bench.worker().run(hog, threading.Event())
+    assert exit_.reason == "oom"
+    used = int(exit_.message.removeprefix("used ").removesuffix(" MiB of 200 MiB"))
+    assert 200 < used < 900
+    assert exit_.max_rss_bytes > 200 * MIB
+    (other.out / "stop").touch()
+    thread.join(20)
+    assert exits[0].code == 0
+    assert text_of(other.log) == "fine"
+
+
+def test_memory_is_that_of_the_whole_tree(bench: Bench) -> None:
+    script = f"cat > $PACH_PFS/out/hog.py <<'EOF'\n{HOG}\nEOF\n" + "\n".join(
+        "setsid python3 $PACH_PFS/out/hog.py 60 60 &" for _ in range(4)
+    )
+    exit_, _ = bench.run(script + "\nwait", grant=Grant(1, (), 150 * MIB, ()))
+    assert exit_.reason == "oom"
+
+
+def test_memory_below_the_limit_is_left_alone(bench: Bench) -> None:
+    script = f"python3 - 100 0.1 <<'EOF'\n{HOG}\nEOF"
+    exit_, _ = bench.run(script, grant=Grant(1, (), 200 * MIB, ()))
+    assert (exit_.reason, exit_.code) == ("exited", 0)
+    assert 100 * MIB < exit_.max_rss_bytes < 200 * MIB
+
+
+def test_pages_shared_by_forks_count_once(bench: Bench) -> None:
+    script = """python3 - <<'EOF'
+import os, time
+block = bytearray(80 << 20)
+for i in range(0, len(block), 4096): block[i] = 1
+for _ in range(3):
+    if os.fork() == 0:
+        time.sleep(0.5)
+        os._exit(0)
+for _ in range(3): os.wait()
+EOF"""
+    exit_, _ = bench.run(script, grant=Grant(1, (), 200 * MIB, ()))
+    assert (exit_.reason, exit_.code) == ("exited", 0)
+
+
+def test_timeout(bench: Bench) -> None:
+    exit_, text = bench.run("echo before; sleep 1000", timeout_s=0.3)
+    assert exit_.reason == "timeout"
+    assert 0.3 <= exit_.wall_s < 5
+    assert text == "before"
+
+
+def test_cancel_before_and_while_running(bench: Bench) -> None:
+    worker, cancel = bench.worker(), threading.Event()
+    run = bench.datum("echo up; sleep 1000")
+    thread_exit = []
+    thread = threading.Thread(target=lambda: thread_exit.append(worker.run(run, cancel)))
+    thread.start()
+    until(lambda: text_of(run.log) == "up", "the datum to start")
+    cancel.set()
+    thread.join(20)
+    assert thread_exit[0].reason == "canceled"
+    again = worker.run(bench.datum("echo never"), cancel)
+    assert again.reason == "canceled"
+    assert bench.run("exit 0", worker)[0].code == 0
+
+
+def test_leftovers_are_killed_however_they_hide(bench: Bench) -> None:
+    mark = f"98{os.getpid()}.25"
+    hiding = f"(setsid sleep {mark} &); nohup setsid sleep {mark} >/dev/null 2>&1 &"
+    script = f"sleep {mark} & {hiding} sleep 0.1; exit 4"
+    exit_, _ = bench.run(script)
+    assert exit_.code == 4
+    assert named(mark) == []
+
+
+def test_each_worker_has_its_own_copy_of_the_image(bench: Bench) -> None:
+    image = bench.image({"/app/f": "original\n"})
+    first, second = bench.worker(image), bench.worker(image)
+    assert bench.run("echo changed > f; cat f", first)[1] == "changed"
+    assert (
+        bench.run("cat f", first)[1] == "changed"
+    )  # as in a worker pod: the layer lasts as long as the worker
+    assert bench.run("cat f", second)[1] == "original"
+
+
+def test_image_path_variables(bench: Bench) -> None:
+    image = bench.image(
+        {"/app/src/tool.py": "print('found')", "/opt/bin/hi": "#!/bin/sh\necho hi\n"},
+        env={"PYTHONPATH": "/app/src", "PATH": "/opt/bin:/usr/bin"},
+    )
+    _, text = bench.run("python3 -m tool; hi; cd / && python3 -m tool", bench.worker(image))
+    assert text == "found\nhi\nfound"
+
+
+def test_close_kills_a_running_datum(bench: Bench) -> None:
+    worker, run = bench.worker(), bench.datum("echo up; sleep 1000")
+    exits = []
+    thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
+    thread.start()
+    until(lambda: text_of(run.log) == "up", "the datum to start")
+    worker.close()
+    thread.join(20)
+    assert exits[0].reason == "canceled"
+    assert bench.run("exit 0", worker)[0].reason == "error"
+
+
+def test_missing_images(bench: Bench) -> None:
+    assert "kaos/ws:none" in bench.runtime.image_problem("kaos/ws:none")
+    with pytest.raises(EngineError, match="kaos/ws:none"):
+        bench.worker("kaos/ws:none")
+    assert bench.runtime.image_problem("ubuntu:20.04") == ""
+    worker = bench.worker("ubuntu:20.04")
+    bench.run("echo x", worker)
+    system = (bench.engine_dir / "log1").read_text().split("\n")[0]
+    assert " s kaos: image ubuntu:20.04 is of a registry" in system
+
+
+def test_pfs_of_the_last_datum_is_gone(bench: Bench, tmp_path: Path) -> None:
+    worker = bench.worker()
+    old = tmp_path / "old"
+    old.mkdir()
+    bench.run("true", worker, inputs={"old": old}, input_paths={"old": "/"})
+    assert bench.run("ls $PACH_PFS", worker)[1] == "out"
+
+
+def test_working_dir(bench: Bench) -> None:
+    for folder in ("/made/here", "/pfs/out"):
+        worker = bench.runtime.start_worker(WorkerSpec("w", "img", {}, "", folder))
+        bench.workers.append(worker)
+        _, text = bench.run("pwd", worker)
+        assert text.endswith(folder) or text == str(bench.engine_dir / f"out{bench.runs}")

@@ -1,4 +1,4 @@
-"""Real runs of the process runtime, with and without a sandbox."""
+"""What is the process runtime's own: launchers, sandboxes, and what there is without one."""
 
 from __future__ import annotations
 
@@ -7,213 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.workers.port import Grant, WorkerSpec
-from kaos_backend.engine.workers.process import ProcessRuntime
+from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.workers.choice import choose
+from kaos_backend.engine.workers.port import Grant
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+from kaos_backend.engine.workers.process.worker import ProcessWorker
 
-from .conftest import Bench, text_of
-
-MIB = 1 << 20
-HOG = """
-import sys, time
-block = bytearray(int(sys.argv[1]) << 20)
-for i in range(0, len(block), 4096): block[i] = 1
-time.sleep(float(sys.argv[2]))
-"""
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        pause.wait(0.005)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def named(name: str) -> list[int]:
-    """Host process ids of the processes started as `sleep <name>`."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if (folder / "cmdline").read_bytes() == b"sleep\0" + name.encode() + b"\0":
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-    return found
-
-
-def test_env_contract(bench: Bench, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    (data / "b1").mkdir(parents=True)
-    (data / "b1" / "x").write_text("hello")
-    worker = bench.worker(bench.image({"/app/f": "in the image"}, env={"FROM_IMAGE": "1"}), {"CONSTANT": "2"})
-    exit_, text = bench.run(
-        'cat "$data/x" f; echo; echo "$FROM_IMAGE$CONSTANT$PACH_JOB_ID-"'
-        '"$OMP_NUM_THREADS-[$CUDA_VISIBLE_DEVICES]"\n'
-        'cat "$PACH_PFS/data/b1/x" > "$PACH_PFS/out/y"; [ "$data" = "$PACH_PFS/data/b1" ] && echo same',
-        worker,
-        env={"PACH_JOB_ID": "j"},
-        inputs={"data": data},
-        input_paths={"data": "/b1"},
-        grant=Grant(1.5, (), None, (1, 3)),
-    )
-    assert (exit_.reason, exit_.code, exit_.signal) == ("exited", 0, None)
-    assert text == "helloin the image\n12j-2-[1,3]\nsame"
-    assert (bench.engine_dir / "out1" / "y").read_text() == "hello"
-
-
-def test_host_secrets_do_not_reach_user_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KAOS_TOKEN", "t")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "t")
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
-    _, text = bench.run("env")
-    names = {line.split("=")[0] for line in text.split("\n")}
-    assert not names & {"KAOS_TOKEN", "AWS_SECRET_ACCESS_KEY"}
-    assert "HTTPS_PROXY" in names
-
-
-@pytest.mark.parametrize(
-    ("script", "reason", "code", "number"),
-    [
-        ("exit 3", "exited", 3, None),
-        ("kill -TERM $$", "signal", 143, 15),
-        ("kill -KILL $$", "signal", 137, 9),
-    ],
-)
-def test_exits(bench: Bench, script: str, reason: str, code: int, number: int | None) -> None:
-    exit_, _ = bench.run(script)
-    assert (exit_.reason, exit_.code, exit_.signal) == (reason, code, number)
-
-
-def test_program_that_cannot_run(bench: Bench) -> None:
-    worker = bench.worker(bench.image({"/app/bad": "#!/no/such/program\n"}))
-    (bench.engine_dir / "images").joinpath("plain").write_text("x")
-    missing, text = bench.run(worker=worker, cmd=("no-such-program",))
-    assert missing.code == 127
-    assert "no-such-program" in text
-    interpreter, text = bench.run(worker=worker, cmd=("./bad",))
-    assert interpreter.code in (126, 127)
-    assert "./bad" in text
-    denied, text = bench.run("touch plain; exec ./plain", worker=worker)
-    assert denied.code == 126
-
-
-def test_stdin_larger_than_a_pipe_and_stdin_not_read(bench: Bench) -> None:
-    worker = bench.worker()
-    exit_, text = bench.run(worker=worker, cmd=("wc", "-c"), stdin=b"x" * 3_000_000)
-    assert (exit_.code, text) == (0, "3000000")
-    exit_, _ = bench.run(worker=worker, cmd=("true",), stdin=b"x" * 3_000_000)
-    assert exit_.code == 0
-
-
-def test_output_floods_and_garbage(bench: Bench) -> None:
-    worker = bench.worker()
-    exit_, text = bench.run("yes abcdefghi | head -n 200000; printf 'no newline'", worker)
-    assert exit_.code == 0
-    assert text == "abcdefghi\n" * 200_000 + "no newline"
-    exit_, text = bench.run(
-        r"printf 'a\377\376b\r\n\n\303\244\nc\000d\n'; head -c 300000 /dev/urandom", worker
-    )
-    assert exit_.code == 0
-    assert text.startswith("a\ufffd\ufffdb\n\nä\nc\0d\n")
-    head = (bench.engine_dir / "log2").read_text("utf-8").split("\n")[1].split(" ")
-    assert abs(int(head[0]) / 1e6 - time.time()) < 60
-    assert head[1] == "u"
-    assert bench.run(r"printf '10%%\r50%%\rdone\n'", worker)[1] == "done"
-    exit_, text = bench.run("head -c 1000000 /dev/zero | tr '\\0' x", worker)
-    assert text.replace("\n", "") == "x" * 1_000_000
-
-
-def test_memory_limit_kills_that_datum_by_name(bench: Bench) -> None:
-    hog = bench.datum(HOG.join(("python3 - 900 60 <<'EOF'\n", "\nEOF")), grant=Grant(1, (), 200 * MIB, ()))
-    other = bench.datum("sleep 0.2; echo fine; while [ ! -e $PACH_PFS/out/stop ]; do sleep 0.02; done")
-    calm, exits = bench.worker(), []
-    thread = threading.Thread(target=lambda: exits.append(calm.run(other, threading.Event())))
-    thread.start()
-    exit_ = bench.worker().run(hog, threading.Event())
-    assert exit_.reason == "oom"
-    used = int(exit_.message.removeprefix("used ").removesuffix(" MiB of 200 MiB"))
-    assert 200 < used < 900
-    assert exit_.max_rss_bytes > 200 * MIB
-    (other.out / "stop").touch()
-    thread.join(20)
-    assert exits[0].code == 0
-    assert text_of(other.log) == "fine"
-
-
-def test_memory_is_that_of_the_whole_tree(bench: Bench) -> None:
-    script = f"cat > $PACH_PFS/out/hog.py <<'EOF'\n{HOG}\nEOF\n" + "\n".join(
-        "setsid python3 $PACH_PFS/out/hog.py 60 60 &" for _ in range(4)
-    )
-    exit_, _ = bench.run(script + "\nwait", grant=Grant(1, (), 150 * MIB, ()))
-    assert exit_.reason == "oom"
-
-
-def test_memory_below_the_limit_is_left_alone(bench: Bench) -> None:
-    script = f"python3 - 100 0.1 <<'EOF'\n{HOG}\nEOF"
-    exit_, _ = bench.run(script, grant=Grant(1, (), 200 * MIB, ()))
-    assert (exit_.reason, exit_.code) == ("exited", 0)
-    assert 100 * MIB < exit_.max_rss_bytes < 200 * MIB
-
-
-def test_pages_shared_by_forks_count_once(bench: Bench) -> None:
-    script = """python3 - <<'EOF'
-import os, time
-block = bytearray(80 << 20)
-for i in range(0, len(block), 4096): block[i] = 1
-for _ in range(3):
-    if os.fork() == 0:
-        time.sleep(0.5)
-        os._exit(0)
-for _ in range(3): os.wait()
-EOF"""
-    exit_, _ = bench.run(script, grant=Grant(1, (), 200 * MIB, ()))
-    assert (exit_.reason, exit_.code) == ("exited", 0)
-
-
-def test_timeout(bench: Bench) -> None:
-    exit_, text = bench.run("echo before; sleep 1000", timeout_s=0.3)
-    assert exit_.reason == "timeout"
-    assert 0.3 <= exit_.wall_s < 5
-    assert text == "before"
-
-
-def test_cancel_before_and_while_running(bench: Bench) -> None:
-    worker, cancel = bench.worker(), threading.Event()
-    run = bench.datum("echo up; sleep 1000")
-    thread_exit = []
-    thread = threading.Thread(target=lambda: thread_exit.append(worker.run(run, cancel)))
-    thread.start()
-    until(lambda: text_of(run.log) == "up", "the datum to start")
-    cancel.set()
-    thread.join(20)
-    assert thread_exit[0].reason == "canceled"
-    again = worker.run(bench.datum("echo never"), cancel)
-    assert again.reason == "canceled"
-    assert bench.run("exit 0", worker)[0].code == 0
-
-
-def test_leftovers_are_killed_however_they_hide(bench: Bench) -> None:
-    mark = f"98{os.getpid()}.25"
-    hiding = f"(setsid sleep {mark} &); nohup setsid sleep {mark} >/dev/null 2>&1 &"
-    script = f"sleep {mark} & {hiding} sleep 0.1; exit 4"
-    exit_, _ = bench.run(script)
-    assert exit_.code == 4
-    assert named(mark) == []
+from .conftest import Bench, named, text_of, until
 
 
 def test_affinity(bench: Bench) -> None:
@@ -229,25 +33,6 @@ def test_trials_go_first_when_the_machine_is_out_of_memory(bench: Bench) -> None
     assert bench.run("cat /proc/self/oom_score_adj")[1] == "500"
 
 
-def test_each_worker_has_its_own_copy_of_the_image(bench: Bench) -> None:
-    image = bench.image({"/app/f": "original\n"})
-    first, second = bench.worker(image), bench.worker(image)
-    assert bench.run("echo changed > f; cat f", first)[1] == "changed"
-    assert (
-        bench.run("cat f", first)[1] == "changed"
-    )  # as in a worker pod: the layer lasts as long as the worker
-    assert bench.run("cat f", second)[1] == "original"
-
-
-def test_image_path_variables(bench: Bench) -> None:
-    image = bench.image(
-        {"/app/src/tool.py": "print('found')", "/opt/bin/hi": "#!/bin/sh\necho hi\n"},
-        env={"PYTHONPATH": "/app/src", "PATH": "/opt/bin:/usr/bin"},
-    )
-    _, text = bench.run("python3 -m tool; hi; cd / && python3 -m tool", bench.worker(image))
-    assert text == "found\nhi\nfound"
-
-
 def test_a_worker_outlives_its_launcher(bench: Bench) -> None:
     worker = bench.worker()
     mark = f"97{os.getpid()}.25"
@@ -256,25 +41,13 @@ def test_a_worker_outlives_its_launcher(bench: Bench) -> None:
     thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
     thread.start()
     until(lambda: text_of(run.log) == "up", "the datum to start")
-    assert worker._launcher is not None
-    worker._launcher.kill()
+    assert isinstance(worker, ProcessWorker)
+    os.kill(worker.launcher.pid or 0, signal.SIGKILL)
     thread.join(20)
     assert exits[0].reason == "error"
     assert "launcher" in exits[0].message
     until(lambda: named(mark) == [], "the trial to be gone")
     assert bench.run("exit 0", worker)[0].code == 0
-
-
-def test_close_kills_a_running_datum(bench: Bench) -> None:
-    worker, run = bench.worker(), bench.datum("echo up; sleep 1000")
-    exits = []
-    thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
-    thread.start()
-    until(lambda: text_of(run.log) == "up", "the datum to start")
-    worker.close()
-    thread.join(20)
-    assert exits[0].reason == "canceled"
-    assert bench.run("exit 0", worker)[0].reason == "error"
 
 
 def test_trials_die_with_a_killed_engine(bench: Bench, tmp_path: Path) -> None:
@@ -285,7 +58,8 @@ def test_trials_die_with_a_killed_engine(bench: Bench, tmp_path: Path) -> None:
 import threading
 from pathlib import Path
 from kaos_backend.engine.workers.port import *
-from kaos_backend.engine.workers.process import ProcessRuntime
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+from kaos_backend.engine.workers.process.worker import ProcessWorker
 e = Path({str(engine)!r})
 (e / "out").mkdir()
 runtime = ProcessRuntime(e, isolate={bench.runtime.isolation != "none"})
@@ -304,27 +78,22 @@ w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, N
     assert list((engine / "scratch" / "workers").iterdir()) == []
 
 
-def test_missing_images(bench: Bench) -> None:
-    assert not bench.runtime.image_ready("kaos/ws:none")
-    with pytest.raises(EngineError, match="kaos/ws:none"):
-        bench.worker("kaos/ws:none")
-    assert bench.runtime.image_ready("ubuntu:20.04")
-    worker = bench.worker("ubuntu:20.04")
-    bench.run("echo x", worker)
-    system = (bench.engine_dir / "log1").read_text().split("\n")[0]
-    assert " s kaos: image ubuntu:20.04 is of a registry" in system
-
-
 def test_image_without_its_environment(bench: Bench) -> None:
     name = bench.image({"/app/f": ""})
     config = next((bench.engine_dir / "images").glob("*/config.json"))
     config.write_text(config.read_text().replace('"venv": null', '"venv": "gone"'))
-    assert not bench.runtime.image_ready(name)
+    assert "gone" in bench.runtime.image_problem(name)
     with pytest.raises(EngineError, match="deploy its source again"):
         bench.worker(name)
     config.write_text("{")
     with pytest.raises(EngineError, match="cannot be read"):
         bench.worker(name)
+
+
+@pytest.mark.parametrize("name", ["KAOS_RUNTIME", "KAOS_ENGINE_ISOLATION"])
+def test_an_unknown_choice_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{name} is 'podman': must be one of "):
+        choose({name: "podman"}, tmp_path, tmp_path)
 
 
 def test_sandbox_hides_the_store_and_protects_inputs(sandboxed: Bench, tmp_path: Path) -> None:
@@ -355,10 +124,11 @@ def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> N
     worker = sandboxed.worker(sandboxed.image({"/app/f": "original"}))
     trap = tmp_path / "trap"
     trap.mkdir()
-    assert worker._root.is_dir()
+    assert isinstance(worker, ProcessWorker)
+    root = worker.folder / "root"
     for name in ("pfs", "run", "home"):
-        (worker._root / name).rmdir()
-        (worker._root / name).symlink_to(trap)
+        (root / name).rmdir()
+        (root / name).symlink_to(trap)
     exit_, text = sandboxed.run("cat f", worker)
     assert (exit_.code, text) == (0, "original")
     assert list(trap.iterdir()) == []
@@ -367,19 +137,3 @@ def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> N
 def test_notes_say_what_is_not_isolated(bare: Bench) -> None:
     assert bare.runtime.isolation == "none"
     assert any("bubblewrap" in note for note in bare.runtime.notes)
-
-
-def test_pfs_of_the_last_datum_is_gone(bench: Bench, tmp_path: Path) -> None:
-    worker = bench.worker()
-    old = tmp_path / "old"
-    old.mkdir()
-    bench.run("true", worker, inputs={"old": old}, input_paths={"old": "/"})
-    assert bench.run("ls $PACH_PFS", worker)[1] == "out"
-
-
-def test_working_dir(bench: Bench) -> None:
-    for folder in ("/made/here", "/pfs/out"):
-        worker = bench.runtime.start_worker(WorkerSpec("w", "img", {}, "", folder))
-        bench.workers.append(worker)
-        _, text = bench.run("pwd", worker)
-        assert text.endswith(folder) or text == str(bench.engine_dir / f"out{bench.runs}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.engine.workers import sandbox
+from kaos_backend.engine.workers.process import sandbox
 
 HOST: dict[str, dict[str, str]] = {
     "/": {

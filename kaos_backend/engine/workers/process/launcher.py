@@ -1,4 +1,4 @@
-"""Runs datums for one worker slot; executed as a script by `workers.process`, never imported by the engine.
+"""Runs datums for one worker slot; executed as a script by `launch`, never imported by the engine.
 
 Standard library only and few imports: it must be up in milliseconds and small to fork. One JSON object per
 line on stdin ({"run": …} or {"cancel": true}) and on stdout ({"pid": n} when the command runs, then {"exit":

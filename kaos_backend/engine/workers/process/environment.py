@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kaos_backend.engine.workers.images import Image
 from kaos_backend.engine.workers.port import DatumRun
+from kaos_backend.engine.workers.process.images import Image
 
 # What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
 HOST = re.compile(

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from kaos_backend.engine.errors import FailedPrecondition, NotFound
 
-BUILDER = "kaos/builder"
 OWN_PREFIX = "kaos/"
 VENV_READY = ".kaos-ready"
 
@@ -48,14 +47,6 @@ class ImageStore:
         self.images = engine_dir / "images"
         self.venvs = engine_dir / "venvs"
 
-    def ready(self, name: str) -> bool:
-        """Whether a worker could start from `name` now."""
-        try:
-            self.get(name)
-        except (NotFound, FailedPrecondition):
-            return False
-        return True
-
     def get(self, name: str) -> Image:
         """The image called `name`.
 
@@ -63,7 +54,7 @@ class ImageStore:
         stand for the host's own programs and files. Raises NotFound for a `kaos/` image that was not built,
         and FailedPrecondition for one whose environment is gone.
         """
-        if name == BUILDER or not name.startswith(OWN_PREFIX):
+        if not name.startswith(OWN_PREFIX):
             return Image(name=name, root=None, workdir="/")
         folder = self.images / directory_name(name)
         try:

@@ -1,0 +1,23 @@
+"""A runtime and the builder of its images as one runtime."""
+
+from __future__ import annotations
+
+from kaos_backend.engine.workers.port import BUILDER_IMAGE, Builder, Runtime, Worker, WorkerSpec
+
+
+class Pair:
+    """Runs pipelines on `runtime`, and those whose image is `BUILDER_IMAGE` on `builder`."""
+
+    def __init__(self, runtime: Runtime, builder: Builder) -> None:
+        self.runtime, self.builder = runtime, builder
+        self.name = runtime.name
+        self.isolation = runtime.isolation
+        self.notes = runtime.notes
+
+    def start_worker(self, spec: WorkerSpec) -> Worker:
+        """See `Runtime.start_worker`."""
+        return (self.builder if spec.image == BUILDER_IMAGE else self.runtime).start_worker(spec)
+
+    def image_problem(self, image: str) -> str:
+        """See `Runtime.image_problem`; the builder needs no image."""
+        return "" if image == BUILDER_IMAGE else self.runtime.image_problem(image)

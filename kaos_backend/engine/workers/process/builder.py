@@ -1,0 +1,56 @@
+"""The venv builder's workers: the engine's own interpreter on `kaos_pipelines.build`, outside any sandbox.
+
+It writes the image store that the process runtime reads, and pip must find its configuration.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import uuid
+from functools import partial
+from pathlib import Path
+
+from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
+from kaos_backend.engine.workers.process import environment
+from kaos_backend.engine.workers.process.places import Command, Place, link_inputs
+from kaos_backend.engine.workers.process.worker import ProcessWorker
+
+
+class VenvBuilder:
+    """Makes images of files and a virtual environment: images/ and venvs/ in `engine_dir`."""
+
+    name = "venv"
+
+    def __init__(self, engine_dir: Path) -> None:
+        self._engine_dir = engine_dir.absolute()
+
+    def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
+        """Raises EngineError when the build's program is not installed or no files can be written."""
+        folder = self._engine_dir / "scratch" / "workers" / uuid.uuid4().hex
+        try:
+            return ProcessWorker(folder, partial(self._place, spec=spec))
+        except OSError as error:
+            raise Unknown(f"cannot start a builder: {error}") from error
+
+    def _place(self, folder: Path, *, spec: WorkerSpec) -> Place:
+        found = importlib.util.find_spec("kaos_pipelines")
+        if found is None or not found.submodule_search_locations:
+            raise OSError("the package kaos_pipelines is not installed beside kaos_backend")
+        python_path = str(Path(found.submodule_search_locations[0]).parent)
+        return _BuildPlace(folder, environment.builder(os.environ, spec.env, self._engine_dir, python_path))
+
+
+class _BuildPlace:
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._pfs, self._work, self._env = folder / "pfs", folder / "work", env
+        self._pfs.mkdir()
+        self._work.mkdir()
+
+    def command(self, run: DatumRun) -> Command:
+        link_inputs(self._pfs, run)
+        argv = (sys.executable, *run.cmd[1:]) if run.cmd[0] == "python" else run.cmd
+        env = environment.datum(self._env, run, str(self._pfs))
+        return Command(argv, env, str(self._work), sandboxed=False)

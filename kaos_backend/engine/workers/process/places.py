@@ -1,0 +1,162 @@
+"""Where a worker's commands run: what they see of the machine, and how their files are named there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kaos_backend.engine.workers.port import DatumRun
+from kaos_backend.engine.workers.process import environment, sandbox
+from kaos_backend.engine.workers.process.images import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a launcher executes, in terms of the host."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    sandboxed: bool
+
+
+class Place(Protocol):
+    def command(self, run: DatumRun) -> Command:
+        """The run's command in this place. Raises OSError when the place cannot be made ready for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bubblewrap:
+    """How sandboxes are made here. `hidden`: folders of the host kept out; `shm`: /dev/shm can be sized."""
+
+    path: str
+    shm: bool
+    hidden: tuple[Path, ...]
+
+
+class Sandbox:
+    """A bubblewrap sandbox over a private copy of the image's files in `folder`."""
+
+    def __init__(
+        self, folder: Path, image: Image, workdir: str, env: Mapping[str, str], bwrap: Bubblewrap
+    ) -> None:
+        self._root, self._image, self._workdir, self._bwrap = folder / "root", image, workdir, bwrap
+        self._binds: tuple[str, ...] = ()
+        self._devices = sandbox.gpu_devices()
+        self._lay_out()
+        host = dict(os.environ)
+        host["PATH"] = sandbox.visible_path(host.get("PATH", ""))
+        self._env = environment.container(host, image, env, "/root", str)
+
+    def command(self, run: DatumRun) -> Command:
+        view = self._view(run)
+        if not sandbox.intact(self._root, view.mount_points):
+            remove(self._root)
+            self._lay_out()
+        argv = sandbox.argv(self._bwrap.path, view, run.cmd)
+        return Command(tuple(argv), environment.datum(self._env, run, "/pfs"), "/", sandboxed=True)
+
+    def _lay_out(self) -> None:
+        """A fresh copy of the image's files, and what is mounted over them."""
+        _copy_image(self._image, self._root)
+        plan = sandbox.layout(sandbox.scan(self._root), sandbox.scan(Path("/")))
+        sandbox.prepare(self._root, plan)
+        self._binds = plan.binds
+        _make_folder(self._root, self._workdir)
+
+    def _view(self, run: DatumRun) -> sandbox.View:
+        prefixes = (*self._image.prefixes, *(prefix.resolve() for prefix in self._image.prefixes))
+        venv = () if self._image.venv is None else (self._image.venv,)
+        return sandbox.View(
+            root=self._root,
+            binds=self._binds,
+            hidden=self._bwrap.hidden,
+            extra=tuple(dict.fromkeys((*prefixes, *venv))),
+            inputs=run.inputs,
+            out=run.out,
+            workdir=self._workdir,
+            devices=self._devices if run.grant.gpus else (),
+            shm_bytes=run.grant.memory_bytes if self._bwrap.shm else None,
+        )
+
+
+class Bare:
+    """No sandbox: the host as the engine's user sees it, a copy of the image's files, a /pfs of links."""
+
+    def __init__(self, folder: Path, image: Image, workdir: str, env: Mapping[str, str]) -> None:
+        self._root, self._pfs, self._workdir = folder / "root", folder / "pfs", workdir
+        home, tmp = folder / "home", self._root / "tmp"
+        _copy_image(image, self._root)
+        _make_folder(self._root, workdir)
+        for path in (self._pfs, home):
+            path.mkdir()
+        tmp.mkdir(exist_ok=True)
+        self._env = environment.container(os.environ, image, env, str(home), self._locate)
+        self._env.setdefault("TMPDIR", str(tmp))
+
+    def command(self, run: DatumRun) -> Command:
+        link_inputs(self._pfs, run)
+        env = environment.datum(self._env, run, str(self._pfs))
+        return Command(run.cmd, env, str(self._cwd()), sandboxed=False)
+
+    def _locate(self, image_path: str) -> str:
+        """Where an image path is on the host, if the image has it; else the path itself."""
+        inside = self._root / image_path.lstrip("/")
+        return (
+            str(inside) if image_path.strip("/") and image_path[0] == "/" and inside.exists() else image_path
+        )
+
+    def _cwd(self) -> Path:
+        """The working directory; /pfs paths lead to the datum's own /pfs."""
+        relative = self._workdir.strip("/")
+        if relative == "pfs" or relative.startswith("pfs/"):
+            return self._pfs / relative[4:]
+        return self._root / relative
+
+
+def link_inputs(pfs: Path, run: DatumRun) -> None:
+    """Make `pfs` hold a link per input of `run`, one to its output, and nothing else."""
+    for old in pfs.iterdir():
+        if old.is_symlink() or old.is_file():
+            old.unlink()
+        else:
+            remove(old)
+    for name, target in {**run.inputs, "out": run.out}.items():
+        (pfs / name).symlink_to(target.absolute())
+
+
+def _copy_image(image: Image, root: Path) -> None:
+    if image.root is not None:
+        shutil.copytree(image.root, root, symlinks=True)
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def _make_folder(root: Path, image_path: str) -> None:
+    """WORKDIR, if the image lacks it; links on the way are the image's own business and not followed."""
+    folder = root
+    for name in image_path.strip("/").split("/"):
+        folder = folder / name
+        if folder.is_symlink() or name in ("..", "pfs"):
+            return
+        folder.mkdir(exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree that user code had its hands on: folders may have lost their write permission."""
+
+    def retry(function: Callable[..., Any], name: str, _: Any) -> None:
+        with contextlib.suppress(OSError):
+            Path(name).parent.chmod(0o700)
+            if not Path(name).is_symlink():
+                Path(name).chmod(0o700)
+            function(name)
+
+    shutil.rmtree(path, onerror=retry)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,93 @@
+"""The process runtime: workers are processes of this machine, in a bubblewrap sandbox where that works."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from functools import partial
+from pathlib import Path
+
+from kaos_backend.engine.errors import EngineError, Unknown
+from kaos_backend.engine.workers.port import WorkerSpec
+from kaos_backend.engine.workers.process import sandbox
+from kaos_backend.engine.workers.process.images import Image, ImageStore
+from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox, remove
+from kaos_backend.engine.workers.process.worker import ProcessWorker
+
+NOT_ISOLATED = (
+    "code sees and may change what this user may: only file modes protect inputs and other trials",
+    "/pfs does not exist: code finds its files by environment variables ($KAOS_DATA_DIR, $PACH_PFS, …)",
+    "absolute image paths such as /app do not exist: code starts in WORKDIR and must stay relative",
+)
+ALWAYS_SHARED = (
+    "the network is the host's",
+    "USER of the Dockerfile is ignored: code runs as the engine's user",
+)
+FOREIGN = "kaos: image {} is of a registry; the process runtime uses this machine's own programs in its place"
+
+
+class ProcessRuntime:
+    """Runs datums as processes.
+
+    Args:
+        engine_dir: holds images/ and venvs/ (read) and scratch/workers/ (written; emptied at start).
+        home: KAOS_HOME, kept out of every sandbox.
+        isolate: None = sandbox if bubblewrap works here; False = never; True = raise EngineError if it does
+        not.
+    """
+
+    name = "process"
+
+    def __init__(self, engine_dir: Path, home: Path | None = None, isolate: bool | None = None) -> None:
+        engine_dir = engine_dir.absolute()
+        hidden = tuple({engine_dir, (home or engine_dir).absolute()})
+        self._store = ImageStore(engine_dir)
+        self._scratch = engine_dir / "scratch" / "workers"
+        remove(self._scratch)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
+        if isolate and self._bwrap is None:
+            raise Unknown(f"isolation was asked for, but {why}")
+        self.isolation = "bubblewrap" if self._bwrap else "none"
+        self.notes: tuple[str, ...] = ALWAYS_SHARED
+        if not self._bwrap:
+            self.notes = (f"no sandbox: {why}; install bubblewrap for one", *NOT_ISOLATED, *ALWAYS_SHARED)
+
+    def image_problem(self, image: str) -> str:
+        """See `port.Runtime`."""
+        try:
+            self._store.get(image)
+        except EngineError as error:
+            return error.message
+        return ""
+
+    def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
+        """Start a worker with a private copy of the image's files.
+
+        Raises EngineError when the image is missing or broken, or when the files cannot be written.
+        """
+        image = self._store.get(spec.image)
+        notice = FOREIGN.format(image.name or '""') if image.root is None else ""
+        try:
+            return ProcessWorker(
+                self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec, image=image), notice
+            )
+        except (OSError, shutil.Error) as error:
+            raise Unknown(f"cannot start a worker of image {spec.image}: {error}") from error
+
+    def _place(self, folder: Path, *, spec: WorkerSpec, image: Image) -> Place:
+        workdir = spec.working_dir or image.workdir
+        if self._bwrap is not None:
+            return Sandbox(folder, image, workdir, spec.env, self._bwrap)
+        return Bare(folder, image, workdir, spec.env)
+
+
+def _find_bwrap(hidden: tuple[Path, ...]) -> tuple[Bubblewrap | None, str]:
+    """(it, if it works here, why not)."""
+    path = shutil.which("bwrap")
+    why = None
+    for shm in (True, False):
+        why = sandbox.probe(path, shm)
+        if path is not None and why is None:
+            return Bubblewrap(path, shm, hidden), ""
+    return None, why or ""

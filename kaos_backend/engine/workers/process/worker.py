@@ -1,0 +1,79 @@
+"""One worker slot: a folder, a launcher and a place. One datum at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kaos_backend.engine.workers.port import DatumRun, Exit
+from kaos_backend.engine.workers.process.launch import Launcher, failed
+from kaos_backend.engine.workers.process.places import Place, remove
+
+
+class ProcessWorker:
+    """Runs datums as processes; after a launcher's death the next run starts another.
+
+    Args:
+        folder: everything the worker writes, `out` apart; made here, gone with the worker.
+        make: puts the worker's place into `folder`.
+        notice: a line for the head of every log; empty for none.
+    """
+
+    def __init__(self, folder: Path, make: Callable[[Path], Place], notice: str = "") -> None:
+        self.folder = folder
+        self._notice = notice
+        self._lock = threading.Lock()
+        self._closed = False
+        folder.mkdir(parents=True)
+        try:
+            self._place = make(folder)
+            self.launcher = Launcher()
+        except BaseException:
+            remove(folder)
+            raise
+
+    def run(self, run: DatumRun, cancel: threading.Event) -> Exit:
+        """Run one datum; see `port.Worker`."""
+        started = time.monotonic()
+        if self._closed:
+            return failed("the worker was closed", started)
+        if cancel.is_set():
+            return Exit(None, None, "canceled", "", 0, 0.0)
+        try:
+            request = self._request(run)
+            if self._notice:
+                _note(run.log, self._notice)
+            return self.launcher.run(request, cancel)
+        except (OSError, ValueError) as error:
+            return failed(f"the worker cannot run it: {error}", started)
+
+    def close(self) -> None:
+        """End the launcher, and with it a running datum; remove the worker's files."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.launcher.close()
+        remove(self.folder)
+
+    def _request(self, run: DatumRun) -> dict[str, Any]:
+        command = self._place.command(run)
+        return {
+            "argv": list(command.argv),
+            "env": dict(command.env),
+            "cwd": command.cwd,
+            "sandboxed": command.sandboxed,
+            "stdin": run.stdin.decode("latin-1"),
+            "log": str(run.log),
+            "cores": list(run.grant.cores),
+            "memory": run.grant.memory_bytes,
+            "timeout": run.timeout_s,
+        }
+
+
+def _note(log: Path, text: str) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{time.time_ns() // 1000} s {text}\n")

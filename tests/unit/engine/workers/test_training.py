@@ -1,0 +1,138 @@
+"""Build and train as the engine runs them: builder image, environment, train.sh, both kinds of isolation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from kaos_pipelines import specs
+
+from kaos_backend.engine.workers.port import Exit, Grant
+from kaos_backend.engine.workers.process.images import directory_name
+
+from .conftest import Bench
+
+SOURCE, DATA = "5" * 32, "d" * 32
+IMAGE = specs.image_name("ws", SOURCE)
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+TRAIN = """#!/usr/bin/env python3
+import json, os, sys
+out = sys.argv[1]
+keys = "DATA_DIR PARAMS OUTPUT_DIR CPU MEMORY GPU WORKSPACE JOB_ID MODEL_ID".split()
+report = {key: os.environ.get("KAOS_" + key) for key in keys}
+report |= {"argv": sys.argv[1:], "cuda": os.environ["CUDA_VISIBLE_DEVICES"]}
+report["cwd_has_code"] = os.path.exists("helper.py")
+report["params"] = json.load(open(os.environ["KAOS_PARAMS"]))
+report["data"] = open(os.environ["KAOS_DATA_DIR"] + "/x.txt").read()
+report["prefix"] = sys.prefix
+json.dump(report, open(out + "/report.json", "w"))
+print("trained")
+"""
+
+
+def build(bench: Bench, tmp_path: Path, train: str = TRAIN, dockerfile: str = "") -> tuple[Exit, str]:
+    repo = tmp_path / "repo"
+    source = repo / SOURCE
+    source.mkdir(parents=True, exist_ok=True)
+    (source / "Dockerfile").write_text(dockerfile or f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\n")
+    (source / "train").write_bytes(train.encode())
+    (source / "helper.py").write_text("")
+    mode = '{"path":"train","size":1,"mode":"755","hash":"0"}\n'
+    (repo / f"{SOURCE}.tree").write_text(mode)
+    spec = specs.build_spec("ws", SOURCE)["transform"]
+    worker = bench.worker(spec["image"], spec["env"])
+    return bench.run(
+        worker=worker, cmd=tuple(spec["cmd"]), inputs={"source": repo}, input_paths={"source": "/"}
+    )
+
+
+def train(bench: Bench, tmp_path: Path) -> tuple[Exit, str, Path]:
+    for name, file, text in (
+        ("build", f"{SOURCE}/image.json", "{}"),
+        ("data", f"{DATA}/x.txt", "the data"),
+        ("hyper", "0a1b2c3d.json", '{"lr":0.1}\n'),
+    ):
+        (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / file).write_text(text)
+    spec = specs.train_spec("ws", IMAGE, cpu=1, memory_bytes=1 << 30)["transform"]
+    exit_, text = bench.run(
+        worker=bench.worker(spec["image"], spec["env"]),
+        cmd=tuple(spec["cmd"]),
+        stdin=("\n".join(spec["stdin"]) + "\n").encode(),
+        env={"PACH_JOB_ID": "job1"},
+        inputs={name: tmp_path / name for name in ("build", "data", "hyper")},
+        input_paths={"build": f"/{SOURCE}", "data": f"/{DATA}", "hyper": "/0a1b2c3d.json"},
+        grant=Grant(1, (), 1 << 30, ()),
+    )
+    return exit_, text, bench.engine_dir / f"out{bench.runs}"
+
+
+def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
+    exit_, text = build(bench, tmp_path)
+    assert exit_.code == 0, text
+    assert text.endswith(f"Successfully built {IMAGE}")
+    assert json.loads((bench.engine_dir / "out1" / SOURCE / "image.json").read_text())["image"] == IMAGE
+    exit_, text, out = train(bench, tmp_path)
+    assert (exit_.code, text) == (0, "trained")
+    model = "555555-dddddd-0a1b2c3d"
+    report = json.loads((out / model / "report.json").read_text())
+    pfs = report["OUTPUT_DIR"].removesuffix(f"/out/{model}")
+    assert (pfs == "/pfs") == (bench.runtime.isolation == "bubblewrap")
+    assert report == {
+        "DATA_DIR": f"{pfs}/data/{DATA}",
+        "PARAMS": f"{pfs}/hyper/0a1b2c3d.json",
+        "OUTPUT_DIR": f"{pfs}/out/{model}",
+        "CPU": "1",
+        "MEMORY": str(1 << 30),
+        "GPU": "0",
+        "WORKSPACE": "ws",
+        "JOB_ID": "job1",
+        "MODEL_ID": model,
+        "argv": [f"{pfs}/out/{model}"],
+        "cwd_has_code": True,
+        "cuda": "",
+        "params": {"lr": 0.1},
+        "data": "the data",
+        "prefix": report["prefix"],
+    }
+    assert report["prefix"].startswith(str(bench.engine_dir / "venvs"))
+
+
+def test_a_failed_build_is_one_failed_datum(bench: Bench, tmp_path: Path) -> None:
+    exit_, text = build(bench, tmp_path, dockerfile="FROM python\n\nRUN apt-get install -y gcc\n")
+    assert exit_.code == 1
+    assert text.split("\n")[-1].startswith("Dockerfile:3: RUN apt-get install -y gcc: ")
+    assert bench.runtime.image_problem(IMAGE)
+    assert not (bench.engine_dir / "out1" / SOURCE).exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "reason"),
+    [
+        ("#!/usr/bin/env python3\r\nprint(1)\r\n", 127, "Windows line endings"),
+        ("#!/no/such/interpreter\n", 127, "asks for /no/such/interpreter"),
+        ("#!/usr/bin/env no-such-program\n", 127, "asks for no-such-program"),
+        ("#!/usr/local/bin/python3 -u\nimport sys; sys.exit(7)\n", 7, ""),
+        ("echo a script without a first line; exit 5\n", 5, "a script without"),
+    ],
+)
+def test_train_that_cannot_start_says_why(
+    bench: Bench, tmp_path: Path, first: str, code: int, reason: str
+) -> None:
+    assert build(bench, tmp_path, first)[0].code == 0
+    exit_, text, _ = train(bench, tmp_path)
+    assert exit_.code == code, text
+    assert reason in text
+
+
+def test_train_that_is_gone_or_not_executable(bare: Bench, tmp_path: Path) -> None:
+    build(bare, tmp_path)
+    root = bare.engine_dir / "images" / directory_name(IMAGE) / "root"
+    (root / "app" / "train").chmod(0o644)
+    exit_, text, _ = train(bare, tmp_path)
+    assert (exit_.code, "not executable" in text) == (126, True)
+    (root / "app" / "train").unlink()
+    exit_, text, _ = train(bare, tmp_path)
+    assert (exit_.code, "no train" in text) == (127, True)
