@@ -1,29 +1,15 @@
 """The one tree of errors of the backend: a stable ``code``, an HTTP status, and the values that matter.
 
-Raised by the domain, the services and the Pachyderm adapter; translated to HTTP at one place
-(``api.errors``). Imports nothing.
+Raised by the formats, the domain, the services and the Pachyderm adapter; translated to HTTP at one place
+(``api.errors``).
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-
-class KaosError(Exception):
-    """A refusal or failure that a person can act on.
-
-    ``message`` says what was wrong and where, ``hint`` what to do next, ``fields`` carries values for
-    programs.
-    """
-
-    code: ClassVar[str] = "internal"
-    http_status: ClassVar[int] = 500
-
-    def __init__(self, message: str, *, hint: str = "", **fields: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.fields: dict[str, Any] = fields
+from kaos_formats.errors import InvalidBundle as InvalidBundle
+from kaos_formats.errors import InvalidName as InvalidName
+from kaos_formats.errors import InvalidResources as InvalidResources
+from kaos_formats.errors import KaosError as KaosError
 
 
 class NotFound(KaosError):
@@ -82,23 +68,8 @@ class InvalidRequest(KaosError):
     http_status = 400
 
 
-class InvalidBundle(KaosError):
-    code = "invalid_bundle"
-    http_status = 400
-
-
 class InvalidHyper(KaosError):
     code = "invalid_hyper"
-    http_status = 400
-
-
-class InvalidResources(KaosError):
-    code = "invalid_resources"
-    http_status = 400
-
-
-class InvalidName(KaosError):
-    code = "invalid_name"
     http_status = 400
 
 
@@ -130,5 +101,5 @@ class Internal(KaosError):
 
 
 def all_errors() -> tuple[type[KaosError], ...]:
-    """Every error class of the tree, in the order in which they are written above."""
+    """Every error class of the tree, the formats' first."""
     return tuple(KaosError.__subclasses__())

@@ -23,6 +23,8 @@ from kaos_cli.errors import KaosError
 from kaos_cli.ignore import matcher, read_rules
 from kaos_cli.text import printable
 from kaos_cli.walk import MAX_SHOWN, Found, real_folder, walk
+from kaos_formats.errors import InvalidBundle
+from kaos_formats.shape import find_shape
 
 Kind = Literal["source", "data"]
 Progress = Callable[[int], None]
@@ -34,10 +36,6 @@ BLOCK_BYTES = 8 << 20
 PARALLEL_BYTES = 1 << 20
 _BAD = re.compile("[^ -~]|[" + re.escape(FORBIDDEN) + "]")
 MAX_PATH_BYTES = 1024
-
-SHAPES = """a source bundle looks like one of these (train must be executable):
-  DIR/Dockerfile           DIR/<name>/Dockerfile
-  DIR/train                DIR/<name>/model/train     (the image is built from model/)"""
 
 
 class Entry(NamedTuple):
@@ -179,34 +177,14 @@ def check_source(executable: dict[str, bool], folder: Path) -> str | None:
 
     The bundle's name when the shape gives one (``DIR/<name>/Dockerfile``), else None.
     """
-    if "Dockerfile" in executable:
-        name, prefix = None, ""
-    else:
-        below = sorted(
-            {p.split("/")[0] for p in executable if p.count("/") == 1 and p.endswith("/Dockerfile")}
-        )
-        if not below:
-            raise _no_source(folder, "has no Dockerfile")
-        if len(below) > 1:
-            raise _no_source(
-                folder, f"has a Dockerfile in several folders: {', '.join(below)}", " and give one of them"
-            )
-        name, prefix = below[0], below[0] + "/"
-    candidates = [prefix + "train", prefix + "model/train"]
-    train = next((path for path in candidates if path in executable), None)
-    if train is None:
-        raise _no_source(folder, f"has {prefix}Dockerfile but no {candidates[0]} or {candidates[1]}")
-    if not executable[train]:
-        raise KaosError(
-            "invalid_bundle", f"{folder / train} is not executable", hint=f"chmod +x {folder / train}"
-        )
-    return name
-
-
-def _no_source(folder: Path, what: str, advice: str = "") -> KaosError:
-    return KaosError(
-        "invalid_bundle", f"{folder} {what}\n{SHAPES}", hint=f"give such a folder with -s{advice}"
-    )
+    try:
+        shape = find_shape(executable)
+    except InvalidBundle as error:
+        raise KaosError("invalid_bundle", f"{folder}: {error.message}", hint=error.hint) from error
+    if not executable[shape.train]:
+        train = folder / shape.train
+        raise KaosError("invalid_bundle", f"{train} is not executable", hint=f"chmod +x {train}")
+    return shape.name
 
 
 def _display_name(folder: Path, root: Path) -> str:

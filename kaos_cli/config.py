@@ -8,16 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kaos_cli.errors import KaosError
-
-DEFAULT_WORKSPACE = "default"
-_WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+from kaos_formats.names import DEFAULT_WORKSPACE, check_workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +92,6 @@ class Home:
         """The workspace of a command: the flag or KAOS_WORKSPACE, else the one set, else ``default``."""
         name = given or self.settings().get("workspace") or DEFAULT_WORKSPACE
         return check_workspace(str(name))
-
-
-def check_workspace(name: str) -> str:
-    """``name`` itself; raises KaosError for what can be no workspace's name (nor a part of a URL)."""
-    if not _WORKSPACE.fullmatch(name):
-        raise KaosError(
-            "invalid_name",
-            f"invalid workspace name {name!r}",
-            hint="use letters, digits, '-' and '_', with a letter or a digit first",
-            name=name,
-        )
-    return name
 
 
 def write_atomic(path: Path, content: bytes) -> None:

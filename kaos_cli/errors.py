@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kaos_formats.errors import KaosError as FormatError
+
 OK = 0
 FAILED = 1
 USAGE = 2
@@ -80,6 +82,11 @@ class KaosError(Exception):
         self.message = message
         self.hint = hint
         self.fields: dict[str, Any] = fields
+
+    @classmethod
+    def of(cls, error: FormatError) -> KaosError:
+        """What a shared format found wrong, as an error of the command line."""
+        return cls(error.code, error.message, hint=error.hint, **error.fields)
 
     @property
     def exit_code(self) -> int:

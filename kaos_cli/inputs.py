@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from kaos_cli.errors import KaosError
+from kaos_formats.errors import InvalidResources
+from kaos_formats.quantity import check_cpu, check_gpus, parse_memory
 
 MAX_TRIALS = 100_000
 MAX_GRID_BYTES = 8 << 20
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|Ki|[MGTPE]i?|[eE][+-]?[0-9]{1,2})?")
 _EXAMPLE = 'for example {"lr": [0.1, 0.01], "epochs": 5}: lists are axes, a scalar is a fixed value'
 
 
@@ -101,17 +101,15 @@ def _wrong(path: Path, what: str, hint: str = "") -> KaosError:
 def check_resources(parallelism: int | None, cpu: float | None, memory: str | None, gpu: int | None) -> None:
     """Raise KaosError (invalid_resources) for an amount that no machine could grant."""
     if parallelism is not None and parallelism < 1:
-        raise _bad(f"parallelism is {parallelism}", "-p takes a number from 1 up")
-    if cpu is not None and not (math.isfinite(cpu) and cpu > 0):
-        raise _bad(f"cpu is {cpu:g}", "--cpu takes a number of cores above 0, for example 0.5 or 2")
-    if memory is not None and (not _QUANTITY.fullmatch(memory) or not re.search("[1-9]", memory)):
-        raise _bad(
-            f"{memory!r} is no memory quantity",
-            "--memory takes bytes or a Kubernetes quantity: 4G (10^9), 512Mi (2^20), 1.5Gi",
+        raise KaosError(
+            "invalid_resources", f"parallelism is {parallelism}", hint="-p takes a number from 1 up"
         )
-    if gpu is not None and gpu < 0:
-        raise _bad(f"gpu is {gpu}", "--gpu takes a whole number of GPUs, 0 for none")
-
-
-def _bad(message: str, hint: str) -> KaosError:
-    return KaosError("invalid_resources", message, hint=hint)
+    try:
+        if cpu is not None:
+            check_cpu(cpu)
+        if memory is not None:
+            parse_memory(memory)
+        if gpu is not None:
+            check_gpus(gpu)
+    except InvalidResources as error:
+        raise KaosError.of(error) from error

@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from kaos_cli import __version__
 from kaos_cli.errors import FAILED, INTERRUPTED, OK, USAGE, KaosError
 from kaos_cli.terminal import abandon, open_standard_streams
+from kaos_formats.errors import KaosError as FormatError
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 ClickException: Any = UsageError.__bases__[0]
@@ -147,6 +148,8 @@ def run(arguments: list[str], as_json: bool, debug: bool) -> int:
         result = build().main(args=arguments, prog_name="kaos", standalone_mode=False)
     except KaosError as error:
         return _report(error, as_json, debug)
+    except FormatError as error:
+        return _report(KaosError.of(error), as_json, debug)
     except ClickException as error:
         return _report_usage(error, arguments, as_json, debug)
     except (typer.Abort, KeyboardInterrupt):

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from kaos_backend.api.deps import Awake
 from kaos_backend.api.streams import BodyPipe
-from kaos_backend.domain.names import BundleKind
 from kaos_backend.services import views
+from kaos_formats.names import BundleKind
 
 router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundles"])
 

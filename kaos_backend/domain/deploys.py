@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kaos_backend.domain import jobs, resources
+from kaos_backend.domain import jobs
 from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
+from kaos_formats.quantity import parse_memory
 
 Status = Literal["started", "unchanged", "waiting"]
 
@@ -95,7 +96,7 @@ def settings_of(train: Pipeline | None) -> Settings:
         parallelism_given=annotations.get(ANNOTATION) != AUTO,
         resources=Resources(
             cpu=float(limits.get("cpu", 1.0)),
-            memory=resources.parse_quantity(str(memory)) if memory else None,
+            memory=parse_memory(str(memory)) if memory else None,
             gpu=int(gpu.get("number", 0)),
         ),
     )

@@ -29,9 +29,9 @@ from kaos_backend.engine.jobs.db.pipelines import PipelineMetadata
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_backend.engine.jobs.spec.quantity import parse_bytes
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
+from kaos_formats.quantity import parse_bytes
 
 _STOP_GRACE_S = 1.0
 

@@ -8,13 +8,13 @@ from typing import Literal
 import zstandard
 
 from kaos_backend import errors
-from kaos_backend.domain import names
 from kaos_backend.domain.tree import TreeEntry
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, tarstream
 from kaos_backend.services.jobs import Jobs, split
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import Trials
+from kaos_formats import names
 
 What = Literal["model", "code", "data"]
 

@@ -10,19 +10,18 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from kaos_pipelines.build.shape import ShapeError, find_shape
-
 from kaos_backend import errors
-from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
 from kaos_backend.domain.models import Commit
-from kaos_backend.domain.names import BundleKind
 from kaos_backend.domain.tree import Tree
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.tarstream import Source
 from kaos_backend.services.upload import Upload
+from kaos_formats import names
+from kaos_formats.names import BundleKind
+from kaos_formats.shape import find_shape
 
 _log = logging.getLogger(__name__)
 
@@ -188,10 +187,7 @@ class Bundles:
 
 def _check_source(tree: Tree) -> None:
     """Refuses what the builder could make nothing of. Raises InvalidBundle."""
-    try:
-        shape = find_shape(entry.path for entry in tree.entries)
-    except ShapeError as error:
-        raise errors.InvalidBundle(str(error)) from error
+    shape = find_shape(entry.path for entry in tree.entries)
     if tree.by_path()[shape.train].mode != "755":
         raise errors.InvalidBundle(f"{shape.train} is not executable", hint=f"chmod +x {shape.train}")
 

@@ -18,7 +18,7 @@ from typing import Any
 from kaos_pipelines import specs
 
 from kaos_backend import errors
-from kaos_backend.domain import deploys, hyperparams, names, resources
+from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import machine_of
 from kaos_backend.domain.models import PutPipeline, StartCommit
@@ -29,6 +29,7 @@ from kaos_backend.services.fill import fill
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import Deploy
+from kaos_formats import names
 
 MAX_AUTHOR_LENGTH = 256
 
@@ -96,7 +97,7 @@ class Deploys:
         plan = self._settled(workspace, request, grid, ids) if trains else None
         if plan is None:
             now = self._current(workspace, ids)
-            build_spec = _build_spec(workspace, source) if source is not None else None
+            build_spec = specs.build_spec(workspace, source) if source is not None else None
             if source is not None and trains:
                 parallelism, train_spec = self._train_spec(workspace, source, request, now)
             wanted = deploys.Wanted(
@@ -254,10 +255,6 @@ def _granted(current: resources.Resources, request: Deploy) -> resources.Resourc
 
 def _starts_job(plan: deploys.Plan, trains: bool) -> bool:
     return trains or plan.put_build or plan.source
-
-
-def _build_spec(workspace: str, source_id: str) -> dict[str, Any]:
-    return specs.build_spec(workspace, source_id, names.image_name(workspace, source_id))
 
 
 def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.Grid | None:

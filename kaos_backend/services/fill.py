@@ -4,10 +4,11 @@ description.
 
 from __future__ import annotations
 
-from kaos_backend.domain import hyperparams, names
+from kaos_backend.domain import hyperparams
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
+from kaos_formats import names
 
 
 def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: Description) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kaos_backend import errors
-from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Project
 from kaos_backend.domain.tree import Tree, parse_tree
 from kaos_backend.pachd.port import Pachd
+from kaos_formats import names
 
 
 @dataclass(frozen=True, slots=True)

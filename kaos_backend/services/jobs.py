@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
-from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Job, JobState
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
+from kaos_formats import names
 
 _PIPELINES = (names.BUILD, names.TRAIN)
 _NEVER = datetime.min.replace(tzinfo=UTC)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
-from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import DatumState, Job, JobState, LogLine
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, split
 from kaos_backend.services.trials import TrialDatum, Trials, params_of_paths
+from kaos_formats import names
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from kaos_backend import errors
-from kaos_backend.domain import deploys, names
+from kaos_backend.domain import deploys
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Repo
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.bundles import Bundles, upload_key
 from kaos_backend.services.fill import fill
 from kaos_backend.services.locks import KeyedLocks
+from kaos_formats import names
 
 # A bundle that was sent but never deployed is kept this long for the deploy to be tried again.
 KEEP_STAGED = timedelta(hours=24)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaos_backend import errors
-from kaos_backend.domain import hyperparams, metrics, names
+from kaos_backend.domain import hyperparams, metrics
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
@@ -17,6 +17,7 @@ from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs, split
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.tarstream import TarReader
+from kaos_formats import names
 
 METRICS_GLOB = "/**/metrics*.json"
 MAX_REASONS = 200

@@ -8,11 +8,12 @@ from typing import IO, cast
 import blake3
 import zstandard
 
-from kaos_backend.domain import names, uploads
+from kaos_backend.domain import uploads
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.domain.tree import MAX_TREE_BYTES, Tree, TreeEntry, parse_tree
 from kaos_backend.errors import InvalidBundle
 from kaos_backend.services.tarstream import CHUNK, Member, Source, TarError, TarReader
+from kaos_formats import names
 
 TREE_MEMBER = ".kaos-tree"
 # The default window of zstd's highest plain level; a frame that asks for more wants our memory.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from kaos_backend import errors
-from kaos_backend.domain import names
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Project
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
+from kaos_formats import names
 
 MAX_DESCRIPTION_LENGTH = 4096
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from kaos_cli import text
-from kaos_cli.config import DEFAULT_WORKSPACE, check_workspace
 from kaos_cli.errors import KaosError
 from kaos_cli.session import Format, Session, command
+from kaos_formats.names import DEFAULT_WORKSPACE, check_workspace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

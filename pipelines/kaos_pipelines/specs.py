@@ -11,19 +11,11 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
+from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TRAIN, image_name
+
 BUILDER_IMAGE = "kaos/builder"
-BUILD_PIPELINE = "build"
-TRAIN_PIPELINE = "train"
-SOURCE_REPO, DATA_REPO, HYPER_REPO = "source", "data", "hyper"
-BRANCH = "master"
-ID_LENGTH = 32  # hex digits of a bundle id; the glob of `data` must not match `/<id>.tree`
 
 Json = dict[str, Any]
-
-
-def image_name(workspace: str, source_id: str) -> str:
-    """Name of the image that `build` makes of a source bundle: known before the build runs."""
-    return f"kaos/{workspace}:{source_id}"
 
 
 def train_script() -> list[str]:
@@ -31,20 +23,17 @@ def train_script() -> list[str]:
     return resources.files(__package__).joinpath("train.sh").read_text("utf-8").splitlines()
 
 
-def build_spec(workspace: str, source_id: str, image: str | None = None) -> Json:
-    """Spec of the `build` pipeline for one source bundle.
-
-    `image` defaults to `image_name(workspace, source_id)`. One try: a Dockerfile that fails once fails again.
-    """
+def build_spec(workspace: str, source_id: str) -> Json:
+    """Spec of the `build` pipeline for a source bundle. One try: a Dockerfile that fails fails again."""
     return {
-        "pipeline": {"project": {"name": workspace}, "name": BUILD_PIPELINE},
+        "pipeline": {"project": {"name": workspace}, "name": BUILD},
         "description": f"makes the training image of source {source_id[:6]}",
-        "input": {"pfs": _pfs(workspace, SOURCE_REPO, "/")},
+        "input": {"pfs": _pfs(workspace, SOURCE, "/")},
         "transform": {
             "image": BUILDER_IMAGE,
             "cmd": ["python", "-m", "kaos_pipelines.build"],
             "env": {
-                "KAOS_IMAGE": image or image_name(workspace, source_id),
+                "KAOS_IMAGE": image_name(workspace, source_id),
                 "KAOS_SOURCE_ID": source_id,
                 "KAOS_WORKSPACE": workspace,
             },
@@ -81,13 +70,14 @@ def train_spec(
     if gpu:
         limits["gpu"] = {"type": "nvidia.com/gpu", "number": gpu}
     return {
-        "pipeline": {"project": {"name": workspace}, "name": TRAIN_PIPELINE},
+        "pipeline": {"project": {"name": workspace}, "name": TRAIN},
         "description": f"trains one model per point of the grid with {image}",
         "input": {
             "cross": [
-                {"pfs": _pfs(workspace, BUILD_PIPELINE, "/*")},
-                {"pfs": _pfs(workspace, DATA_REPO, "/" + "?" * ID_LENGTH)},
-                {"pfs": _pfs(workspace, HYPER_REPO, "/*")},
+                {"pfs": _pfs(workspace, BUILD, "/*")},
+                # Not `/*`, which would match `/<id>.tree`.
+                {"pfs": _pfs(workspace, DATA, "/" + "?" * ID_LENGTH)},
+                {"pfs": _pfs(workspace, HYPER, "/*")},
             ]
         },
         "transform": {
@@ -109,4 +99,4 @@ def train_spec(
 
 
 def _pfs(workspace: str, repo: str, glob: str) -> Json:
-    return {"project": workspace, "repo": repo, "branch": BRANCH, "glob": glob, "name": repo}
+    return {"project": workspace, "repo": repo, "branch": MASTER, "glob": glob, "name": repo}

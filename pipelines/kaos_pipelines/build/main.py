@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kaos_formats.errors import InvalidBundle
+from kaos_formats.shape import find_shape
 from kaos_pipelines.build.context import Context, load_context, read_modes
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
@@ -22,7 +24,6 @@ from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, Plan, compile_plan
 from kaos_pipelines.build.pythons import Python, find_python
 from kaos_pipelines.build.rootfs import RootFs
-from kaos_pipelines.build.shape import ShapeError, find_shape
 from kaos_pipelines.build.store import ImageWriter
 from kaos_pipelines.build.venvs import Recipe, VenvStore, install
 
@@ -42,7 +43,7 @@ def build(source: Path, image: str, store: Path) -> dict[str, Any]:
     paths = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
     try:
         shape = find_shape(paths)
-    except ShapeError as error:
+    except InvalidBundle as error:
         raise BuildError(str(error)) from error
     text = _read(source / shape.dockerfile)
     plan = compile_plan(parse(text))

@@ -199,9 +199,9 @@ def test_accepted_shapes(files: list[str], name: str | None) -> None:
     [
         (["train"], "no Dockerfile"),
         (["Dockerfile"], "no train"),
-        (["a/Dockerfile", "a/train", "b/Dockerfile", "b/train"], "several folders: a, b"),
+        (["a/Dockerfile", "a/train", "b/Dockerfile", "b/train"], "several training programs: a/.*, b/"),
         (["a/b/Dockerfile", "a/b/train"], "no Dockerfile"),
-        (["m/Dockerfile", "train"], "no m/train"),
+        (["m/Dockerfile", "train"], "looked for m/train"),
         ([], "no Dockerfile"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from kaos_cli.config import Home, write_atomic
 from kaos_cli.errors import KaosError
+from kaos_formats.errors import InvalidName
 
 
 def test_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ def test_workspace_order_is_flag_setting_default(home: Home) -> None:
 def test_what_can_be_no_workspace(home: Home, name: str) -> None:
     home.set_workspace(name)
     if name:
-        with pytest.raises(KaosError, match="invalid workspace name"):
+        with pytest.raises(InvalidName, match="invalid workspace name"):
             home.workspace(None)
 
 

@@ -59,9 +59,9 @@ def test_true_and_one_are_two_points(tmp_path: Path) -> None:
     assert len(inputs.read_grid(tmp_path / "g.json")["x"]) == 4
 
 
-@pytest.mark.parametrize("memory", ["lots", "", "4 G", "-1", "4GB", "0", "0.0Gi", "G", "1K"])
+@pytest.mark.parametrize("memory", ["lots", "", "4 G", "-1", "4GB", "0", "0.0Gi", "G", "9" * 5000])
 def test_what_is_no_quantity(memory: str) -> None:
-    with pytest.raises(KaosError, match="quantity"):
+    with pytest.raises(KaosError, match="memory"):
         inputs.check_resources(None, None, memory, None)
 
 
@@ -85,12 +85,3 @@ def test_amounts_that_no_machine_has(amounts: tuple[int | None, float | None, in
     with pytest.raises(KaosError) as caught:
         inputs.check_resources(parallelism, cpu, None, gpu)
     assert caught.value.code == "invalid_resources"
-
-
-def test_the_backend_agrees_on_quantities() -> None:
-    """Both sides check; a quantity that one takes and the other refuses would be told twice or never."""
-    from kaos_backend.domain.resources import parse_quantity
-
-    for memory in ["1", "512Mi", "1.5Gi", "4G", "1e9", "500m", "100k", ".5G", "1E", "1Ei"]:
-        assert parse_quantity(memory) >= 1
-        inputs.check_resources(None, None, memory, None)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline
 from kaos_backend.engine.jobs.spec.plan import File
-from kaos_backend.engine.jobs.spec.quantity import format_bytes
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.workers.port import Exit, WorkerSpec
+from kaos_formats.quantity import format_bytes
 
 
 def worker_spec(pipeline: Pipeline) -> WorkerSpec:

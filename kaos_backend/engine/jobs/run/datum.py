@@ -23,11 +23,11 @@ from kaos_backend.engine.jobs.run.scratch import clean_up
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
-from kaos_backend.engine.jobs.spec.quantity import parse_duration
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Staged
 from kaos_backend.engine.workers.port import DatumRun, Worker
+from kaos_formats.quantity import parse_duration
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)

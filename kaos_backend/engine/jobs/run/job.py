@@ -34,11 +34,11 @@ from kaos_backend.engine.jobs.schedule.states import (
     JobState,
 )
 from kaos_backend.engine.jobs.spec.plan import Datum, File, Match, plan
-from kaos_backend.engine.jobs.spec.quantity import parse_duration
 from kaos_backend.engine.jobs.spec.spec import PfsInput
 from kaos_backend.engine.store.model import Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn
 from kaos_backend.engine.store.trees.glob import match_glob
+from kaos_formats.quantity import parse_duration
 
 log = logging.getLogger(__name__)
 

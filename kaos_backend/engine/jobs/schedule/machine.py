@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from kaos_backend.engine.jobs.spec.quantity import format_bytes, parse_bytes
 from kaos_backend.engine.jobs.spec.spec import Spec
 from kaos_backend.engine.workers.port import Grant
+from kaos_formats.quantity import format_bytes, parse_bytes
 
 CORE = 1000  # millicores
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
-from kaos_backend.engine.jobs.spec.quantity import parse_bytes, parse_duration
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, Spec
 from kaos_backend.engine.store.trees.glob import clean
+from kaos_formats.quantity import parse_bytes, parse_duration
 
 _NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
 

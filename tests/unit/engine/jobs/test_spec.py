@@ -7,7 +7,6 @@ from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.jobs.db.pipelines import with_defaults
-from kaos_backend.engine.jobs.spec.quantity import parse_bytes, parse_duration
 from kaos_backend.engine.jobs.spec.spec import (
     canonical,
     defaults,
@@ -231,35 +230,6 @@ def test_defaults_are_written_into_the_input_and_children_sorted() -> None:
     )
     assert second.glob == "/*"
     assert [(b.repo, b.never) for b in input_branches(done.input)] == [("a", True), ("z", False)]
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("500M", 500_000_000),
-        ("4Gi", 4 << 30),
-        ("1e3", 1000),
-        ("1.5k", 1500),
-        ("0", 0),
-        ("1500m", 2),
-        ("7", 7),
-    ],
-)
-def test_quantities(text: str, count: int) -> None:
-    assert parse_bytes(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "lots", "4 G", "4GB", "-1", "1e999", "9999999E"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"quantity|too large"):
-        parse_bytes(text)
-
-
-def test_durations() -> None:
-    assert parse_duration("1.5s") == 1.5
-    for bad in ("1m", "s", "1", ""):
-        with pytest.raises(ValueError, match="duration"):
-            parse_duration(bad)
 
 
 def test_unknown_default_fields_are_refused() -> None:

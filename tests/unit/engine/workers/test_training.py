@@ -11,11 +11,12 @@ from kaos_pipelines import specs
 
 from kaos_backend.engine.workers.port import Exit, Grant
 from kaos_backend.engine.workers.process.images import directory_name
+from kaos_formats.names import image_name
 
 from .conftest import Bench
 
 SOURCE, DATA = "5" * 32, "d" * 32
-IMAGE = specs.image_name("ws", SOURCE)
+IMAGE = image_name("ws", SOURCE)
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRAIN = """#!/usr/bin/env python3
 import json, os, sys

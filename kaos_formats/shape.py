@@ -1,31 +1,37 @@
-"""Which files of a source bundle are its Dockerfile, build context and `train` program. Pure."""
+"""Which files of a source bundle are its Dockerfile, build context and ``train`` program."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-EXPECTED = "expected Dockerfile and train, or <name>/Dockerfile and <name>/model/train"
+from kaos_formats.errors import InvalidBundle
 
-
-class ShapeError(ValueError):
-    """The bundle has none of the accepted shapes, or more than one; the message says what was found."""
+SHAPES = """a source bundle looks like one of these (train must be executable):
+  DIR/Dockerfile           DIR/<name>/Dockerfile
+  DIR/train                DIR/<name>/model/train     (the image is built from model/)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Paths relative to the bundle; `context` is "" for the bundle itself."""
+    """Paths relative to the bundle; ``context`` is "" for the bundle itself."""
 
     dockerfile: str
     context: str
     train: str
+
+    @property
+    def name(self) -> str | None:
+        """The bundle's name where the shape gives one: ``<name>/Dockerfile``."""
+        return self.dockerfile.rpartition("/")[0] or None
 
 
 def find_shape(paths: Iterable[str]) -> Shape:
     """The shape of a bundle with these file paths ("a/b.txt", no leading slash).
 
     Accepts DIR/Dockerfile + DIR/train, DIR/<name>/Dockerfile + DIR/<name>/model/train (the context is then
-    `model/`) and the mixes of the two. Raises ShapeError.
+    ``model/``) and the mixes of the two; a Dockerfile without a train is none of them. Raises InvalidBundle,
+    whose message says what was found and shows the shapes.
     """
     files = set(paths)
     bases = sorted({path.rpartition("Dockerfile")[0] for path in files if _is_dockerfile(path)})
@@ -40,12 +46,16 @@ def find_shape(paths: Iterable[str]) -> Shape:
         return found[0]
     if found:
         names = ", ".join(shape.dockerfile for shape in found)
-        raise ShapeError(f"several training programs: {names}; deploy one at a time")
+        raise _refused(f"several training programs: {names}; deploy one at a time")
     if bases:
         where = ", ".join(f"{base}train or {base}model/train" for base in bases[:3])
-        raise ShapeError(f"there is a Dockerfile but no train beside it (looked for {where}); {EXPECTED}")
-    raise ShapeError(f"there is no Dockerfile; {EXPECTED}")
+        raise _refused(f"there is a Dockerfile but no train beside it (looked for {where})")
+    raise _refused("there is no Dockerfile")
 
 
 def _is_dockerfile(path: str) -> bool:
     return path == "Dockerfile" or (path.endswith("/Dockerfile") and path.count("/") == 1)
+
+
+def _refused(what: str) -> InvalidBundle:
+    return InvalidBundle(f"{what}\n{SHAPES}", hint="give such a folder with -s")

@@ -1,7 +1,7 @@
-"""Names: a workspace's repos, pipelines, branches and files, and what may be a name at all.
+"""Names: a workspace's repos, pipelines, branches, images and files, and what may be a name at all.
 
-Pure. Every name that kaos puts into Pachyderm is made here and nowhere else; ``parse_*`` is the inverse
-of its maker, so no code has to match names by substring.
+Every name that kaos puts into Pachyderm is made here and nowhere else; ``parse_*`` is the inverse of its
+maker, so no code has to match names by substring.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from kaos_backend.errors import InvalidName
+from kaos_formats.errors import InvalidName
 
 BundleKind = Literal["source", "data"]
 
@@ -27,6 +27,7 @@ MAX_WORKSPACE_LENGTH = min(51, 63 - max(len(BUILD), len(TRAIN)) - len("--v99"))
 MAX_BUNDLE_NAME_LENGTH = 128
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+ID_LENGTH = 32
 _ID = re.compile(r"[0-9a-f]{32}")
 _STAGING = re.compile(r"staging-([0-9a-f]{32})")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.domain import names
-from kaos_backend.errors import InvalidName
+from kaos_formats import names
+from kaos_formats.errors import InvalidName
 
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
