@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from typing import Any, Protocol, cast
 
 import betterproto
@@ -72,7 +70,7 @@ class MetadataService:
             commit = picked_commit(txn, picker)
             target, current = commit.key, commit.metadata
         elif arm == "cluster":
-            target, current = None, cluster_metadata(txn.db)
+            target, current = None, txn.cluster_metadata()
         else:
             raise InvalidArgument("validate request: target: value is required")
         txn.set_metadata(target, _edited(dict(current), edit))
@@ -101,9 +99,3 @@ def _edited(current: dict[str, str], edit: metadata.Edit) -> dict[str, str]:
     if op == "add_key" and value.key in current:
         raise Unknown(f"add_key target key {value.key!r} already exists; use edit_key instead")
     return {**current, value.key: value.value}
-
-
-def cluster_metadata(db: sqlite3.Connection) -> dict[str, str]:
-    row = db.execute("SELECT value FROM cluster WHERE key='metadata'").fetchone()
-    found: dict[str, str] = {} if row is None else json.loads(row[0])
-    return found

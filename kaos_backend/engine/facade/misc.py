@@ -9,7 +9,6 @@ from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import admin, enterprise, version
 
 from kaos_backend.engine.facade.convert import project_name
-from kaos_backend.engine.facade.metadata import cluster_metadata
 from kaos_backend.engine.facade.rpc import Handlers, unary
 from kaos_backend.engine.store.store import Store
 
@@ -41,7 +40,7 @@ class AdminService:
     def __init__(self, store: Store, metadata: Mapping[str, str]) -> None:
         self._store = store
         self._metadata = dict(metadata)
-        self._cluster_id = _cluster_id(store)
+        self._cluster_id = store.cluster_id()
 
     def handlers(self) -> Handlers:
         return {"InspectCluster": unary(self._inspect, admin.InspectClusterRequest)}
@@ -56,26 +55,13 @@ class AdminService:
                 f"the client speaks version {client.major}.{client.minor}, this server {_MAJOR}.{_MINOR}: "
                 "install a pachyderm-sdk of the server's version"
             )
-        with self._store.read() as db:
-            edited = cluster_metadata(db)
         return admin.ClusterInfo(
             id=self._cluster_id,
             deployment_id="kaos",
             warnings_ok=True,
             warnings=warnings,
-            metadata={**edited, **self._metadata},
+            metadata={**self._store.cluster_metadata(), **self._metadata},
         )
-
-
-def _cluster_id(store: Store) -> str:
-    """The id of this store, made once and kept."""
-    with store.read() as db:
-        row = db.execute("SELECT value FROM cluster WHERE key='id'").fetchone()
-    if row is not None:
-        return str(row[0])
-    with store.write() as txn:
-        txn.db.execute("INSERT OR IGNORE INTO cluster (key, value) VALUES ('id', ?)", (store.new_id(),))
-        return str(txn.db.execute("SELECT value FROM cluster WHERE key='id'").fetchone()[0])
 
 
 class EnterpriseService:

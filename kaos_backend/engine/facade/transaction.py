@@ -15,11 +15,12 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import transaction
 
-from kaos_backend.engine.errors import EngineError, InvalidArgument, NotFound
+from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.facade import verbs
 from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.facade.rpc import Handlers, unary
 from kaos_backend.engine.store.store import Store, Txn
+from kaos_backend.engine.store.transactions import OpenTransaction, OpenTransactions
 
 Runner = Callable[[Txn, Any], transaction.TransactionResponse]
 """Runs one arm of a TransactionRequest (it gets the arm's message) inside a write transaction."""
@@ -44,6 +45,7 @@ class Transactions:
 
     def __init__(self, store: Store, extra: Mapping[str, Runner] | None = None) -> None:
         self._store = store
+        self._open = OpenTransactions(store)
         self.runners: dict[str, Runner] = {**verbs.RUNNERS, **(extra or {})}
 
     def call(self, context: grpc.ServicerContext, arm: str, request: Any) -> transaction.TransactionResponse:
@@ -63,50 +65,35 @@ class Transactions:
         responses = []
         for number, request in enumerate(requests, 1):
             arm = _arm(request)
+            runner = self.runners.get(arm)
+            if runner is None:
+                raise InvalidArgument(f"{arm} cannot be part of a transaction here")
             try:
-                responses.append(self.runners[arm](txn, getattr(request, arm)))
-            except KeyError as error:
-                raise InvalidArgument(f"{arm} cannot be part of a transaction here") from error
+                responses.append(runner(txn, getattr(request, arm)))
             except EngineError as error:
                 error.message = f"error running request {number} of {len(requests)}: {error.message}"
                 raise
         return responses
 
     def _append(self, id_: str, request: transaction.TransactionRequest) -> transaction.TransactionResponse:
-        with self._store.read() as db:
-            requests, _, _, version = self._load(db, id_)
-        requests.append(request)
-        with self._store.write(set_id=id_, dry_run=True) as txn:
-            responses = self.run(txn, requests)
-        response: transaction.TransactionResponse = responses[-1]
-        with self._store.write() as txn:
-            _, _, _, now = self._load(txn.db, id_)
-            if now != version:
-                # Another call was appended in between; this one's dry run did not see it.
-                again = True
-            else:
-                again = False
-                txn.db.execute(
-                    """INSERT INTO transaction_requests (transaction_id, position, request, response)
-                       VALUES (?,?,?,?)""",
-                    (id_, version, bytes(request), bytes(response)),
-                )
-                txn.db.execute("UPDATE transactions SET version=version+1 WHERE id=?", (id_,))
-        return self._append(id_, request) if again else response
+        while True:
+            seen = self._open.inspect(id_)
+            with self._store.write(set_id=id_, dry_run=True) as txn:
+                responses = self.run(txn, [*_requests(seen), request])
+            response: transaction.TransactionResponse = responses[-1]
+            if self._open.append(seen, bytes(request), bytes(response)):
+                return response
 
     def start(self) -> str:
-        id_ = self._store.new_id()
-        with self._store.write() as txn:
-            txn.db.execute("INSERT INTO transactions (id, started_us) VALUES (?,?)", (id_, txn.now_us))
-        return id_
+        return self._open.start()
 
     def finish(self, id_: str) -> transaction.TransactionInfo:
         """Run the stored requests for good and forget the record. On failure the transaction stays open."""
         with self._store.write(set_id=id_) as txn:
-            requests, _, started_us, version = self._load(txn.db, id_)
+            taken = self._open.take(txn, id_)
+            requests = _requests(taken)
             responses = self.run(txn, requests)
-            _delete(txn, id_)
-        return _info(id_, requests, responses, started_us, version)
+        return _info(id_, requests, responses, taken.started_us, taken.version)
 
     def batch(self, requests: Sequence[transaction.TransactionRequest]) -> transaction.TransactionInfo:
         with self._store.write() as txn:
@@ -114,39 +101,16 @@ class Transactions:
         return _info(txn.set_id, requests, responses, txn.now_us, len(requests))
 
     def inspect(self, id_: str) -> transaction.TransactionInfo:
-        with self._store.read() as db:
-            return _info(id_, *self._load(db, id_))
+        return _open_info(self._open.inspect(id_))
 
     def list_all(self) -> list[transaction.TransactionInfo]:
-        with self._store.read() as db:
-            ids = [row[0] for row in db.execute("SELECT id FROM transactions ORDER BY started_us DESC, id")]
-            return [_info(id_, *self._load(db, id_)) for id_ in ids]
+        return [_open_info(one) for one in self._open.list_all()]
 
     def delete(self, id_: str) -> None:
-        with self._store.write() as txn:
-            self._load(txn.db, id_)
-            _delete(txn, id_)
+        self._open.delete(id_)
 
     def delete_all(self) -> None:
-        with self._store.write() as txn:
-            txn.db.execute("DELETE FROM transaction_requests")
-            txn.db.execute("DELETE FROM transactions")
-
-    @staticmethod
-    def _load(
-        db: Any, id_: str
-    ) -> tuple[list[transaction.TransactionRequest], list[transaction.TransactionResponse], int, int]:
-        """(requests, responses, started µs, version) of a transaction. NotFound when there is none."""
-        row = db.execute("SELECT started_us, version FROM transactions WHERE id=?", (id_,)).fetchone()
-        if row is None:
-            raise NotFound(f"transactions {id_} not found")
-        stored = db.execute(
-            "SELECT request, response FROM transaction_requests WHERE transaction_id=? ORDER BY position",
-            (id_,),
-        ).fetchall()
-        requests = [transaction.TransactionRequest.FromString(one["request"]) for one in stored]
-        responses = [transaction.TransactionResponse.FromString(one["response"]) for one in stored]
-        return requests, responses, row["started_us"], row["version"]
+        self._open.delete_all()
 
 
 class TransactionService:
@@ -203,9 +167,13 @@ def _arm(request: transaction.TransactionRequest) -> str:
     raise InvalidArgument("a transaction request is empty: exactly one of its fields must be set")
 
 
-def _delete(txn: Txn, id_: str) -> None:
-    txn.db.execute("DELETE FROM transaction_requests WHERE transaction_id=?", (id_,))
-    txn.db.execute("DELETE FROM transactions WHERE id=?", (id_,))
+def _requests(opened: OpenTransaction) -> list[transaction.TransactionRequest]:
+    return [transaction.TransactionRequest.FromString(one) for one in opened.requests]
+
+
+def _open_info(opened: OpenTransaction) -> transaction.TransactionInfo:
+    responses = [transaction.TransactionResponse.FromString(one) for one in opened.responses]
+    return _info(opened.id, _requests(opened), responses, opened.started_us, opened.version)
 
 
 def _info(

@@ -35,6 +35,13 @@ class Reads:
         """A decoded tree node."""
         raise NotImplementedError
 
+    # The store as a whole
+
+    def cluster_metadata(self) -> dict[str, str]:
+        """The key-value pairs that users hung on the cluster itself."""
+        with self._connection() as db:
+            return refs.metadata_of(refs.cluster_value(db, "metadata") or "{}")
+
     # Projects and repos
 
     def inspect_project(self, name: str) -> Project:

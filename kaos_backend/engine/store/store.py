@@ -28,6 +28,7 @@ from kaos_backend.engine.store.trees.files import Staged, remove_tree
 from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Txn, fetch_tree
+from kaos_backend.engine.store.versions import refs
 from kaos_backend.engine.store.versions.filesets import FileSets
 
 __all__ = ["Migration", "Staged", "Store", "Txn", "Upload"]
@@ -124,6 +125,15 @@ class Store(Reads):
     def _fetch(self, key: bytes) -> bytes:
         with self.read() as db:
             return fetch_tree(db, key)
+
+    def cluster_id(self) -> str:
+        """The id of this store, made once and kept."""
+        with self.read() as db:
+            found = refs.cluster_value(db, "id")
+        if found is not None:
+            return found
+        with self.write() as txn:
+            return txn.make_cluster_id(self.new_id())
 
     def upload(self) -> Upload:
         """A place to receive a stream of changes in; see `Upload`."""

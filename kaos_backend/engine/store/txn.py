@@ -78,6 +78,10 @@ class Txn(Reads):
 
     # Projects and repos
 
+    def make_cluster_id(self, new_id: str) -> str:
+        """The store's id, which is `new_id` from now on if it has none."""
+        return repos.make_cluster_id(self._state, new_id)
+
     def create_project(self, name: str, description: str = "", update: bool = False) -> None:
         repos.create_project(self._state, name, description, update)
 

@@ -39,6 +39,12 @@ def metadata_of(text: str) -> dict[str, str]:
     return loaded
 
 
+def cluster_value(db: sqlite3.Connection, key: str) -> str | None:
+    """What is kept of the store as a whole: its `id`, its `metadata` as JSON."""
+    row = db.execute("SELECT value FROM cluster WHERE key=?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def _repo_key(row: sqlite3.Row) -> RepoKey:
     return RepoKey(row["project"], row["repo"], row["type"])
 

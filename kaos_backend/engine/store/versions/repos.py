@@ -119,6 +119,12 @@ def _remove(state: WriteState, repo_id: int) -> None:
     state.opened[:] = [id_ for id_ in state.opened if id_ not in set(ids)]
 
 
+def make_cluster_id(state: WriteState, new_id: str) -> str:
+    """The store's id, which is `new_id` from now on if it has none."""
+    state.db.execute("INSERT OR IGNORE INTO cluster (key, value) VALUES ('id', ?)", (new_id,))
+    return refs.cluster_value(state.db, "id") or new_id
+
+
 def set_metadata(
     state: WriteState, target: str | RepoKey | BranchKey | CommitKey | None, metadata: Mapping[str, str]
 ) -> None:
