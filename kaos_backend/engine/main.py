@@ -126,7 +126,7 @@ def start(
         }
         transactions = Transactions(store, runners(jobs))
         services: list[Service] = [
-            PfsService(store, transactions, jobs.project_defaults),
+            PfsService(store, transactions, jobs.defaults_json),
             PpsService(jobs, transactions),
             TransactionService(transactions),
             MetadataService(store, PipelineMetadata()),

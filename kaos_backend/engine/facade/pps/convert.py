@@ -12,7 +12,7 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.errors import InvalidArgument
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.run.job import Running
+from kaos_backend.engine.jobs.run.datum import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
 from kaos_backend.engine.jobs.spec.plan import Datum, File
 

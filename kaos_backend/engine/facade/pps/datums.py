@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import betterproto
 import grpc
@@ -13,7 +12,6 @@ from pachyderm_sdk.api import pps
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream, unary
-from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.jobs.spec.plan import Datum
@@ -27,7 +25,6 @@ class DatumCalls:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._store = jobs.store
 
     def inspect_datum(
         self, request: pps.InspectDatumRequest, _context: grpc.ServicerContext
@@ -37,18 +34,11 @@ class DatumCalls:
         if not request.datum.job.id:
             raise InvalidArgument("must specify a job")
         key = convert.job_key(request.datum.job)
-        with self._store.read() as db:
-            job = tables.get_job(db, key)
-            datum = tables.find_datum(db, job.seq, request.datum.id)
-            image = self._image(db, job)
+        job = self._jobs.job(key)
+        datum = self._jobs.find_datum(job, request.datum.id)
         if datum is None or datum.state not in DONE_DATUMS:
             raise Unknown(f"datum {request.datum.id} not found in job {key}")
-        return convert.datum_info(job, datum, image)
-
-    @staticmethod
-    def _image(db: Any, job: Any) -> str:
-        pipeline = tables.find_pipeline(db, job.key.pipeline, job.version)
-        return pipeline.spec.transform.image if pipeline and pipeline.spec.transform else ""
+        return convert.datum_info(job, datum, self._jobs.image(job))
 
     def list_datum(
         self, request: pps.ListDatumRequest, _context: grpc.ServicerContext
@@ -59,11 +49,9 @@ class DatumCalls:
         if by_input:
             infos = [convert.planned_datum_info(d) for d in self._enumerate(request.input)]
         else:
-            key = convert.job_key(request.job)
-            with self._store.read() as db:
-                job = tables.get_job(db, key)
-                rows = tables.datums(db, job.seq)
-                image = self._image(db, job)
+            job = self._jobs.job(convert.job_key(request.job))
+            image = self._jobs.image(job)
+            rows = self._jobs.datums(job)
             infos = [convert.datum_info(job, row, image) for row in rows if row.state in DONE_DATUMS]
         states = {int(state) for state in request.filter.state}
         infos = [i for i in infos if not states or int(i.state) in states]

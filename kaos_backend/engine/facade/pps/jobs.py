@@ -13,8 +13,6 @@ from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
 from kaos_backend.engine.facade.transaction import Transactions
-from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import Job
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS
 from kaos_backend.engine.jobs.service import Jobs
@@ -35,8 +33,7 @@ class JobCalls:
 
         def look() -> Job | None:
             nonlocal found
-            with self._store.read() as db:
-                job = tables.find_job(db, key)
+            job = self._jobs.find_job(key)
             if job is None and found:
                 raise Unknown(f"job {key} was deleted")
             if job is None:
@@ -50,10 +47,8 @@ class JobCalls:
     def _info(self, job: Job, details: bool) -> pps.JobInfo:
         if not details:
             return convert.job_info(job, None, details=False)
-        with self._store.read() as db:
-            pipeline = tables.find_pipeline(db, job.key.pipeline, job.version)
-        run = self._jobs.controller.run_of(job.seq)
-        return convert.job_info(job, pipeline, run.running() if run else (), details=True)
+        pipeline = self._jobs.find_pipeline(job.key.pipeline, job.version)
+        return convert.job_info(job, pipeline, self._jobs.running(job), details=True)
 
     def inspect_job_set(
         self, request: pps.InspectJobSetRequest, context: grpc.ServicerContext
@@ -64,12 +59,7 @@ class JobCalls:
         if request.wait:
             for commit in self._store.set_commits(set_id):
                 self._wait_commit(commit.key, context)
-        with self._store.read() as db:
-            found = tables.jobs(db, id=set_id)
-        if not found:
-            # A set without jobs is fine; one that does not exist is not.
-            self._store.set_commits(set_id)
-        for job in self._in_order(set_id, found):
+        for job in self._jobs.job_set(set_id):
             yield self._info(job, request.details)
 
     def _wait_commit(self, key: CommitKey, context: grpc.ServicerContext) -> None:
@@ -81,35 +71,18 @@ class JobCalls:
 
         wait_until(self._store, context, finished)
 
-    def _in_order(self, set_id: str, found: list[Job]) -> list[Job]:
-        """Upstream first, as the commits of the set."""
-        try:
-            order = {c.key: i for i, c in enumerate(self._store.set_commits(set_id))}
-        except NotFound:
-            order = {}
-        return sorted(found, key=lambda job: (order.get(output_commit(job.key), len(order)), job.seq))
-
     def list_job(self, request: pps.ListJobRequest, _context: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
         if request.jq_filter:
             raise InvalidArgument(
                 "jqFilter is not supported by this engine; filter the answers in the caller"
             )
         key = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
-        projects = {p.name or "default" for p in request.projects}
-        inputs = [self._resolve(c) for c in request.input_commit]
-        with self._store.read() as db:
-            if key is not None:
-                tables.get_pipeline(db, key)
-            found = tables.jobs(db, key=key)
-            latest = {p.row: p.latest for p in tables.pipelines(db)}
-        found = [
-            job
-            for job in found
-            if (not projects or job.key.pipeline.project in projects)
-            and (request.history < 0 or job.version >= latest[job.pipeline_row] - request.history)
-        ]
-        if inputs:
-            found = [job for job in found if self._reads(job, inputs)]
+        found = self._jobs.list_jobs(
+            key,
+            {p.name or "default" for p in request.projects},
+            [self._resolve(c) for c in request.input_commit],
+            request.history,
+        )
         for job in _page(found, request):
             yield self._info(job, request.details)
 
@@ -117,15 +90,6 @@ class JobCalls:
         repo = message.repo if message.repo.name else message.branch.repo
         key = RepoKey(repo.project.name or "default", repo.name, repo.type or "user")
         return self._store.resolve_commit(key, message.id or message.branch.name).key
-
-    def _reads(self, job: Job, inputs: list[CommitKey]) -> bool:
-        direct: set[CommitKey] = set()
-        try:
-            for commit in self._store.set_commits(job.key.id):
-                direct.update(commit.provenance)
-        except NotFound:
-            return False
-        return all(key in direct for key in inputs)
 
     def list_job_set(
         self, request: pps.ListJobSetRequest, _context: grpc.ServicerContext
@@ -135,10 +99,8 @@ class JobCalls:
                 "jqFilter is not supported by this engine; filter the answers in the caller"
             )
         projects = {p.name or "default" for p in request.projects}
-        with self._store.read() as db:
-            found = tables.jobs(db)
         sets: dict[str, list[Job]] = {}
-        for job in found:
+        for job in self._jobs.list_jobs():
             sets.setdefault(job.key.id, []).append(job)
         firsts = [
             js[0]
@@ -146,7 +108,7 @@ class JobCalls:
             if not projects or any(j.key.pipeline.project in projects for j in js)
         ]
         for first in _page(firsts, request):
-            members = self._in_order(first.key.id, sets[first.key.id])
+            members = self._jobs.upstream_first(first.key.id, sets[first.key.id])
             yield pps.JobSetInfo(
                 job_set=pps.JobSet(id=first.key.id), jobs=[self._info(j, request.details) for j in members]
             )
@@ -155,15 +117,12 @@ class JobCalls:
         self, request: pps.SubscribeJobRequest, context: grpc.ServicerContext
     ) -> Iterator[pps.JobInfo]:
         key = convert.pipeline_key(request.pipeline)
-        with self._store.read() as db:
-            tables.get_pipeline(db, key)
-            known = tables.jobs(db, key=key)
+        known = self._jobs.jobs_of(key)
         seen = known[-1].seq if known else 0
         yield from (self._info(job, request.details) for job in known if job.state not in TERMINAL_JOBS)
 
         def fresh() -> list[Job] | None:
-            with self._store.read() as db:
-                return tables.jobs(db, key=key, after_seq=seen) or None
+            return self._jobs.jobs_of(key, after_seq=seen) or None
 
         while True:
             for job in wait_until(self._store, context, fresh):

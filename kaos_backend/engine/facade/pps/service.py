@@ -9,19 +9,18 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
-from kaos_backend.engine.errors import InvalidArgument, NotFound
+from kaos_backend.engine.errors import InvalidArgument
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
 from kaos_backend.engine.facade.pps.jobs import JobCalls
 from kaos_backend.engine.facade.pps.logs import LogCalls
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
 from kaos_backend.engine.facade.transaction import Runner, Transactions
-from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.pipelines import CreatePipeline, rerun
+from kaos_backend.engine.jobs.db.pipelines import CreatePipeline
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, defaults, merge_patch, parse_json
+from kaos_backend.engine.jobs.spec.spec import parse_json
 from kaos_backend.engine.store.store import Txn
 
 Context = grpc.ServicerContext
@@ -101,13 +100,9 @@ class PpsService:
     def inspect_pipeline(self, request: pps.InspectPipelineRequest, _context: Context) -> pps.PipelineInfo:
         key = convert.pipeline_key(request.pipeline)
         name, back, version = convert.ancestry(key.name)
-        with self._store.read() as db:
-            pipeline = tables.get_pipeline(db, PipelineKey(key.project, name))
-            if back or version is not None:
-                wanted = pipeline.latest - back if version is None else version
-                pipeline = tables.get_pipeline(db, pipeline.key, wanted)
-            last = tables.last_job_states(db)
-        return self._info(pipeline, last.get(pipeline.row), request.details)
+        pipeline = self._jobs.pipeline(PipelineKey(key.project, name), version, back)
+        last = self._jobs.last_job_states().get(pipeline.row)
+        return self._info(pipeline, last, request.details)
 
     def _info(self, pipeline: Pipeline, last: JobState | None, details: bool) -> pps.PipelineInfo:
         return convert.pipeline_info(pipeline, last, details=details, workers=pipeline.spec.parallelism)
@@ -117,18 +112,15 @@ class PpsService:
     ) -> Iterator[pps.PipelineInfo]:
         no_jq(request.jq_filter)
         wanted = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
-        set_id = request.commit_set.id
-        with self._store.read() as db:
-            found = tables.pipelines(db, request.history, [p.name for p in request.projects])
-            last = tables.last_job_states(db)
-            versions = {(j.pipeline_row, j.version) for j in tables.jobs(db, id=set_id)} if set_id else None
-        if wanted is not None and not any(p.key == wanted for p in found):
-            raise NotFound(f'pipeline "{wanted}" not found')
+        if wanted is not None:
+            self._jobs.pipeline(wanted)
+        projects = [p.name for p in request.projects]
         found = [
-            p
-            for p in found
-            if (wanted is None or p.key == wanted) and (versions is None or (p.row, p.version) in versions)
+            one
+            for one in self._jobs.list_pipelines(request.history, projects, request.commit_set.id)
+            if wanted is None or one.key == wanted
         ]
+        last = self._jobs.last_job_states()
         size, index = request.page.page_size, request.page.page_index
         for pipeline in found[index * size : (index + 1) * size] if size else found:
             yield self._info(pipeline, last.get(pipeline.row), True)
@@ -138,9 +130,8 @@ class PpsService:
     ) -> pps.PipelinesSummaryResponse:
         response = pps.PipelinesSummaryResponse()
         for picker in request.projects:
-            with self._store.read() as db:
-                found = tables.pipelines(db, 0, [picker.name])
-                last = tables.last_job_states(db)
+            found = self._jobs.list_pipelines(0, [picker.name])
+            last = self._jobs.last_job_states()
             summary = pps.PipelinesSummary(
                 active_pipelines=sum(
                     p.state in (PipelineState.RUNNING, PipelineState.STARTING) for p in found
@@ -160,34 +151,35 @@ class PpsService:
     # --- changing
 
     def delete_pipeline(self, request: pps.DeletePipelineRequest, _context: Context) -> Empty:
-        if request.all:
-            self._delete_all([], request.force, request.keep_repo)
-            return Empty()
-        key = convert.pipeline_key(request.pipeline)
         with self._store.write() as txn:
-            if tables.find_pipeline(txn.db, key) is None and not request.must_exist:
-                return Empty()
-            self._jobs.delete_pipeline(txn, key, force=request.force, keep_repo=request.keep_repo)
+            if request.all:
+                self._jobs.delete_pipelines(txn, [], force=request.force, keep_repo=request.keep_repo)
+            else:
+                self._jobs.delete_pipeline(
+                    txn,
+                    convert.pipeline_key(request.pipeline),
+                    force=request.force,
+                    keep_repo=request.keep_repo,
+                    must_exist=request.must_exist,
+                )
         return Empty()
 
     def delete_pipelines(
         self, request: pps.DeletePipelinesRequest, _context: Context
     ) -> pps.DeletePipelinesResponse:
         projects = [] if request.all else [p.name or "default" for p in request.projects]
-        gone = self._delete_all(projects, request.force, request.keep_repo) if projects or request.all else []
+        if not projects and not request.all:
+            return pps.DeletePipelinesResponse()
+        with self._store.write() as txn:
+            gone = self._jobs.delete_pipelines(
+                txn, projects, force=request.force, keep_repo=request.keep_repo
+            )
         return pps.DeletePipelinesResponse(pipelines=[convert.pipeline_message(key) for key in gone])
 
     def delete_all(self, _request: Empty, _context: Context) -> Empty:
-        self._delete_all([], True, False)
-        return Empty()
-
-    def _delete_all(self, projects: list[str], force: bool, keep_repo: bool) -> list[PipelineKey]:
         with self._store.write() as txn:
-            # Newest first: what reads another pipeline's output was made after it.
-            keys = [p.key for p in tables.pipelines(txn.db, 0, projects)]
-            for key in keys:
-                self._jobs.delete_pipeline(txn, key, force=force, keep_repo=keep_repo)
-        return keys
+            self._jobs.delete_pipelines(txn, [], force=True, keep_repo=False)
+        return Empty()
 
     def start_pipeline(self, request: pps.StartPipelineRequest, _context: Context) -> Empty:
         with self._store.write() as txn:
@@ -195,21 +187,19 @@ class PpsService:
         return Empty()
 
     def stop_pipeline(self, request: pps.StopPipelineRequest, _context: Context) -> Empty:
-        key = convert.pipeline_key(request.pipeline)
         with self._store.write() as txn:
-            if tables.find_pipeline(txn.db, key) is not None or request.must_exist:
-                self._jobs.stop_pipeline(txn, key)
+            key = convert.pipeline_key(request.pipeline)
+            self._jobs.stop_pipeline(txn, key, must_exist=request.must_exist)
         return Empty()
 
     def rerun_pipeline(self, request: pps.RerunPipelineRequest, _context: Context) -> Empty:
         with self._store.write() as txn:
-            pipeline = tables.get_pipeline(txn.db, convert.pipeline_key(request.pipeline))
-            self._jobs.create_pipeline(txn, rerun(pipeline, request.reprocess))
+            key = convert.pipeline_key(request.pipeline)
+            self._jobs.rerun_pipeline(txn, key, reprocess=request.reprocess)
         return Empty()
 
     def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
-        with self._store.read() as db:
-            tables.get_pipeline(db, convert.pipeline_key(request.pipeline))
+        self._jobs.pipeline(convert.pipeline_key(request.pipeline))
         raise InvalidArgument("pipeline doesn't have a cron input")
 
     # --- defaults
@@ -217,53 +207,38 @@ class PpsService:
     def get_cluster_defaults(
         self, _request: pps.GetClusterDefaultsRequest, _context: Context
     ) -> pps.GetClusterDefaultsResponse:
-        with self._store.read() as db:
-            stored = tables.defaults_json(db, "")
-        merged = merge_patch(BUILT_IN_DEFAULTS, {"createPipelineRequest": defaults(stored)})
-        return pps.GetClusterDefaultsResponse(cluster_defaults_json=json.dumps(merged))
+        return pps.GetClusterDefaultsResponse(cluster_defaults_json=self._jobs.cluster_defaults_json())
 
     def set_cluster_defaults(
         self, request: pps.SetClusterDefaultsRequest, _context: Context
     ) -> pps.SetClusterDefaultsResponse:
-        affected = self._set_defaults(
-            "", request.cluster_defaults_json, request.regenerate, request.reprocess, request.dry_run
-        )
+        affected = self._set_defaults("", request.cluster_defaults_json, request)
         return pps.SetClusterDefaultsResponse(affected_pipelines=affected)
 
     def get_project_defaults(
         self, request: pps.GetProjectDefaultsRequest, _context: Context
     ) -> pps.GetProjectDefaultsResponse:
         project = self._store.inspect_project(request.project.name or "default").name
-        with self._store.read() as db:
-            return pps.GetProjectDefaultsResponse(project_defaults_json=tables.defaults_json(db, project))
+        return pps.GetProjectDefaultsResponse(project_defaults_json=self._jobs.defaults_json(project))
 
     def set_project_defaults(
         self, request: pps.SetProjectDefaultsRequest, _context: Context
     ) -> pps.SetProjectDefaultsResponse:
         project = self._store.inspect_project(request.project.name or "default").name
-        affected = self._set_defaults(
-            project, request.project_defaults_json, request.regenerate, request.reprocess, request.dry_run
-        )
+        affected = self._set_defaults(project, request.project_defaults_json, request)
         return pps.SetProjectDefaultsResponse(affected_pipelines=affected)
 
     def _set_defaults(
-        self, project: str, text: str, regenerate: bool, reprocess: bool, dry_run: bool
+        self, project: str, text: str, request: pps.SetClusterDefaultsRequest | pps.SetProjectDefaultsRequest
     ) -> list[pps.Pipeline]:
-        """Store defaults; with `regenerate`, update the pipelines whose effective spec they change."""
-        text = text or "{}"
-        defaults(text)
-        affected = []
-        with self._store.write(dry_run=dry_run) as txn:
-            tables.set_defaults_json(txn.db, project, text, txn.now_us)
-            for pipeline in tables.pipelines(txn.db, 0, [project] if project else []):
-                creation = self._jobs.with_defaults(
-                    txn, json.loads(pipeline.user_json), update=True, reprocess=reprocess
-                )
-                if json.dumps(creation.effective) != pipeline.effective_json:
-                    affected.append(convert.pipeline_message(pipeline.key))
-                    if regenerate:
-                        self._jobs.create_pipeline(txn, creation)
-        return affected
+        affected = self._jobs.set_defaults(
+            project,
+            text,
+            regenerate=request.regenerate,
+            reprocess=request.reprocess,
+            dry_run=request.dry_run,
+        )
+        return [convert.pipeline_message(key) for key in affected]
 
     # --- registration
 

@@ -38,6 +38,15 @@ _BACK_OFF_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A datum that a worker has."""
+
+    datum: DatumRow
+    started_us: int
+    cancel: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """A datum that ended. `staged` is its output (for a failed one, what its last attempt left)."""
 

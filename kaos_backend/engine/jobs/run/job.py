@@ -12,13 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
-from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome
+from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Running
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
@@ -49,15 +48,6 @@ _DISK_FULL_S = 1.0
 _TROUBLE_S = 1.0
 # Threads beyond the runs that can go on at once: they store outputs while the next datums run.
 _SPARE_THREADS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A datum that a worker has."""
-
-    datum: DatumRow
-    started_us: int
-    cancel: threading.Event
 
 
 class JobRun:

@@ -11,12 +11,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
 
 log = logging.getLogger(__name__)
 
 MASTER = "master"
+# How much of a log is read at once when its end is wanted.
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,17 @@ class Tail:
         self._offset = 0
         self._rest = b""
 
+    def skip_to_last(self, count: int, whole: bool = False) -> None:
+        """Begin `count` lines before the file's end, which is read backwards only as far as they reach.
+
+        An unended last line counts with `whole`, as `read` gives it only then.
+        """
+        try:
+            with self.path.open("rb") as file:
+                self._offset = _start_of_last(file, count, whole)
+        except FileNotFoundError:
+            return
+
     def read(self, whole: bool = False) -> Iterator[Line]:
         """The lines that are new since the last call; with `whole`, an unended last one too."""
         try:
@@ -96,3 +110,23 @@ class Tail:
         if whole and self._rest:
             rest, self._rest = self._rest, b""
             yield parse_line(rest)
+
+
+def _start_of_last(file: BinaryIO, count: int, whole: bool) -> int:
+    """Where the last `count` lines of a file begin; its beginning if it has no more than these."""
+    at = file.seek(0, os.SEEK_END)
+    # A line begins behind the newline of the one before; the last newline ends the last line.
+    left, last = count + 1, True
+    while at > 0:
+        size = min(_BLOCK, at)
+        at -= size
+        file.seek(at)
+        block = file.read(size)
+        if last and whole and not block.endswith(b"\n"):
+            left -= 1
+        last, found = False, size
+        while (found := block.rfind(b"\n", 0, found)) >= 0:
+            left -= 1
+            if left == 0:
+                return at + found + 1
+    return 0
