@@ -55,9 +55,9 @@ class Jobs(Queries):
             clock=clock,
         )
         super().__init__(store, Controller(env, monotonic))
-        store.hooks.append(create_jobs)
-        store.drop_hooks.append(lambda txn, commits: drop_jobs(txn, commits, self._controller.cancel))
-        store.delete_repo_hooks.append(guard_repo)
+        store.hooks.opened.append(create_jobs)
+        store.hooks.before_drop.append(lambda txn, commits: drop_jobs(txn, commits, self._controller.cancel))
+        store.hooks.before_repo_delete.append(guard_repo)
 
     def start(self) -> None:
         """Take up unfinished jobs and wait for new ones."""

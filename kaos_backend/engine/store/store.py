@@ -15,10 +15,7 @@ from kaos_backend.engine.store.changes import ChangeBus
 from kaos_backend.engine.store.db import Database
 from kaos_backend.engine.store.model import (
     DEFAULT_PROJECT,
-    Commit,
-    CommitKey,
     FileSource,
-    RepoKey,
     Subtree,
 )
 from kaos_backend.engine.store.reads import Reads
@@ -27,7 +24,7 @@ from kaos_backend.engine.store.trees import files
 from kaos_backend.engine.store.trees.files import Staged, remove_tree
 from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
-from kaos_backend.engine.store.txn import Txn, fetch_tree
+from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
 from kaos_backend.engine.store.versions import refs
 from kaos_backend.engine.store.versions.filesets import FileSets
 
@@ -42,10 +39,7 @@ class Store(Reads):
 
     Attributes:
         changes: grows with every committed write.
-        hooks: called inside each write transaction, after propagation, with the open AUTO commits in user
-            repos that it made.
-        drop_hooks: called inside the transaction before commits go away (drop, squash, repo deletion).
-        delete_repo_hooks: called with (transaction, repo, force) before a repo goes away; raise to refuse.
+        hooks: what other layers do inside every write transaction.
         filesets: temporary trees.
     """
 
@@ -54,9 +48,7 @@ class Store(Reads):
         self.clock = clock
         self.new_id = new_id
         self.changes = ChangeBus()
-        self.hooks: list[Callable[[Txn, list[Commit]], None]] = []
-        self.drop_hooks: list[Callable[[Txn, list[CommitKey]], None]] = []
-        self.delete_repo_hooks: list[Callable[[Txn, RepoKey, bool], None]] = []
+        self.hooks = Hooks()
         self.objects = ObjectStore(root, disk)
         self.nodes = NodeCache(self._fetch)
         self.filesets = FileSets(clock, new_id)
@@ -101,7 +93,16 @@ class Store(Reads):
         An exception, or `dry_run`, rolls everything back. Do not nest in one thread (RuntimeError).
         """
         with self._db.write() as connection:
-            txn = Txn(self, connection, set_id or self.new_id(), self.clock(), dry_run)
+            txn = Txn(
+                connection,
+                set_id or self.new_id(),
+                self.clock(),
+                dry_run,
+                objects=self.objects,
+                nodes=self.nodes,
+                hooks=self.hooks,
+                upload=self.upload,
+            )
             yield txn
             txn.settle()
             if dry_run:

@@ -6,10 +6,10 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.store.bytes.objects import ObjectStore
 from kaos_backend.engine.store.model import (
     BranchKey,
     Commit,
@@ -21,15 +21,27 @@ from kaos_backend.engine.store.model import (
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
 from kaos_backend.engine.store.trees.files import Staged
-from kaos_backend.engine.store.trees.tree import Node
+from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
 from kaos_backend.engine.store.versions import branches, commits, refs, repos, sets
 from kaos_backend.engine.store.versions.state import WriteState
 
-if TYPE_CHECKING:
-    from kaos_backend.engine.store.store import Store
-
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Hooks:
+    """What other layers do inside every write transaction.
+
+    Attributes:
+        opened: called after propagation with the open AUTO commits in user repos that it made.
+        before_drop: called before commits go away (drop, squash, repo deletion).
+        before_repo_delete: called with (transaction, repo, force) before a repo goes away; raise to refuse.
+    """
+
+    opened: list[Callable[[Txn, list[Commit]], None]] = field(default_factory=list)
+    before_drop: list[Callable[[Txn, list[CommitKey]], None]] = field(default_factory=list)
+    before_repo_delete: list[Callable[[Txn, RepoKey, bool], None]] = field(default_factory=list)
 
 
 class Txn(Reads):
@@ -42,13 +54,26 @@ class Txn(Reads):
         dry_run: True when it will be rolled back whatever happens; start nothing outside the database then.
     """
 
-    def __init__(self, store: Store, db: sqlite3.Connection, set_id: str, now_us: int, dry_run: bool) -> None:
-        self.store = store
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        set_id: str,
+        now_us: int,
+        dry_run: bool,
+        *,
+        objects: ObjectStore,
+        nodes: NodeCache,
+        hooks: Hooks,
+        upload: Callable[[], Upload],
+    ) -> None:
         self.db = db
         self.set_id = set_id
         self.now_us = now_us
         self.dry_run = dry_run
-        self.objects = store.objects
+        self.objects = objects
+        self._nodes = nodes
+        self._hooks = hooks
+        self._upload = upload
         self._after: list[Callable[[], None]] = []
         self._state = WriteState(
             db=db,
@@ -63,17 +88,17 @@ class Txn(Reads):
         return nullcontext(self.db)
 
     def load(self, key: bytes) -> Node:
-        return self.store.nodes.load(key, self._fetch)
+        return self._nodes.load(key, self._fetch)
 
     def _fetch(self, key: bytes) -> bytes:
         return fetch_tree(self.db, key)
 
     def _before_drop(self, keys: list[CommitKey]) -> None:
-        for hook in self.store.drop_hooks:
+        for hook in self._hooks.before_drop:
             hook(self, keys)
 
     def _before_repo_delete(self, key: RepoKey, force: bool) -> None:
-        for hook in self.store.delete_repo_hooks:
+        for hook in self._hooks.before_repo_delete:
             hook(self, key, force)
 
     # Projects and repos
@@ -203,7 +228,7 @@ class Txn(Reads):
     def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
         """A tree made of files, and of files and directories of other trees by reference (tags kept)."""
         editor = TreeEditor(self.load, None)
-        upload = self.store.upload()
+        upload = self._upload()
         with upload:
             for path, source in entries.items():
                 if isinstance(source, Subtree):
@@ -225,7 +250,7 @@ class Txn(Reads):
         return root
 
     def _store(self, editor: TreeEditor) -> bytes | None:
-        with self.store.upload() as upload:
+        with self._upload() as upload:
             root = store_tree(self.db, editor, self.objects, upload.session)
             upload.committed = True
         return root
@@ -249,7 +274,7 @@ class Txn(Reads):
                 self._call_hooks(new)
 
     def _call_hooks(self, new: list[Commit]) -> None:
-        for hook in self.store.hooks:
+        for hook in self._hooks.opened:
             hook(self, new)
 
     def committed(self) -> None:
