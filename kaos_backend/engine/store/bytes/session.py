@@ -74,10 +74,10 @@ class Session:
         if hash_ not in self._seen and hash_ != EMPTY_HASH:
             self._seen.add(hash_)
             if len(data) >= LOOSE_BYTES:
-                writer = ObjectWriter(self)
-                writer.write(data)
                 self._seen.discard(hash_)
-                writer.finish()
+                with ObjectWriter(self) as writer:
+                    writer.write(data)
+                    writer.finish()
                 return hash_
             self._buffer[hash_] = bytes(data)
             self._buffered += len(data)
@@ -185,7 +185,12 @@ class Session:
 
     def take_large(self, hash_: bytes, size: int, tmp: Path) -> None:
         """A finished writer's file. It is dropped again when the store has the object already."""
-        if hash_ in self._seen or self._known([hash_]):
+        try:
+            known = hash_ in self._seen or bool(self._known([hash_]))
+        except BaseException:
+            tmp.unlink()
+            raise
+        if known:
             tmp.unlink()
         else:
             self._large[hash_] = (size, tmp)
@@ -196,7 +201,8 @@ class ObjectWriter:
     """One object whose bytes come in pieces: below `LOOSE_BYTES` in memory, above in a file.
 
     Pieces of a file are written by a thread of their own while the caller hashes and receives the next ones,
-    so they must not change after they were handed over.
+    so they must not change after they were handed over. Use it as a context manager, or call `abort` when it
+    is not finished after all: its file and descriptor are gone afterwards.
     """
 
     def __init__(self, session: Session) -> None:
@@ -211,6 +217,12 @@ class ObjectWriter:
         self._pending: deque[Future[None]] = deque()
         self._written = 0
         self._given_to_disk = 0
+
+    def __enter__(self) -> ObjectWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
 
     def write(self, data: Chunk) -> None:
         """Append `data` (copied when it stays in memory)."""
@@ -262,11 +274,13 @@ class ObjectWriter:
             self.abort()
             raise
         self._close(self._fd)
+        # From here on the file is the session's.
         hash_ = self._hasher.digest()
         self._session.take_large(hash_, self.size, self._tmp)
         return hash_, self.size
 
     def abort(self) -> None:
+        """Let go of everything; after `finish` a no-op."""
         if self._fd is not None and self._tmp is not None:
             self._close(self._fd)
             with suppress(OSError):

@@ -127,11 +127,11 @@ def store_tree(
     """Write an edited tree and what its files need."""
 
     def concat(pieces: Pieces) -> Piece:
-        writer = session.writer()
-        for hash_, _ in pieces:
-            for data in read_any(db, objects, session, hash_):
-                writer.write(data)
-        return writer.finish()
+        with session.writer() as writer:
+            for hash_, _ in pieces:
+                for data in read_any(db, objects, session, hash_):
+                    writer.write(data)
+            return writer.finish()
 
     root, rows = editor.write(concat)
     session.seal()

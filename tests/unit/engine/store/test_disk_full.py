@@ -52,6 +52,42 @@ def test_no_room_for_objects(tmp_path: Path, size: int) -> None:
     store.close()
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("part", [700_000, 6 * MEGABYTE])
+def test_no_room_for_an_append(tmp_path: Path, part: int) -> None:
+    """The whole that an append makes is an object of its own, written while the transaction is open."""
+    disk = FullDisk()
+    store = Store.open(tmp_path / "engine", disk=disk)
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = put(store, {"/file": b"a" * part})
+    counts = set()
+    for _ in range(3):
+        disk.room = part + MEGABYTE
+        with pytest.raises(ResourceExhausted):
+            put(store, {"/file": os.urandom(part)})
+        assert list(store.objects.tmp.iterdir()) == []
+        counts.add(descriptors())
+    assert len(counts) == 1, "none is left open each time"
+    assert content(store, kept) == {"/file": b"a" * part}
+    store.close()
+
+
+def test_no_room_for_a_large_object_in_one_piece(tmp_path: Path) -> None:
+    disk = FullDisk()
+    store = Store.open(tmp_path / "engine", disk=disk)
+    before = descriptors()
+    disk.room = MEGABYTE
+    with store.upload() as upload, pytest.raises(ResourceExhausted):
+        upload.session.add(os.urandom(2 * MEGABYTE))
+    assert list(store.objects.tmp.iterdir()) == []
+    assert descriptors() == before
+    store.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
