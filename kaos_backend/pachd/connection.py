@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -67,15 +68,24 @@ class _LoopbackClient(Client):
         super()._init_api()
 
 
-class _CaptureCall(ClientInterceptor):
-    """Keeps the call object of a stream, which the SDK's generators hide, so that it can be canceled."""
+class Cancelable(ClientInterceptor):
+    """Of a channel for one call: keeps the call object, which the SDK's generators hide."""
 
     def __init__(self) -> None:
-        self.call: Any = None
+        self._call: Any = None
+        self._canceled = False
+
+    def cancel(self) -> None:
+        """Ends the call from any thread, also one that is not made yet."""
+        self._canceled = True
+        if self._call is not None:
+            self._call.cancel()
 
     def intercept(self, method: Callable[..., Any], request: Any, call_details: Any) -> Any:
-        self.call = method(request, call_details)
-        return self.call
+        self._call = method(request, call_details)
+        if self._canceled:
+            self._call.cancel()
+        return self._call
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +96,53 @@ class TransactionStubs:
     pps: Any
 
 
+@dataclass(eq=False, slots=True)
+class _Link:
+    """A client on one endpoint and how many calls use it right now."""
+
+    endpoint: Endpoint
+    client: Client
+    calls: int = 0
+
+
 class Connection:
     """Calls through the SDK. Thread-safe; raises KaosErrors only."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._endpoint: Endpoint | None = None
-        self._client: Client | None = None
+        self._link: _Link | None = None
 
     @property
     def address(self) -> str:
         return self._engine.current().address
 
-    def client(self) -> Client:
-        """The client on the engine's current endpoint."""
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """The client on the engine's current endpoint, for calls made within the block.
+
+        One on an endpoint that the engine has left is closed with the last block that uses it.
+        """
         endpoint = self._engine.current()
         with self._lock:
-            if self._client is None or endpoint != self._endpoint:
-                self._client = _connect(endpoint)
-                self._endpoint = endpoint
-            return self._client
+            if self._link is None or self._link.endpoint != endpoint:
+                left, self._link = self._link, _Link(endpoint, _connect(endpoint))
+                if left is not None and not left.calls:
+                    left.client._channel.close()
+            link = self._link
+            link.calls += 1
+        try:
+            yield link.client
+        finally:
+            with self._lock:
+                link.calls -= 1
+                if link is not self._link and not link.calls:
+                    link.client._channel.close()
 
     def read(self, call: Callable[[Client], T]) -> T:
         """Runs an idempotent call; if the engine does not answer it is brought back and asked once more."""
         try:
-            return call(self.client())
+            return self._once(call)
         except (grpc.RpcError, ConnectionError) as error:
             translated = translate(error)
             if not isinstance(translated, errors.EngineUnavailable):
@@ -119,47 +150,49 @@ class Connection:
             _log.warning("engine does not answer, bringing it back: %s", translated.message)
         self._engine.ensure()
         try:
-            return call(self.client())
+            return self._once(call)
         except (grpc.RpcError, ConnectionError) as error:
             raise translate(error) from error
 
     def write(self, call: Callable[[Client], T]) -> T:
         """Runs a call that changes something: sent a second time only if it never reached the engine."""
         try:
-            return call(self.client())
+            return self._once(call)
         except (grpc.RpcError, ConnectionError) as error:
             if not never_connected(error):
                 raise translate(error) from error
         self._engine.ensure()
         try:
-            return call(self.client())
+            return self._once(call)
         except (grpc.RpcError, ConnectionError) as error:
             raise translate(error) from error
 
     def stream(self, call: Callable[[Client], Iterator[T]]) -> Iterator[T]:
         """A server stream; opening it is a ``read``, a break later is an error."""
+        with ExitStack() as using:
 
-        def opened(client: Client) -> tuple[Iterator[T], list[T]]:
-            iterator = iter(call(client))
-            return iterator, [item for item in [next(iterator, None)] if item is not None]
+            def opened(_: Client) -> tuple[Iterator[T], list[T]]:
+                # Held until the stream's end, not only until its first item.
+                iterator = iter(call(using.enter_context(self.client())))
+                return iterator, [item for item in [next(iterator, None)] if item is not None]
 
-        iterator, first = self.read(opened)
-        yield from first
-        try:
-            yield from iterator
-        except (grpc.RpcError, ConnectionError) as error:
-            raise translate(error) from error
+            iterator, first = self.read(opened)
+            yield from first
+            try:
+                yield from iterator
+            except (grpc.RpcError, ConnectionError) as error:
+                raise translate(error) from error
 
-    def in_transaction(self, transaction_id: str) -> TransactionStubs:
-        """Stubs of their own instead of the client's ``transaction_id``, which other threads would share."""
-        interceptor = MetadataClientInterceptor([("pach-transaction", transaction_id)])
-        channel = grpc.intercept_channel(self.client()._channel, interceptor)
-        return TransactionStubs(pfs=pfs.ApiStub(channel), pps=pps.ApiStub(channel))
+    def _once(self, call: Callable[[Client], T]) -> T:
+        with self.client() as client:
+            return call(client)
 
-    def cancelable_pps(self) -> tuple[Any, _CaptureCall]:
-        """A pps stub whose latest call can be canceled from another thread."""
-        capture = _CaptureCall()
-        return pps.ApiStub(grpc.intercept_channel(self.client()._channel, capture)), capture
+
+def in_transaction(client: Client, transaction_id: str) -> TransactionStubs:
+    """Stubs of their own instead of the client's ``transaction_id``, which other threads would share."""
+    interceptor = MetadataClientInterceptor([("pach-transaction", transaction_id)])
+    channel = grpc.intercept_channel(client._channel, interceptor)
+    return TransactionStubs(pfs=pfs.ApiStub(channel), pps=pps.ApiStub(channel))
 
 
 def _connect(endpoint: Endpoint) -> Client:

@@ -29,7 +29,7 @@ from kaos_backend.domain.models import (
     StartCommit,
 )
 from kaos_backend.pachd import convert, wire
-from kaos_backend.pachd.connection import Connection, Engine
+from kaos_backend.pachd.connection import Cancelable, Connection, Engine, in_transaction
 from kaos_backend.pachd.errors import translate
 from kaos_backend.pachd.port import LogStream
 from kaos_backend.pachd.prefetch import prefetch
@@ -114,7 +114,8 @@ class SdkPachd:
 
         try:
             # Not `write`: the iterator can be consumed only once.
-            self._connection.client().pfs.modify_file(cast(Any, requests()))
+            with self._connection.client() as client:
+                client.pfs.modify_file(cast(Any, requests()))
         except (grpc.RpcError, ConnectionError) as error:
             if failure:
                 raise failure[0] from error
@@ -147,7 +148,7 @@ class SdkPachd:
             # The generated stub: the SDK's own would put the transaction's id into the shared client.
             stub = transaction.ApiStub(client._channel)
             started = stub.start_transaction()
-            stubs = self._connection.in_transaction(started.id)
+            stubs = in_transaction(client, started.id)
             try:
                 for start in commits:
                     branch = pfs.Branch(repo=_repo(project, start.repo), name=start.branch)
@@ -264,16 +265,19 @@ class _SdkLogStream:
     """Implements ``port.LogStream`` over GetLogs."""
 
     def __init__(self, connection: Connection, request: dict[str, Any]) -> None:
-        self._stub, self._capture = connection.cancelable_pps()
+        self._connection = connection
         self._request = request
+        self._call = Cancelable()
         self._closed = False
 
     def __iter__(self) -> Iterator[LogLine]:
         try:
-            for message in self._stub.get_logs(**self._request):
-                yield convert.log_line(message)
-                if self._closed:
-                    return
+            with self._connection.client() as client:
+                stub = pps.ApiStub(grpc.intercept_channel(client._channel, self._call))
+                for message in stub.get_logs(**self._request):
+                    yield convert.log_line(message)
+                    if self._closed:
+                        return
         except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
             if self._closed:
                 return
@@ -284,8 +288,7 @@ class _SdkLogStream:
 
     def close(self) -> None:
         self._closed = True
-        if self._capture.call is not None:
-            self._capture.call.cancel()
+        self._call.cancel()
 
 
 def _project(info: pfs.ProjectInfo) -> Project:

@@ -97,7 +97,7 @@ class Ancestry(NamedTuple):
     from_root: int | None
 
 
-_ANCESTRY = re.compile(r"(?P<base>[^.^~]*)(?:(?P<steps>[\^~].*)|\.(?P<root>\d+))?")
+_ANCESTRY = re.compile(r"(?P<base>[^.^~]*)(?:(?P<steps>[\^~].*)|\.(?P<root>[0-9]{1,18}))?")
 
 
 def parse_commit(text: str) -> Ancestry:
@@ -119,6 +119,6 @@ def parse_commit(text: str) -> Ancestry:
     mark = steps[0]
     if re.fullmatch(re.escape(mark) + "+", steps):
         return Ancestry(base, len(steps), None)
-    if re.fullmatch(re.escape(mark) + r"\d+", steps):
+    if re.fullmatch(re.escape(mark) + "[0-9]{1,18}", steps):
         return Ancestry(base, int(steps[1:]), None)
     raise Unknown(f"invalid ancestry syntax {text!r}")

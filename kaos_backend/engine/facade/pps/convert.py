@@ -16,7 +16,7 @@ from kaos_backend.engine.jobs.run.datum import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
 from kaos_backend.engine.jobs.spec.plan import Datum, File
 
-_ANCESTRY = re.compile(r"^(.+?)(?:(\^+|~+)|[\^~](\d+)|\.(\d+))$")
+_ANCESTRY = re.compile(r"(.+?)(?:(\^+|~+)|[\^~]([0-9]{1,18})|\.([0-9]{1,18}))")
 # Fields of CreatePipelineRequest that the details of a job / of a pipeline repeat under the same name.
 _JOB_FIELDS = [
     "transform",
@@ -71,7 +71,7 @@ def job_key(message: pps.Job) -> JobKey:
 
 def ancestry(name: str) -> tuple[str, int, int | None]:
     """`p^2` → (p, 2 versions back, None); `p.3` → (p, 0, version 3)."""
-    found = _ANCESTRY.match(name)
+    found = _ANCESTRY.fullmatch(name)
     if not found:
         return name, 0, None
     base, marks, count, version = found.groups()

@@ -13,7 +13,7 @@ from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, Sp
 from kaos_backend.engine.store.trees.glob import clean
 from kaos_formats.quantity import parse_bytes, parse_duration
 
-_NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def check_input(node: Input, nested: str = "") -> None:
         raise Unknown("input must specify a name")
     if pfs.name in ("out", ".env"):
         raise Unknown(f"input cannot be named {pfs.name}")
-    if not _NAME.match(pfs.name):
+    if not _NAME.fullmatch(pfs.name):
         raise Unknown(
             f'input name "{pfs.name}" invalid: only alphanumeric characters, underscores, and dashes'
         )
@@ -157,7 +157,7 @@ def input_branches(node: Input) -> list[InputBranch]:
 
 def check_pipeline_name(project: str, name: str) -> None:
     """Raise Unknown for a name Kubernetes could not hold either."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise Unknown(f'pipeline name "{name}" invalid: only alphanumeric characters, underscores and dashes')
     if not name[0].isalnum():
         raise Unknown(

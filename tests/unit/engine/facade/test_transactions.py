@@ -7,7 +7,11 @@ from contextlib import suppress
 import grpc
 import pytest
 from pachyderm_sdk import Client
-from pachyderm_sdk.api import pfs, transaction
+from pachyderm_sdk.api import pfs, pps, transaction
+
+from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.facade.transaction import Transactions
+from kaos_backend.engine.store.store import Store
 
 from .refusals import refused
 
@@ -70,6 +74,18 @@ def test_a_refused_request_is_not_kept(client: Client) -> None:
             txn.id
         ]
     assert client.pfs.repo_exists(pfs.Repo.from_uri("new"))
+
+
+def test_a_bug_of_a_request_is_not_taken_for_a_request_that_is_unknown(store: Store) -> None:
+    def broken(_txn: object, _request: object) -> transaction.TransactionResponse:
+        raise KeyError("of the runner's own")
+
+    request = transaction.TransactionRequest(create_repo=pfs.CreateRepoRequest(repo=DATA))
+    with store.write() as txn, pytest.raises(KeyError, match="of the runner"):
+        Transactions(store, {"create_repo": broken}).run(txn, [request])
+    request = transaction.TransactionRequest(stop_job=pps.StopJobRequest(reason="no"))
+    with store.write() as txn, pytest.raises(InvalidArgument, match="cannot be part of a transaction"):
+        Transactions(store).run(txn, [request])
 
 
 def test_an_error_in_the_block_leaves_nothing(client: Client) -> None:

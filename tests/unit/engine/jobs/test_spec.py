@@ -6,6 +6,7 @@ import pytest
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.facade.pps.convert import ancestry
 from kaos_backend.engine.jobs.db.pipelines import with_defaults
 from kaos_backend.engine.jobs.spec.spec import (
     canonical,
@@ -162,6 +163,8 @@ def test_what_the_sdk_writes_is_understood() -> None:
         ({"pipeline": {"name": "a b"}}, "only alphanumeric characters"),
         ({"pipeline": {"name": "-a"}}, "start with an alphanumeric"),
         ({"pipeline": {"name": "a" * 52}}, "limit is 51"),
+        ({"pipeline": {"name": "a\n"}}, "invalid"),
+        ({"input": {"pfs": {"repo": "r", "name": "a\n", "glob": "/"}}}, "invalid"),
         ({"pipeline": {"name": "a" * 30, "project": {"name": "b" * 40}}}, "too long"),
         ({"input": {}}, "no input set"),
         ({"input": {"pfs": {"glob": "/"}}}, "must specify a repo"),
@@ -230,6 +233,13 @@ def test_defaults_are_written_into_the_input_and_children_sorted() -> None:
     )
     assert second.glob == "/*"
     assert [(b.repo, b.never) for b in input_branches(done.input)] == [("a", True), ("z", False)]
+
+
+def test_a_history_of_a_pipeline_is_a_number_that_fits() -> None:
+    assert ancestry("p^2") == ("p", 2, None)
+    assert ancestry("p.3") == ("p", 0, 3)
+    for name in ("p^2\n", "p.3\n", "p^" + "9" * 5000):
+        assert ancestry(name) == (name, 0, None)
 
 
 def test_unknown_default_fields_are_refused() -> None:
