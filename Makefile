@@ -50,6 +50,7 @@ bench: install  ## speed, as ratios to a peer and to the physical floor
 
 docs: install  ## regenerate what docs/ takes from the code
 	$(BIN)/python -m kaos_cli.reference > docs/cli.md
+	$(BIN)/python -m kaos_backend.engine.jobs.schedule.diagram docs/jobs.md
 
 clean:  ## remove what make made (not KAOS_HOME)
 	rm -rf $(VENV) $(SCRATCH) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

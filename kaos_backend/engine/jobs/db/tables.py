@@ -22,8 +22,10 @@ from kaos_backend.engine.jobs.db.rows import (
 )
 from kaos_backend.engine.jobs.schedule.states import (
     DatumState,
+    IllegalMove,
     JobState,
     PipelineState,
+    move_datum,
     move_job,
     move_pipeline,
 )
@@ -111,12 +113,14 @@ def insert_version(
 def set_pipeline_state(
     db: sqlite3.Connection, pipeline: Pipeline, state: PipelineState, reason: str, stopped: bool | None = None
 ) -> None:
-    """Move a pipeline; IllegalMove when no table allows it."""
-    move_pipeline(pipeline.state, state)
-    db.execute(
-        "UPDATE pps_pipelines SET state = ?, reason = ?, stopped = coalesce(?, stopped) WHERE id = ?",
-        (state, reason, stopped, pipeline.row),
-    )
+    """Move a pipeline from the state `pipeline` has; IllegalMove when the table forbids it, or it moved."""
+    done = db.execute(
+        "UPDATE pps_pipelines SET state = ?, reason = ?, stopped = coalesce(?, stopped)"
+        " WHERE id = ? AND state = ?",
+        (move_pipeline(pipeline.state, state), reason, stopped, pipeline.row, pipeline.state),
+    ).rowcount
+    if not done:
+        raise IllegalMove(f"pipeline {pipeline.key} is not {pipeline.state.name} any more")
 
 
 def last_job_states(db: sqlite3.Connection) -> dict[int, JobState]:
@@ -212,13 +216,17 @@ def set_job_state(
     started_us: int | None = None,
     finished_us: int | None = None,
 ) -> None:
-    """Move a job; IllegalMove when the table forbids it. A job that never ran is started when it ends."""
-    move_job(job.state, state)
-    db.execute(
+    """Move a job from the state that `job` has; IllegalMove when the table forbids it, or it moved meanwhile.
+
+    A job that never ran is started when it ends.
+    """
+    done = db.execute(
         "UPDATE pps_jobs SET state = ?, reason = ?, started_us = coalesce(started_us, ?, ?), finished_us = ?"
-        " WHERE seq = ?",
-        (state, reason, started_us, finished_us, finished_us, job.seq),
-    )
+        " WHERE seq = ? AND state = ?",
+        (move_job(job.state, state), reason, started_us, finished_us, finished_us, job.seq, job.state),
+    ).rowcount
+    if not done:
+        raise IllegalMove(f"job {job.key} is not {job.state.name} any more")
 
 
 def count_restart(db: sqlite3.Connection, seq: int) -> None:
@@ -261,7 +269,7 @@ def insert_datums(
                 bytes.fromhex(datum.id),
                 bytes.fromhex(datum.hash),
                 position,
-                DatumState.SKIPPED if old else DatumState.UNKNOWN,
+                move_datum(DatumState.UNKNOWN, DatumState.SKIPPED) if old else DatumState.UNKNOWN,
                 old.source if old else job.key.id,
                 old.root if old else None,
                 old.tries if old else 0,
@@ -311,12 +319,16 @@ _COUNTER = {DatumState.SUCCESS: "processed", DatumState.FAILED: "failed", DatumS
 
 
 def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
-    """Write a datum's end down, once; False if it was there already (or the job is gone)."""
+    """Write the end of a datum that a worker had; False if an end was there already (or the job is gone).
+
+    IllegalMove when a worker's datum cannot end so. That a worker has it is not stored: its row says UNKNOWN.
+    """
+    state = move_datum(DatumState.STARTING, result.state)
     done = db.execute(
         "UPDATE pps_datums SET state = ?, root = ?, reason = ?, tries = ?, process_us = ?, upload_bytes = ?,"
         " started_us = ?, finished_us = ? WHERE job = ? AND id = ? AND state = 0",
         (
-            result.state,
+            state,
             result.root,
             result.reason,
             result.tries,
@@ -330,7 +342,7 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
     ).rowcount
     if not done:
         return False
-    counter = _COUNTER[result.state]
+    counter = _COUNTER[state]
     db.execute(
         f"UPDATE pps_jobs SET {counter} = {counter} + 1, process_us = process_us + ?,"
         " upload_bytes = upload_bytes + ?, download_bytes = download_bytes"

@@ -31,6 +31,7 @@ from kaos_backend.engine.jobs.schedule.states import (
     TERMINAL_JOBS,
     DatumState,
     JobState,
+    move_datum,
 )
 from kaos_backend.engine.jobs.spec.plan import Datum, File, Match, plan
 from kaos_backend.engine.jobs.spec.spec import PfsInput
@@ -195,6 +196,7 @@ class JobRun:
                 if self._stopping or not self._pending:
                     return
                 datum = self._pending.popleft()
+                move_datum(datum.state, DatumState.STARTING)
                 running = Running(datum, self._env.clock(), threading.Event())
                 self._running[datum.id] = running
             outcome = None

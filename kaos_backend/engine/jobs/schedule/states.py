@@ -1,7 +1,7 @@
 """The legal moves of pipelines, jobs and datums, as tables; everything else is refused.
 
-Numbers are those of Pachyderm's protobuf enums, so that the façade needs no translation.
-`docs/jobs.md` says who makes each move.
+`db.tables` moves nothing without asking them; `docs/jobs.md` says who makes each move. Numbers are those of
+Pachyderm's protobuf enums, so that the façade needs no translation.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
 }
 
 _D = DatumState
+# STARTING is known to the running engine alone; in the store such a datum is UNKNOWN, as after a crash.
 DATUM_MOVES: Mapping[DatumState, frozenset[DatumState]] = {
     _D.UNKNOWN: frozenset({_D.STARTING, _D.SKIPPED}),
     # Back to UNKNOWN: interrupted by a crash, a stop of the engine, or RestartDatum.

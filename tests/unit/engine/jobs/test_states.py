@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.rows import MIGRATIONS, Job, JobKey, PipelineKey, Result
+from kaos_backend.engine.jobs.schedule import diagram
 from kaos_backend.engine.jobs.schedule.states import (
     DATUM_MOVES,
     JOB_MOVES,
@@ -15,6 +21,10 @@ from kaos_backend.engine.jobs.schedule.states import (
     move_job,
     move_pipeline,
 )
+from kaos_backend.engine.jobs.spec.plan import Datum
+from kaos_backend.engine.store.store import Store
+
+KEY = PipelineKey("default", "p")
 
 
 @pytest.mark.parametrize("old", JobState)
@@ -67,3 +77,64 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
     assert {s.value: f"PIPELINE_{s.name}" for s in PipelineState} == {
         s.value: s.name for s in pps.PipelineState if s.value
     }
+
+
+def test_the_diagrams_in_the_docs_show_every_legal_move_and_no_other() -> None:
+    page = Path(__file__).parents[4] / "docs" / "jobs.md"
+    text = page.read_text()
+    assert diagram.redraw(text) == text, "run `make docs`"
+    assert text.count("```mermaid") == 3
+    assert diagram.draw(JOB_MOVES).count("-->") == 2 + sum(map(len, JOB_MOVES.values())) + 3
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[tuple[Store, Job]]:
+    store = Store.open(tmp_path / "engine", migrations=MIGRATIONS)
+    with store.write() as txn:
+        tables.insert_version(
+            txn.db,
+            KEY,
+            state=PipelineState.STARTING,
+            spec_commit="",
+            spec="{}",
+            user_json="{}",
+            effective_json="{}",
+            now_us=1,
+        )
+        tables.insert_job(txn.db, tables.get_pipeline(txn.db, KEY), "a" * 32, 1)
+        found = tables.get_job(txn.db, JobKey(KEY, "a" * 32))
+    yield store, found
+    store.close()
+
+
+def test_a_job_that_moved_meanwhile_is_not_moved_by_who_saw_it_before(job: tuple[Store, Job]) -> None:
+    store, seen = job
+    with store.write() as txn:
+        tables.set_job_state(txn.db, seen, JobState.KILLED, reason="stopped", finished_us=2)
+    with pytest.raises(IllegalMove, match="is not CREATED any more"), store.write() as txn:
+        tables.set_job_state(txn.db, seen, JobState.STARTING)
+    with store.read() as db:
+        assert tables.get_job(db, seen.key).state is JobState.KILLED
+
+
+def test_a_pipeline_that_moved_meanwhile_is_not_moved_by_who_saw_it_before(job: tuple[Store, Job]) -> None:
+    store, _ = job
+    with store.write() as txn:
+        seen = tables.get_pipeline(txn.db, KEY)
+        tables.set_pipeline_state(txn.db, seen, PipelineState.PAUSED, "", stopped=True)
+    with pytest.raises(IllegalMove, match="is not STARTING any more"), store.write() as txn:
+        tables.set_pipeline_state(txn.db, seen, PipelineState.RUNNING, "")
+
+
+def test_a_datum_ends_once_and_only_as_a_workers_datum_may(job: tuple[Store, Job]) -> None:
+    store, row = job
+    datum = Datum(id="0" * 64, hash="1" * 64, files=())
+    with store.write() as txn:
+        tables.insert_datums(txn.db, row, [datum], {})
+    with pytest.raises(IllegalMove), store.write() as txn:
+        tables.record(txn.db, row.seq, datum.id, Result(DatumState.SKIPPED, None))
+    with store.write() as txn:
+        assert tables.record(txn.db, row.seq, datum.id, Result(DatumState.FAILED, None))
+        assert not tables.record(txn.db, row.seq, datum.id, Result(DatumState.SUCCESS, None))
+    with store.read() as db:
+        assert [one.state for one in tables.datums(db, row.seq)] == [DatumState.FAILED]
