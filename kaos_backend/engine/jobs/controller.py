@@ -201,7 +201,13 @@ class Controller:
         thread = threading.Thread(target=self._run, args=(run,), name=f"job-{job.key.id[:8]}", daemon=True)
         with self._lock:
             self._runs[job.seq], self._threads[job.seq] = run, thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no thread for it now; what is not registered is tried again.
+            with self._lock:
+                del self._runs[job.seq], self._threads[job.seq]
+            raise
 
     def _run(self, run: JobRun) -> None:
         seq = run.job.seq

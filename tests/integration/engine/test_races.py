@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.jobs import controller
 from kaos_backend.engine.jobs.run import datum as datums
 from kaos_backend.engine.jobs.run import logs, scratch
 from kaos_backend.engine.jobs.run.inputs import InputCache
@@ -87,3 +88,24 @@ def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch
     assert (job.state, job.data_processed) == (pps.JobState.JOB_SUCCESS, 1)
     assert engine.runs() == ["1"]
     assert max(left["stage"], left["inputs"], left["begin"]) < 0
+
+
+@pytest.mark.parametrize("kind", ["job-", "datum-"])
+def test_a_job_that_finds_no_thread_is_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    refused: list[str] = []
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith(kind) and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(controller, "_ERROR_S", 0.05)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    engine.repo("a", {"/1": b"1"})
+    engine.pipeline("p", "cat $a > $OUT/x", {"a": "/*"})
+    assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+    assert refused

@@ -110,12 +110,7 @@ class JobRun:
         try:
             if not self._prepare():
                 return
-            threads = [
-                threading.Thread(target=self._work, name=f"datum-{self.job.key.id[:8]}-{i}", daemon=True)
-                for i in range(self._thread_count())
-            ]
-            for thread in threads:
-                thread.start()
+            self._start(threads)
             timed_out = self._record_until_done()
         finally:
             self._stop_unless_idle()
@@ -127,6 +122,23 @@ class JobRun:
             self._end(JobState.KILLED, " jobtimed out")
         elif not self._stopping:
             self._finish()
+
+    def _start(self, threads: list[threading.Thread]) -> None:
+        """Start the worker threads and add them to `threads`; fewer do where the system gives no more.
+
+        Raises:
+            RuntimeError: not even one could be started.
+        """
+        for i in range(self._thread_count()):
+            thread = threading.Thread(target=self._work, name=f"datum-{self.job.key.id[:8]}-{i}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as e:
+                if not threads:
+                    raise
+                log.warning("job %s goes on with %d threads: %s", self.job.key, i, e)
+                return
+            threads.append(thread)
 
     def _stop_unless_idle(self) -> None:
         """Stop the worker threads if there is anything left for them."""

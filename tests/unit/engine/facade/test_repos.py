@@ -163,6 +163,17 @@ def test_provenance_is_transitive_both_ways(client: Client) -> None:
     assert client.pfs.inspect_branch(branch=out).direct_provenance == [], "an upsert without removes it"
 
 
+@pytest.mark.parametrize("condition", ["cron_spec", "rate_limit_spec"])
+def test_a_trigger_that_would_never_fire_is_refused(client: Client, condition: str) -> None:
+    client.pfs.create_repo(repo=DATA)
+    client.pfs.create_branch(branch=MASTER)
+    release = pfs.Branch.from_uri("data@release")
+    trigger = pfs.Trigger(branch="master", **{condition: "@daily"})
+    with refused(grpc.StatusCode.UNIMPLEMENTED, condition):
+        client.pfs.create_branch(branch=release, trigger=trigger)
+    assert not client.pfs.branch_exists(release)
+
+
 def test_triggers_move_their_branch(client: Client) -> None:
     client.pfs.create_repo(repo=DATA)
     release = pfs.Branch.from_uri("data@release")
