@@ -1,7 +1,6 @@
 """Bundles: a folder's files by content, the tree text that lists them and the id that follows from it.
 
-Format of the tree text: one JSON line per file, sorted by path; the id is the first 32 hex digits of the
-BLAKE3 of the text. What a bundle must look like is checked here, before anything is sent.
+What a bundle must look like is checked here, before anything is sent.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,20 +20,18 @@ from kaos_cli import index as stat_index
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import matcher, read_rules
 from kaos_cli.text import printable
-from kaos_cli.walk import MAX_SHOWN, Found, real_folder, walk
+from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
+from kaos_formats.paths import check_paths
 from kaos_formats.shape import find_shape
+from kaos_formats.tree import TreeEntry, bundle_id, format_tree
 
 Kind = Literal["source", "data"]
 Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
 
-TREE_FILE = ".kaos-tree"
-FORBIDDEN = "*?[]{}!()@+^"
 BLOCK_BYTES = 8 << 20
 PARALLEL_BYTES = 1 << 20
-_BAD = re.compile("[^ -~]|[" + re.escape(FORBIDDEN) + "]")
-MAX_PATH_BYTES = 1024
 
 
 class Entry(NamedTuple):
@@ -94,7 +90,10 @@ def read(
     known = index.files if index.rules == (rules or "") else {}
     found = walk(folder, matcher(rules, known))
     files = sorted(found.files)
-    check_paths([file.path for file in files], folder)
+    try:
+        check_paths([file.path for file in files])
+    except InvalidBundle as error:
+        raise _invalid(folder, error) from error
     name = _display_name(folder, root)
     if kind == "source":
         name = check_source({file.path: file.executable for file in files}, folder) or name
@@ -113,62 +112,9 @@ def read(
             if stat_index.is_settled(entry.file, started_ns)
         }
         stat_index.save(index_path, stat_index.Index(rules or "", settled))
-    tree = format_tree(entries)
+    tree = format_tree(TreeEntry(e.file.path, e.file.size, e.mode, e.hash) for e in entries)
     return Bundle(
         kind, name, root, entries, tree, bundle_id(tree), tuple(sorted(found.ignored)), len(files) - fresh
-    )
-
-
-def format_tree(entries: Sequence[Entry]) -> bytes:
-    """The tree text of entries that are sorted by path."""
-    quote = encode_basestring_ascii
-    return "".join(
-        f'{{"path":{quote(file.path)},"size":{file.size},'
-        f'"mode":"{"755" if file.executable else "644"}","hash":"{digest}"}}\n'
-        for file, digest in entries
-    ).encode("ascii")
-
-
-def bundle_id(tree: bytes) -> str:
-    return blake3(tree).hexdigest()[:32]
-
-
-def hashes_of(tree: bytes) -> set[str]:
-    """The content hashes that a tree text names: what need not be sent again."""
-    import msgspec
-
-    lines = msgspec.json.Decoder(_Line).decode_lines(tree)
-    return {str(line["hash"]) for line in lines}
-
-
-_Line = dict[str, str | int]
-
-
-def check_paths(paths: Sequence[str], folder: Path) -> None:
-    """Refuse names that Pachyderm cannot hold: all but printable ASCII, and its glob characters."""
-    # One search through all names; only if it finds something is it looked for which.
-    if (
-        not _BAD.search("/".join(paths))
-        and all(len(p) <= MAX_PATH_BYTES for p in paths)
-        and TREE_FILE not in paths
-    ):
-        return
-    bad = []
-    for path in paths:
-        if found := _BAD.search(path):
-            what = "a character that is not ASCII" if not " " <= found[0] <= "~" else repr(found[0])
-            bad.append(f"{printable(path)}: has {what}")
-        elif len(path) > MAX_PATH_BYTES:
-            bad.append(f"{path[:60]}…: longer than {MAX_PATH_BYTES} characters")
-        elif path == TREE_FILE:
-            bad.append(f"{path}: the name is kaos' own")
-    shown = "\n".join("  " + line for line in bad[:MAX_SHOWN])
-    more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
-    raise KaosError(
-        "invalid_bundle",
-        f"{folder} has names that Pachyderm cannot hold:\n{shown}{more}",
-        hint=f"rename these files (printable ASCII without {FORBIDDEN}) or list them in .kaosignore",
-        path=str(folder),
     )
 
 
@@ -180,11 +126,15 @@ def check_source(executable: dict[str, bool], folder: Path) -> str | None:
     try:
         shape = find_shape(executable)
     except InvalidBundle as error:
-        raise KaosError("invalid_bundle", f"{folder}: {error.message}", hint=error.hint) from error
+        raise _invalid(folder, error) from error
     if not executable[shape.train]:
         train = folder / shape.train
         raise KaosError("invalid_bundle", f"{train} is not executable", hint=f"chmod +x {train}")
     return shape.name
+
+
+def _invalid(folder: Path, error: InvalidBundle) -> KaosError:
+    return KaosError(error.code, f"{folder}: {error.message}", hint=error.hint, path=str(folder))
 
 
 def _display_name(folder: Path, root: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import zstandard
 
 from kaos_cli.errors import KaosError
 from kaos_cli.text import printable
+from kaos_formats.tar import Member, TarError, TarReader
 
 COPY_BYTES = 1 << 20
 MAX_SHOWN = 5
@@ -57,29 +57,28 @@ def unpack(stream: BinaryIO, into: Path, progress: Callable[[int], None] = lambd
     count, size_bytes = 0, 0
     tops: dict[str, None] = {}
     try:
-        with (
-            zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True) as reader,
-            tarfile.open(fileobj=reader, mode="r|", bufsize=COPY_BYTES) as tar,
-        ):
-            for member in tar:
+        with zstandard.ZstdDecompressor().stream_reader(
+            stream, read_size=COPY_BYTES, read_across_frames=True
+        ) as source:
+            reader = TarReader(source)
+            for member in reader:
                 path = safe_path(member)
                 target = into / path
                 tops[path.parts[0]] = None
-                if member.isdir():
+                if member.kind == "dir":
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                source = tar.extractfile(member)
-                assert source is not None
                 # x: nothing is ever written through a link or over another member.
                 with target.open("xb") as file:
-                    shutil.copyfileobj(source, file, COPY_BYTES)
+                    for chunk in reader.payload():
+                        file.write(chunk)
+                        progress(len(chunk))
                 if member.mode & 0o111:
                     target.chmod(0o755)
                 count += 1
                 size_bytes += member.size
-                progress(member.size)
-    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
+    except (TarError, zstandard.ZstdError) as error:
         raise KaosError(
             "connection_lost", f"the archive broke off: {error}", hint="try the command again"
         ) from error
@@ -88,14 +87,14 @@ def unpack(stream: BinaryIO, into: Path, progress: Callable[[int], None] = lambd
     return Written(count, size_bytes, tuple(tops))
 
 
-def safe_path(member: tarfile.TarInfo) -> PurePosixPath:
+def safe_path(member: Member) -> PurePosixPath:
     """The relative path of a member that is a plain file or folder inside; raises KaosError for any other."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\x00" in member.name:
         raise KaosError(
             "internal", f"refused: the archive has a path that climbs out: {printable(member.name)}"
         )
-    if not (member.isreg() or member.isdir()):
+    if member.kind not in ("file", "dir"):
         raise KaosError("internal", f"refused: {printable(member.name)} in the archive is no plain file")
     return path
 

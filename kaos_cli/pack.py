@@ -1,18 +1,15 @@
-"""Pack files into one tar + zstd stream, as a generator of chunks: nothing is ever whole in memory.
-
-The tar headers are written here: tarfile takes 60 µs for each, which for 20,000 files is longer than reading,
-hashing and compressing them. What plain ustar cannot say (long names, huge files) is left to tarfile.
-"""
+"""Pack files into one tar + zstd stream, as a generator of chunks: nothing is ever whole in memory."""
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import zstandard
 
-from kaos_cli.bundle import BLOCK_BYTES, TREE_FILE, Bundle, Entry, Progress, changed, is_same, unreadable
+from kaos_cli.bundle import BLOCK_BYTES, Bundle, Entry, Progress, changed, is_same, unreadable
+from kaos_formats.tar import END, header, padding
+from kaos_formats.tree import TREE_FILE
 
 Piece = bytearray | memoryview
 CHUNK_BYTES = 1 << 20
@@ -20,44 +17,6 @@ CHUNK_BYTES = 1 << 20
 LEVEL = 1
 # Worker threads pay from a few blocks on; below that starting them costs more.
 THREADS_FROM_BYTES = 16 << 20
-_RECORD = 512
-_USTAR_MAX = 8**11 - 1
-# The header of an empty 0644 file without a name: mtime, uid and gid 0, so that equal files give equal bytes.
-_MIDDLE = b"0000000\x000000000\x00"
-_TAIL = b"ustar\x0000" + bytes(64) + b"0000000\x000000000\x00" + bytes(167)
-_MODES = {False: b"0000644\x00", True: b"0000755\x00"}
-_FIXED_SUM = {
-    executable: sum(mode) + sum(_MIDDLE) + sum(b"00000000000\x00") + 8 * 32 + ord("0") + sum(_TAIL) + 0
-    for executable, mode in _MODES.items()
-}
-
-
-def header(path: str, size: int, executable: bool) -> bytes:
-    """The tar header of a regular file: 512 bytes of ustar, or tarfile's pax for what that cannot hold."""
-    name = path.encode("ascii")
-    if len(name) > 100 or size > _USTAR_MAX:
-        info = tarfile.TarInfo(path)
-        info.size, info.mode = size, 0o755 if executable else 0o644
-        return info.tobuf(tarfile.PAX_FORMAT)
-    size_text = b"%011o\x00" % size
-    total = _FIXED_SUM[executable] + sum(name) + sum(size_text)
-    return b"".join(
-        (
-            name.ljust(100, b"\x00"),
-            _MODES[executable],
-            _MIDDLE,
-            size_text,
-            b"00000000000\x00",
-            b"%06o\x00 " % total,
-            b"0",
-            bytes(100),
-            _TAIL,
-        )
-    )
-
-
-def padding(size: int) -> bytes:
-    return bytes(-size % _RECORD)
 
 
 def tar_stream(
@@ -68,14 +27,14 @@ def tar_stream(
     Yields pieces of any size, each good until the next one is asked for. Raises KaosError (changed) for a
     file that is no longer what was hashed.
     """
-    pending = bytearray(header(TREE_FILE, len(bundle.tree), False) + bundle.tree + padding(len(bundle.tree)))
+    pending = bytearray(header(TREE_FILE, len(bundle.tree), 0o644) + bundle.tree + padding(len(bundle.tree)))
     prefix = str(bundle.root) + "/"
     # One block for all big files: fresh ones cost a page fault for every 4 KiB read.
     largest = max((file.size for file, _ in entries), default=0)
     block = memoryview(bytearray(min(BLOCK_BYTES, largest)))
     for file, _ in entries:
         path = prefix + file.path
-        pending += header(file.path, file.size, file.executable)
+        pending += header(file.path, file.size, 0o755 if file.executable else 0o644)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -105,7 +64,7 @@ def tar_stream(
         if len(pending) >= CHUNK_BYTES:
             yield pending
             pending = bytearray()
-    yield pending + bytes(2 * _RECORD)
+    yield pending + END
 
 
 def compressed(pieces: Iterable[Piece], size_hint: int) -> Iterator[bytes]:

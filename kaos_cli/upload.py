@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaos_cli import text
-from kaos_cli.bundle import Bundle, Entry, bundle_id, hashes_of
+from kaos_cli.bundle import Bundle, Entry
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
 from kaos_cli.progress import stage
 from kaos_cli.terminal import Terminal
+from kaos_formats.tree import bundle_id, content_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def missing(bundle: Bundle, base_tree: bytes | None) -> tuple[Entry, ...]:
     """The files of ``bundle`` whose content is nowhere in the bundle of ``base_tree``."""
     if base_tree is None:
         return bundle.entries
-    known = hashes_of(base_tree)
+    known = content_hashes(base_tree)
     return tuple(entry for entry in bundle.entries if entry.hash not in known)
 
 

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class BodyPipe:
-    """A request body handed from the event loop to a reading thread (``tarstream.Source``).
+    """A request body handed from the event loop to a reading thread (``tar.Source``).
 
     At most 8 MiB wait in between: ``feed`` waits while there is more, ``read`` while there is nothing.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kaos_backend.domain.tree import Tree, TreeEntry
 from kaos_backend.errors import InvalidBundle
+from kaos_formats.tree import Tree, TreeEntry
 
 
 @dataclass(frozen=True, slots=True)

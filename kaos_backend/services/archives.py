@@ -8,13 +8,14 @@ from typing import Literal
 import zstandard
 
 from kaos_backend import errors
-from kaos_backend.domain.tree import TreeEntry
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, tarstream
+from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, split
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import Trials
 from kaos_formats import names
+from kaos_formats import tar as tars
+from kaos_formats.tree import TreeEntry
 
 What = Literal["model", "code", "data"]
 
@@ -82,17 +83,17 @@ def _repack(
     tar: Iterator[bytes], prefix: str, modes: dict[str, TreeEntry], mtime: int, strip: str = ""
 ) -> Iterator[bytes]:
     """Pachyderm's tar with relative names and useful modes; folders follow from the files."""
-    reader = tarstream.TarReader(IteratorSource(tar))
+    reader = tars.TarReader(IteratorSource(tar))
     for member in reader:
         if member.kind != "file":
             continue
         path = member.name.strip("/").removeprefix(strip)
         entry = modes.get(path)
         mode = 0o755 if entry is not None and entry.mode == "755" else 0o644
-        yield tarstream.header(prefix + path, member.size, mode, mtime)
+        yield tars.header(prefix + path, member.size, mode, mtime)
         yield from reader.payload()
-        yield tarstream.padding(member.size)
-    yield tarstream.END
+        yield tars.padding(member.size)
+    yield tars.END
 
 
 def _compress(members: Iterator[bytes]) -> Iterator[bytes]:

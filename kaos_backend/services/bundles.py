@@ -13,15 +13,15 @@ from datetime import datetime
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
 from kaos_backend.domain.models import Commit
-from kaos_backend.domain.tree import Tree
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.locks import KeyedLocks
-from kaos_backend.services.tarstream import Source
 from kaos_backend.services.upload import Upload
 from kaos_formats import names
 from kaos_formats.names import BundleKind
 from kaos_formats.shape import find_shape
+from kaos_formats.tar import Source
+from kaos_formats.tree import Tree
 
 _log = logging.getLogger(__name__)
 

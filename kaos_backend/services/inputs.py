@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Project
-from kaos_backend.domain.tree import Tree, parse_tree
 from kaos_backend.pachd.port import Pachd
 from kaos_formats import names
+from kaos_formats.tree import Tree, parse_tree
 
 
 @dataclass(frozen=True, slots=True)

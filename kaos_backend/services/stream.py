@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class IteratorSource:
-    """Reads exact sizes from an iterator of chunks (``tarstream.Source``)."""
+    """Reads exact sizes from an iterator of chunks (``tar.Source``)."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

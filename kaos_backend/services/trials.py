@@ -16,8 +16,8 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs, split
 from kaos_backend.services.stream import IteratorSource
-from kaos_backend.services.tarstream import TarReader
 from kaos_formats import names
+from kaos_formats.tar import TarReader
 
 METRICS_GLOB = "/**/metrics*.json"
 MAX_REASONS = 200

@@ -10,12 +10,11 @@ import zstandard
 
 from kaos_backend.domain import uploads
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
-from kaos_backend.domain.tree import MAX_TREE_BYTES, Tree, TreeEntry, parse_tree
 from kaos_backend.errors import InvalidBundle
-from kaos_backend.services.tarstream import CHUNK, Member, Source, TarError, TarReader
 from kaos_formats import names
+from kaos_formats.tar import CHUNK, Member, Source, TarError, TarReader
+from kaos_formats.tree import MAX_TREE_BYTES, TREE_FILE, Tree, TreeEntry, parse_tree
 
-TREE_MEMBER = ".kaos-tree"
 # The default window of zstd's highest plain level; a frame that asks for more wants our memory.
 MAX_WINDOW_BYTES = 128 * 1024 * 1024
 MAX_TRAILING_BYTES = 1024 * 1024
@@ -43,8 +42,8 @@ class Upload:
     def tree(self) -> Tree:
         """The tree at the head of the archive, whose id must be the one announced."""
         member = self._next()
-        if member is None or member.name != TREE_MEMBER or member.kind != "file":
-            raise InvalidBundle(f"the archive does not begin with {TREE_MEMBER}")
+        if member is None or member.name != TREE_FILE or member.kind != "file":
+            raise InvalidBundle(f"the archive does not begin with {TREE_FILE}")
         if member.size > MAX_TREE_BYTES:
             raise InvalidBundle(
                 f"the bundle's file list has {member.size} bytes",

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 import blake3
 import zstandard
 
-from kaos_backend.domain.tree import Tree, TreeEntry, make_tree
-from kaos_backend.services.upload import TREE_MEMBER
+from kaos_formats.tree import TREE_FILE, Tree, TreeEntry, make_tree
 
 
 def tree_of(files: Mapping[str, bytes]) -> Tree:
@@ -48,10 +47,10 @@ def compress(data: bytes) -> bytes:
 def archive(files: Mapping[str, bytes], tree: Tree | None = None) -> tuple[str, bytes]:
     """(bundle id, body) of an honest upload; ``tree`` if the archive holds only some of its files."""
     whole = tree or tree_of(files)
-    members = [member(TREE_MEMBER, whole.text), *(member(path, data) for path, data in files.items())]
+    members = [member(TREE_FILE, whole.text), *(member(path, data) for path, data in files.items())]
     return whole.id, compress(tar(members))
 
 
 def hostile(tree: Tree, members: Iterable[tuple[tarfile.TarInfo, bytes]], end: bool = True) -> bytes:
     """An archive with an honest tree and whatever members."""
-    return compress(tar([member(TREE_MEMBER, tree.text), *members], end=end))
+    return compress(tar([member(TREE_FILE, tree.text), *members], end=end))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaos_formats.errors import InvalidBundle
+from kaos_formats.tree import parse_tree
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.words import Word
 
@@ -68,20 +69,15 @@ def load_context(root: Path, modes: Mapping[str, int], ignore: str) -> Context:
 
 
 def read_modes(tree: Path, prefix: str) -> dict[str, int]:
-    """Modes of the files below `prefix` ("" or "a/b") from a `.tree` (JSON lines); {} without one."""
+    """Modes of the files below `prefix` ("" or "a/b") from a bundle's tree text; {} without one."""
     if not tree.is_file():
         return {}
     start = f"{prefix}/" if prefix else ""
-    modes = {}
-    for line in tree.read_text("utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-            path, mode = str(entry["path"]), int(entry["mode"], 8)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BuildError(f"{tree.name} is no list of a bundle's files: {error}") from error
-        if path.startswith(start):
-            modes[path[len(start) :]] = mode & 0o777
-    return modes
+    try:
+        entries = parse_tree(tree.read_bytes()).entries
+    except InvalidBundle as error:
+        raise BuildError(f"{tree.name} is no list of a bundle's files: {error}") from error
+    return {e.path.removeprefix(start): int(e.mode, 8) for e in entries if e.path.startswith(start)}
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
 from kaos_backend.errors import InvalidBundle
 from kaos_backend.services import upload as upload_module
-from kaos_backend.services.tarstream import MAX_EXTENDED_HEADER, TarError, TarReader
-from kaos_backend.services.upload import TREE_MEMBER, Upload
+from kaos_backend.services.upload import Upload
+from kaos_formats.tree import TREE_FILE
 from tests.support.archives import archive, compress, hostile, member, tar, tree_of
 
 FILES = {"train": b"#!/bin/sh\n", "sub/empty": b"", "sub/data.bin": bytes(range(256)) * 40}
@@ -79,16 +79,16 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "wrong content": lambda: hostile(TREE, [member("train", b"#!/bin/no\n"), *HONEST[1:]]),
     "wrong size": lambda: hostile(TREE, [lie(), *HONEST[1:]]),
     "no end": lambda: hostile(TREE, HONEST, end=False),
-    "cut in a member": lambda: compress(tar([member(TREE_MEMBER, TREE.text), *HONEST])[:-6000]),
+    "cut in a member": lambda: compress(tar([member(TREE_FILE, TREE.text), *HONEST])[:-6000]),
     "cut in the frame": lambda: archive(FILES)[1][:-30],
     "empty": lambda: b"",
-    "no zstd": lambda: tar([member(TREE_MEMBER, TREE.text), *HONEST]),
+    "no zstd": lambda: tar([member(TREE_FILE, TREE.text), *HONEST]),
     "no tar": lambda: compress(b"hello" * 1000),
-    "something behind": lambda: compress(tar([member(TREE_MEMBER, TREE.text), *HONEST]) + b"x" * 600),
+    "something behind": lambda: compress(tar([member(TREE_FILE, TREE.text), *HONEST]) + b"x" * 600),
     "no tree": lambda: compress(tar(HONEST)),
-    "tree is a link": lambda: compress(tar([member(TREE_MEMBER, kind=tarfile.SYMTYPE, link="x"), *HONEST])),
+    "tree is a link": lambda: compress(tar([member(TREE_FILE, kind=tarfile.SYMTYPE, link="x"), *HONEST])),
     "tree of another": lambda: hostile(tree_of({"other": b""}), []),
-    "broken tree": lambda: compress(tar([member(TREE_MEMBER, TREE.text[:-5]), *HONEST])),
+    "broken tree": lambda: compress(tar([member(TREE_FILE, TREE.text[:-5]), *HONEST])),
     "huge pax header": lambda: _sized(b"x", 2**40),
     "huge long name": lambda: _sized(b"L", 2**33),
 }
@@ -116,7 +116,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     """A member of 64 GiB of zeros that the tree does not know costs nothing."""
     info, _ = member("train")
     info.size = 64 * 2**30
-    body = compress(tar([member(TREE_MEMBER, TREE.text), (info, b"")], end=False) + bytes(10**6))
+    body = compress(tar([member(TREE_FILE, TREE.text), (info, b"")], end=False) + bytes(10**6))
     with pytest.raises(InvalidBundle, match="has 68719476736 bytes"):
         unpack(body, TREE.id)
 
@@ -124,7 +124,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
 def test_a_window_beyond_the_limit_is_refused() -> None:
     params = zstandard.ZstdCompressionParameters(window_log=30)
     compressor = zstandard.ZstdCompressor(compression_params=params).compressobj()
-    body = compressor.compress(tar([member(TREE_MEMBER, TREE.text), *HONEST])) + compressor.flush()
+    body = compressor.compress(tar([member(TREE_FILE, TREE.text), *HONEST])) + compressor.flush()
     with pytest.raises(InvalidBundle, match="broken"):
         unpack(body, TREE.id)
 
@@ -139,7 +139,7 @@ def test_a_tree_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.integers(0, 4000), st.integers(0, 255))
 def test_a_flipped_byte_is_noticed_or_harmless(position: int, value: int) -> None:
     """Whatever one byte does to the tar, the bundle that comes out is the one announced, or none."""
-    data = bytearray(tar([member(TREE_MEMBER, TREE.text), *HONEST]))
+    data = bytearray(tar([member(TREE_FILE, TREE.text), *HONEST]))
     data[position % len(data)] = value
     try:
         found = unpack(compress(bytes(data)), TREE.id)
@@ -148,29 +148,3 @@ def test_a_flipped_byte_is_noticed_or_harmless(position: int, value: int) -> Non
     assert {
         path.partition("/")[2].partition("/")[2]: d for path, d in found.items() if not path.endswith(".tree")
     } == FILES
-
-
-NAMES = st.text("abc/é ", min_size=1, max_size=300).filter(
-    lambda n: not n.startswith("/") and n.strip("/") == n
-)
-
-
-@given(
-    st.lists(st.tuples(NAMES, st.binary(max_size=1500)), max_size=4),
-    st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
-)
-def test_the_reader_reads_what_the_standard_library_writes(
-    files: list[tuple[str, bytes]], format: int
-) -> None:
-    reader = TarReader(io.BytesIO(tar([member(n, d) for n, d in files], format=format)))
-    assert [(m.name, b"".join(reader.payload())) for m in reader] == files
-
-
-def test_payloads_that_are_not_read_are_skipped() -> None:
-    reader = TarReader(io.BytesIO(tar([member("a", b"x" * 700), member("b", b"y")])))
-    assert [m.name for m in reader] == ["a", "b"]
-
-
-def test_extended_headers_have_a_limit() -> None:
-    with pytest.raises(TarError, match="extended header"):
-        list(TarReader(io.BytesIO(tar([member("a" * (MAX_EXTENDED_HEADER + 1))]))))

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from kaos_cli import bundle
 from kaos_cli.errors import KaosError
+from kaos_formats.paths import GLOB_CHARACTERS
 from tests.support.bundles import write_data, write_source
 
 
@@ -77,7 +78,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert name in refused(tmp_path / name).message
 
 
-@pytest.mark.parametrize("character", [*sorted(bundle.FORBIDDEN), "ö", "\n", "\x7f", "\udcff"])
+@pytest.mark.parametrize("character", [*sorted(GLOB_CHARACTERS), "ö", "\n", "\x7f", "\udcff"])
 def test_names_that_pachyderm_cannot_hold_are_listed(tmp_path: Path, character: str) -> None:
     data = write_data(tmp_path / "d", {"fine": b""})
     (data / f"x{character}y").write_text("")
@@ -92,10 +93,6 @@ def test_only_the_first_offenders_are_listed(tmp_path: Path) -> None:
     assert "04?" in message
     assert "05?" not in message
     assert "25 more" in message
-
-
-def test_our_own_name_is_refused(tmp_path: Path) -> None:
-    assert bundle.TREE_FILE in refused(write_data(tmp_path / "d", {bundle.TREE_FILE: b""})).message
 
 
 def test_unreadable_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from kaos_cli import bundle, pack
 from kaos_cli.errors import KaosError
+from kaos_formats.paths import GLOB_CHARACTERS
+from kaos_formats.tree import TREE_FILE
 from tests.support.bundles import write_data
 
-ALPHABET = "".join(chr(c) for c in range(32, 127) if chr(c) not in bundle.FORBIDDEN + "/")
+ALPHABET = "".join(chr(c) for c in range(32, 127) if chr(c) not in GLOB_CHARACTERS + "/")
 ELEMENT = st.text(ALPHABET, min_size=1, max_size=120).filter(lambda e: e not in (".", "..", ".kaosignore"))
 PATH = st.lists(ELEMENT, min_size=1, max_size=4).map("/".join)
 FILES = st.dictionaries(PATH, st.binary(max_size=2000), min_size=1, max_size=8)
@@ -42,7 +44,7 @@ def _possible(files: dict[str, bytes]) -> bool:
 
     folders = {"/".join(p.split("/")[:i]) for p in files for i in range(1, p.count("/") + 1)}
     elements = {element for p in files for element in p.split("/")}
-    return not folders & files.keys() and not elements & (DEFAULT_NAMES | {"pyvenv.cfg", bundle.TREE_FILE})
+    return not folders & files.keys() and not elements & (DEFAULT_NAMES | {"pyvenv.cfg", TREE_FILE})
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,33 +57,8 @@ def test_tarfile_reads_back_what_was_packed(files: dict[str, bytes], executable:
             (root / path).chmod(0o755 if executable else 0o644)
         made = bundle.read(root, "data", Path(folder) / "cache")
         found = unpacked(packed(made))
-    assert found.pop(bundle.TREE_FILE)[0] == made.tree
+    assert found.pop(TREE_FILE)[0] == made.tree
     assert found == {path: (content, 0o755 if executable else 0o644) for path, content in files.items()}
-
-
-@pytest.mark.parametrize("length", [99, 100, 101, 156, 255])
-def test_long_names(length: int) -> None:
-    name = "n" * length
-    with tarfile.open(fileobj=io.BytesIO(pack.header(name, 0, False) + bytes(1024))) as tar:
-        assert tar.getnames() == [name]
-
-
-@pytest.mark.parametrize("size", [0, 1, 8**11 - 1, 8**11, 1 << 40])
-def test_sizes_up_to_and_beyond_ustar(size: int) -> None:
-    raw = pack.header("f", size, True)
-    with tarfile.open(fileobj=io.BytesIO(raw + bytes(1024)), ignore_zeros=True) as tar:
-        member = tar.next()
-    assert member is not None
-    assert (member.size, member.mode) == (size, 0o755)
-
-
-def test_ordinary_header_is_what_tarfile_writes() -> None:
-    info = tarfile.TarInfo("a/b.txt")
-    info.size = 1234
-    # tarfile leaves the device numbers out for plain files; nothing else may differ.
-    ours, theirs = tarfile.TarInfo.frombuf(pack.header("a/b.txt", 1234, False), "ascii", "strict"), info
-    for attribute in ("name", "size", "mode", "mtime", "uid", "gid", "uname", "gname", "type", "linkname"):
-        assert getattr(ours, attribute) == getattr(theirs, attribute)
 
 
 def test_equal_folders_give_equal_bytes(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.tree import Tree, TreeEntry, make_tree
 from kaos_backend.domain.uploads import from_base, plan_upload
 from kaos_backend.errors import InvalidBundle
+from kaos_formats.tree import Tree, TreeEntry, make_tree
 
 FILES = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("xyz"), min_size=1)
 

@@ -21,7 +21,8 @@ from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.pythons import find_python
 from kaos_pipelines.build.venvs import VenvStore
 
-from kaos_backend.engine.workers import images
+from kaos_backend.engine.workers.process import images
+from kaos_formats.tree import TreeEntry, format_tree
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRAIN = "#!/usr/bin/env python3\nimport tiny, sys\nprint(tiny.VALUE, sys.prefix)\n"
@@ -68,8 +69,7 @@ def bundle(
     for path, text in {"Dockerfile": dockerfile, "train": TRAIN, **(files or {})}.items():
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_text(text)
-    modes = [{"path": "train", "size": 1, "mode": "755", "hash": "0"}]
-    source.with_name(f"{name}.tree").write_text("".join(json.dumps(line) + "\n" for line in modes))
+    source.with_name(f"{name}.tree").write_bytes(format_tree([TreeEntry("train", 1, "755", "0" * 64)]))
     return source
 
 

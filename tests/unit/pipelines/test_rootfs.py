@@ -16,6 +16,8 @@ from kaos_pipelines.build.executor import check_train, execute
 from kaos_pipelines.build.plan import BUILTIN, Copy, compile_plan
 from kaos_pipelines.build.rootfs import RootFs
 
+from kaos_formats.tree import TreeEntry, format_tree
+
 
 @pytest.fixture
 def fs(tmp_path: Path) -> RootFs:
@@ -283,8 +285,8 @@ def test_context_with_links(tmp_path: Path) -> None:
 
 def test_modes_of_a_tree(tmp_path: Path) -> None:
     tree = tmp_path / "x.tree"
-    tree.write_text(
-        '{"path":"m/train","size":1,"mode":"755","hash":"0"}\n{"path":"z","size":1,"mode":"644","hash":"0"}\n'
+    tree.write_bytes(
+        format_tree([TreeEntry("m/train", 1, "755", "0" * 64), TreeEntry("z", 1, "644", "0" * 64)])
     )
     assert read_modes(tree, "m") == {"train": 0o755}
     assert read_modes(tree, "") == {"m/train": 0o755, "z": 0o644}

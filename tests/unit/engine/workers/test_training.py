@@ -12,6 +12,7 @@ from kaos_pipelines import specs
 from kaos_backend.engine.workers.port import Exit, Grant
 from kaos_backend.engine.workers.process.images import directory_name
 from kaos_formats.names import image_name
+from kaos_formats.tree import TreeEntry, format_tree
 
 from .conftest import Bench
 
@@ -40,8 +41,7 @@ def build(bench: Bench, tmp_path: Path, train: str = TRAIN, dockerfile: str = ""
     (source / "Dockerfile").write_text(dockerfile or f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\n")
     (source / "train").write_bytes(train.encode())
     (source / "helper.py").write_text("")
-    mode = '{"path":"train","size":1,"mode":"755","hash":"0"}\n'
-    (repo / f"{SOURCE}.tree").write_text(mode)
+    (repo / f"{SOURCE}.tree").write_bytes(format_tree([TreeEntry("train", 1, "755", "0" * 64)]))
     spec = specs.build_spec("ws", SOURCE)["transform"]
     worker = bench.worker(spec["image"], spec["env"])
     return bench.run(

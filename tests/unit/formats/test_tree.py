@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.domain import tree
-from kaos_backend.domain.tree import TreeEntry, bundle_id, format_tree, make_tree, parse_tree
-from kaos_backend.errors import InvalidBundle
+from kaos_formats import paths, tree
+from kaos_formats.errors import InvalidBundle
+from kaos_formats.tree import TreeEntry, bundle_id, format_tree, make_tree, parse_tree
 
 HASH = blake3.blake3(b"").hexdigest()
 
-_ALLOWED = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) not in tree.FORBIDDEN + "/")
+_ALLOWED = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) not in paths.GLOB_CHARACTERS + "/")
 ELEMENTS = st.text(_ALLOWED, min_size=1, max_size=8).filter(lambda e: e not in (".", ".."))
 PATHS = st.lists(ELEMENTS, min_size=1, max_size=3).map("/".join)
 
@@ -47,9 +47,9 @@ def test_what_is_formatted_parses_or_is_a_clash(files: dict[str, tuple[int, str]
 
 @given(st.text(max_size=12))
 def test_path_problem_is_total(path: str) -> None:
-    problem = tree.path_problem(path)
+    problem = paths.path_problem(path)
     parts = path.split("/")
-    fine = path.isascii() and path.isprintable() and not set(path) & set(tree.FORBIDDEN)
+    fine = path.isascii() and path.isprintable() and not set(path) & set(paths.GLOB_CHARACTERS)
     assert (problem is None) == bool(fine and path and not {"", ".", ".."} & set(parts))
 
 

@@ -1,8 +1,10 @@
-"""Tar streams, read forward only and never trusted.
+"""Tar streams: written in few instructions, read forward only and never trusted.
 
-The standard library's stream mode reads an extended header of any size into memory (a bomb of a few hundred
-bytes), and copies every byte of a member several times. This reader holds one header at a time, hands out the
-payload as the decompressor made it, and knows just what POSIX.1-1988 ustar, pax and GNU long names need.
+The standard library takes 60 µs for a header, which for 20,000 files is longer than reading, hashing and
+compressing them; what plain ustar cannot say (long or non-ASCII names, huge files) is left to it. Its stream
+mode reads an extended header of any size into memory (a bomb of a few hundred bytes), and copies every byte
+of a member several times. This reader holds one header at a time, hands out the payload as the decompressor
+made it, and knows just what POSIX.1-1988 ustar, pax and GNU long names need.
 Format: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header".
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 BLOCK = 512
@@ -24,6 +27,8 @@ _KINDS: dict[bytes, Kind] = {
     b"3": "device", b"4": "device", b"5": "dir", b"6": "fifo",
 }  # fmt: skip
 _ZERO = bytes(BLOCK)
+_NAME_BYTES = 100
+_PLAIN_SIZE = 8**11
 
 
 class TarError(Exception):
@@ -37,11 +42,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One archive member; ``size`` is the payload's in bytes."""
+    """One archive member; ``size`` is the payload's in bytes, ``mode`` its permission bits."""
 
     name: str
     size: int
     kind: Kind
+    mode: int
 
 
 class TarReader:
@@ -79,7 +85,7 @@ class TarReader:
                 size = 0 if kind in (b"1", b"2", b"3", b"4", b"5", b"6") else size
             self._left = size
             self._padding = -size % BLOCK
-            yield Member(name, size, _KINDS.get(kind, "other"))
+            yield Member(name, size, _KINDS.get(kind, "other"), _number(header[100:108]) & 0o7777)
 
     def payload(self) -> Iterator[bytes]:
         """The current member's content in chunks of at most 4 MiB."""
@@ -107,13 +113,30 @@ class TarReader:
         return data
 
 
-def header(name: str, size: int, mode: int, mtime: int) -> bytes:
-    """The header blocks of a regular file, in pax format where the name needs it. ``mtime`` in Unix
-    seconds.
+def header(name: str, size: int, mode: int, mtime: int = 0, *, is_dir: bool = False) -> bytes:
+    """The header blocks of a regular file or a folder, of user and group 0: equal files give equal bytes.
+
+    512 bytes of ustar, or pax format where that does not fit. ``mtime`` in Unix seconds.
     """
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, mode, mtime
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    if len(name) > _NAME_BYTES or size >= _PLAIN_SIZE or not name.isascii():
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = size, mode, mtime
+        info.type = tarfile.DIRTYPE if is_dir else tarfile.REGTYPE
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8")
+    front, middle, back, fixed_sum = _frame(mode, mtime, is_dir)
+    name_bytes, size_text = name.encode("ascii"), b"%011o\0" % size
+    checksum = b"%06o\0 " % (sum(name_bytes) + sum(size_text) + fixed_sum)
+    return b"".join((name_bytes.ljust(_NAME_BYTES, b"\0"), front, size_text, middle, checksum, back))
+
+
+@lru_cache(maxsize=64)
+def _frame(mode: int, mtime: int, is_dir: bool) -> tuple[bytes, bytes, bytes, int]:
+    """What headers of one kind have in common: around name, size and checksum, and the sum of these bytes."""
+    front = b"%07o\0" % mode + b"0000000\0" * 2
+    middle = b"%011o\0" % mtime
+    back = b"5" if is_dir else b"0"
+    back += bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+    return front, middle, back, sum(front) + sum(middle) + sum(back) + 8 * ord(" ")
 
 
 def padding(size: int) -> bytes:
