@@ -10,7 +10,7 @@ from typing import Any
 
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.run.datum import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
@@ -65,7 +65,7 @@ def pipeline_key(message: pps.Pipeline, what: str = "pipeline") -> PipelineKey:
 def job_key(message: pps.Job) -> JobKey:
     """The address of a job; InvalidArgument without pipeline or id."""
     if not message.id and not message.pipeline.name:
-        raise InvalidArgument("must specify a job")
+        raise Unknown("must specify a job")
     return JobKey(pipeline_key(message.pipeline, "job.pipeline"), message.id)
 
 

@@ -30,9 +30,9 @@ class DatumCalls:
         self, request: pps.InspectDatumRequest, _context: grpc.ServicerContext
     ) -> pps.DatumInfo:
         if not request.datum.id:
-            raise InvalidArgument("must specify a datum")
+            raise Unknown("must specify a datum")
         if not request.datum.job.id:
-            raise InvalidArgument("must specify a job")
+            raise Unknown("must specify a job")
         key = convert.job_key(request.datum.job)
         job = self._jobs.job(key)
         datum = self._jobs.find_datum(job, request.datum.id)
@@ -45,7 +45,7 @@ class DatumCalls:
     ) -> Iterator[pps.DatumInfo]:
         by_input = request.is_set("input") and betterproto.serialized_on_wire(request.input)
         if request.job.id and by_input:
-            raise InvalidArgument("cannot specify both job and input")
+            raise Unknown("cannot specify both job and input")
         if by_input:
             infos = [convert.planned_datum_info(d) for d in self._enumerate(request.input)]
         else:
@@ -72,7 +72,7 @@ class DatumCalls:
     ) -> Iterator[pps.DatumInfo]:
         first = next(requests, None)
         if first is None or betterproto.which_one_of(first, "body")[0] != "start":
-            raise InvalidArgument("first message must be a StartCreateDatumRequest message")
+            raise Unknown("first message must be a StartCreateDatumRequest message")
         datums = iter(self._enumerate(first.start.input))
         number = first.start.number
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import grpc
 from pachyderm_sdk.api import pps
 
-from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
 from kaos_backend.engine.jobs.db.rows import JobKey
@@ -57,9 +57,9 @@ class LogCalls:
         named = request.pipeline if request.pipeline.name else job_message.pipeline if job_message else None
         if named is None or not named.name:
             if job_message is not None:
-                raise InvalidArgument("pipeline must be specified for the given job")
+                raise Unknown("pipeline must be specified for the given job")
             if request.datum.id:
-                raise InvalidArgument("must specify the Job or Pipeline that the datum is from")
+                raise Unknown("must specify the Job or Pipeline that the datum is from")
             return None
         pipeline = convert.pipeline_key(named)
         self._jobs.pipeline(pipeline)
@@ -67,7 +67,7 @@ class LogCalls:
         if job_message is not None:
             inner = job_message.pipeline
             if inner.name and convert.pipeline_key(inner) != pipeline:
-                raise InvalidArgument("job is from the wrong pipeline")
+                raise Unknown("job is from the wrong pipeline")
             job = self._jobs.job(JobKey(pipeline, job_message.id)).key
         since_us = 0
         seconds = request.since.total_seconds() if request.since else 0.0

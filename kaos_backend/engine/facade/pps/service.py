@@ -9,7 +9,7 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
-from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
 from kaos_backend.engine.facade.pps.jobs import JobCalls
@@ -200,7 +200,7 @@ class PpsService:
 
     def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
         self._jobs.pipeline(convert.pipeline_key(request.pipeline))
-        raise InvalidArgument("pipeline doesn't have a cron input")
+        raise Unknown("pipeline doesn't have a cron input")
 
     # --- defaults
 

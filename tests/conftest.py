@@ -1,0 +1,16 @@
+"""Options of the whole test suite: pytest reads those of this file however deep the tests asked for lie."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("parity", "the server that tests/parity speaks to")
+    group.addoption("--pachd", metavar="HOST:PORT", help="a running pachd (default: an embedded one)")
+    group.addoption("--token", metavar="TOKEN", default="", help="auth token for --pachd")
+    group.addoption(
+        "--image",
+        default="ubuntu:20.04",
+        help="image with a POSIX shell that pipelines of the tests run (default: %(default)s)",
+    )

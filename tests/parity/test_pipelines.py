@@ -1,0 +1,420 @@
+"""Pipelines: making, updating, stopping, deleting."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pachyderm_sdk.api import metadata, pfs, pps
+
+from tests.parity.pachd import EXISTS, INVALID, NOT_FOUND, UNKNOWN, Pachd, eventually, refused
+
+COPY = "cat $data > $OUT/$(basename $data)"
+SLEEP = "sleep 600"
+SUCCESS = pps.JobState.JOB_SUCCESS
+KILLED = pps.JobState.JOB_KILLED
+PAUSED = pps.PipelineState.PIPELINE_PAUSED
+
+
+@pytest.fixture(autouse=True)
+def data(pachd: Pachd) -> None:
+    pachd.repo("data", {"/1": b"one", "/2": b"two"})
+
+
+def spec(pachd: Pachd, **more: object) -> str:
+    return json.dumps(
+        {
+            "pipeline": {"project": {"name": pachd.project.name}, "name": "p"},
+            "transform": {"image": pachd.image, "cmd": ["sh", "-c", "true"]},
+            "input": {"pfs": {"project": pachd.project.name, "repo": "data", "glob": "/*"}},
+            **more,
+        }
+    )
+
+
+def repos(pachd: Pachd) -> set[tuple[str, str]]:
+    infos = pachd.client.pfs.list_repo(projects=[pachd.project])
+    return {(info.repo.name, info.repo.type) for info in infos}
+
+
+def test_a_pipeline_runs_at_once_on_what_is_there(pachd: Pachd) -> None:
+    """§10.2: a job is made from the existing heads; its output is the head of the output branch."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    job = pachd.succeeded(pipeline)
+    assert pachd.files(pachd.commit("p")) == {"/1": b"one", "/2": b"two"}
+    assert pachd.head(pachd.branch("p")).id == job.job.id
+
+
+def test_a_pipeline_on_nothing_has_a_job_without_datums(pachd: Pachd) -> None:
+    """§10.2: even on empty commits; the missing branch of the input is made."""
+    pachd.repo("empty")
+    job = pachd.succeeded(pachd.pipeline("p", "true", {"empty": "/*"}))
+    assert (job.data_total, job.data_processed) == (0, 0)
+    assert pachd.files(pachd.commit("p")) == {}
+
+
+def test_a_pipeline_has_three_repos(pachd: Pachd) -> None:
+    """§10.2: user, spec and meta; the spec repo has an empty commit a version (§11.5)."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    assert {("p", "user"), ("p", "spec"), ("p", "meta")} <= repos(pachd)
+    pachd.pipeline("p", COPY, {"data": "/*"}, update=True)
+    assert len(list(pachd.client.pfs.list_commit(repo=pachd.named("p", "spec"), all=True))) == 2
+    assert pachd.client.pps.inspect_pipeline(pipeline=pipeline).version == 2
+
+
+def test_the_output_branch_depends_on_inputs_and_spec(pachd: Pachd) -> None:
+    """§10.2: provenance of the output branch."""
+    pachd.repo("hyper")
+    pachd.pipeline("p", "true", {"data": "/*", "hyper": "/*"})
+    info = pachd.client.pfs.inspect_branch(branch=pachd.branch("p"))
+    assert {(b.repo.name, b.repo.type) for b in info.direct_provenance} == {
+        ("data", "user"),
+        ("hyper", "user"),
+        ("p", "spec"),
+    }
+
+
+def test_what_a_pipeline_says_of_itself(pachd: Pachd) -> None:
+    """§14: InspectPipeline, details only on request; defaults are filled in (§10.2, §11.1)."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"}, description="mine")
+    job = pachd.succeeded(pipeline)
+    brief = pachd.client.pps.inspect_pipeline(pipeline=pipeline)
+    assert (brief.version, brief.stopped, brief.last_job_state) == (1, False, job.state)
+    assert brief.type == pps.PipelineInfoPipelineType.PIPELINE_TYPE_TRANSFORM
+    assert not brief.is_set("details")
+    details = pachd.client.pps.inspect_pipeline(pipeline=pipeline, details=True).details
+    assert (details.description, details.output_branch, details.datum_tries) == ("mine", "master", 1)
+    assert (details.input.pfs.name, details.input.pfs.branch) == ("data", "master")
+    assert details.transform.image == pachd.image
+
+
+def test_the_spec_is_kept_as_given_and_as_in_force(pachd: Pachd) -> None:
+    """§10.2: user_spec_json and effective_spec_json, the latter with the built-in defaults."""
+    pachd.client.pps.create_pipeline_v2(create_pipeline_request_json=spec(pachd))
+    info = pachd.client.pps.inspect_pipeline(pipeline=pps.Pipeline(name="p", project=pachd.project))
+    effective = json.loads(info.effective_spec_json)
+    assert effective["outputBranch"] == "master"
+    assert int(effective["datumTries"]) == 3
+    assert "datumTries" not in json.loads(info.user_spec_json)
+
+
+def test_a_dry_run_does_nothing(pachd: Pachd) -> None:
+    """§10.2: it answers with the effective spec."""
+    answer = pachd.client.pps.create_pipeline_v2(create_pipeline_request_json=spec(pachd), dry_run=True)
+    assert "datumTries" in json.loads(answer.effective_create_pipeline_request_json)
+    assert not pachd.client.pps.pipeline_exists(pps.Pipeline(name="p", project=pachd.project))
+
+
+@pytest.mark.parametrize("text", ["{", '{"no_such_field": 1}'])
+def test_specs_that_cannot_be_read(pachd: Pachd, text: str) -> None:
+    """§10.2: INVALID_ARGUMENT."""
+    with refused(INVALID):
+        pachd.client.pps.create_pipeline_v2(create_pipeline_request_json=text)
+
+
+def test_a_pipeline_is_made_once(pachd: Pachd) -> None:
+    """§10.2: ALREADY_EXISTS without update; update makes what is missing."""
+    pachd.pipeline("p", "true", {"data": "/*"}, update=True)
+    with refused(EXISTS, "already exists"):
+        pachd.pipeline("p", "true", {"data": "/*"})
+
+
+def test_an_input_needs_its_repo(pachd: Pachd) -> None:
+    """§10.2: NOT_FOUND; nothing is left."""
+    with refused(NOT_FOUND):
+        pachd.pipeline("p", "true", {"none": "/*"})
+    assert repos(pachd) == {("data", "user")}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"name": "out"}, "input cannot be named out"),
+        ({"glob": ""}, "input must specify a glob"),
+        ({"repo": ""}, "input must specify a repo"),
+    ],
+)
+def test_inputs_that_are_refused(pachd: Pachd, change: dict[str, str], text: str) -> None:
+    """§10.2: validation texts."""
+    node = pps.Input(
+        pfs=pps.PfsInput(**{"project": pachd.project.name, "repo": "data", "glob": "/*", **change})
+    )
+    with refused(UNKNOWN, text):
+        pachd.pipeline("p", "true", node)
+
+
+def test_names_of_inputs_differ(pachd: Pachd) -> None:
+    """§10.2: `was used more than once`."""
+    node = pps.Input(cross=[pachd.input("data", "/1"), pachd.input("data", "/2")])
+    with refused(UNKNOWN, "was used more than once"):
+        pachd.pipeline("p", "true", node)
+
+
+def test_names_of_pipelines(pachd: Pachd) -> None:
+    """§4: alphanumeric first, and short enough for Kubernetes with the project's."""
+    with refused(UNKNOWN):
+        pachd.pipeline("-p", "true", {"data": "/*"})
+    with refused(UNKNOWN):
+        pachd.pipeline("p" * 52, "true", {"data": "/*"})
+    with refused(UNKNOWN, "invalid: only alphanumeric characters"):
+        pachd.pipeline("a b", "true", {"data": "/*"})
+
+
+def test_without_a_command_the_pipeline_fails(pachd: Pachd) -> None:
+    """§10.3: FAILURE, `nothing to run: no transform.cmd`."""
+    pipeline = pps.Pipeline(name="p", project=pachd.project)
+    pachd.client.pps.create_pipeline(
+        pipeline=pipeline, transform=pps.Transform(image=pachd.image), input=pachd.input("data", "/*")
+    )
+
+    def failed() -> str:
+        info = pachd.client.pps.inspect_pipeline(pipeline=pipeline)
+        return str(info.reason) if info.state == pps.PipelineState.PIPELINE_FAILURE else ""
+
+    assert "nothing to run: no transform.cmd" in eventually(failed, "the pipeline fails")
+
+
+def test_an_image_that_is_not_there(pachd: Pachd) -> None:
+    """§10.5: CRASHING with a reason; the job waits, it does not fail; an update helps."""
+    name = "kaos/none:1"
+    pipeline = pps.Pipeline(name="p", project=pachd.project)
+    pachd.client.pps.create_pipeline(
+        pipeline=pipeline,
+        transform=pps.Transform(image=name, cmd=["true"]),
+        input=pachd.input("data", "/*"),
+    )
+
+    def reason() -> str:
+        info = pachd.client.pps.inspect_pipeline(pipeline=pipeline)
+        return str(info.reason) if info.state == pps.PipelineState.PIPELINE_CRASHING else ""
+
+    assert name in eventually(reason, "the pipeline crashes")
+    assert pachd.jobs(pipeline)[0].state in (pps.JobState.JOB_CREATED, pps.JobState.JOB_STARTING)
+    pachd.pipeline("p", "true", {"data": "/*"}, update=True)
+    pachd.succeeded(pipeline)
+
+
+def test_an_update_skips_what_is_done(pachd: Pachd) -> None:
+    """§10.4: new code is not applied to old data."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.pipeline("p", COPY + ".new", {"data": "/*"}, update=True)
+    job = pachd.succeeded(pipeline)
+    assert (job.pipeline_version, job.data_processed, job.data_skipped) == (2, 0, 2)
+    assert set(pachd.files(pachd.commit("p"))) == {"/1", "/2"}
+
+
+def test_reprocess_runs_all_again(pachd: Pachd) -> None:
+    """§10.4: with a new salt; what the old code wrote goes."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.pipeline("p", COPY + ".new", {"data": "/*"}, update=True, reprocess=True)
+    job = pachd.succeeded(pipeline)
+    assert (job.data_processed, job.data_skipped) == (2, 0)
+    assert set(pachd.files(pachd.commit("p"))) == {"/1.new", "/2.new"}
+
+
+def test_another_glob_runs_what_it_adds(pachd: Pachd) -> None:
+    """§10.4: a path is a datum's identity; what the glob leaves out is removed from the output."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/1"})
+    pachd.succeeded(pipeline)
+    pachd.pipeline("p", COPY, {"data": "/*"}, update=True)
+    job = pachd.succeeded(pipeline)
+    assert (job.data_processed, job.data_skipped) == (1, 1)
+    pachd.pipeline("p", COPY, {"data": "/2"}, update=True)
+    pachd.succeeded(pipeline)
+    assert set(pachd.files(pachd.commit("p"))) == {"/2"}
+
+
+def test_every_job_skips_nothing(pachd: Pachd) -> None:
+    """§10.3: reprocess_spec `every_job`."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"}, reprocess_spec="every_job")
+    pachd.succeeded(pipeline)
+    pachd.client.pps.rerun_pipeline(pipeline=pipeline)
+    assert pachd.succeeded(pipeline).data_processed == 2
+
+
+@pytest.mark.parametrize("reprocess", [False, True])
+def test_a_rerun_is_a_version_and_a_job(pachd: Pachd, reprocess: bool) -> None:
+    """§10.4: RerunPipeline with the stored spec."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.client.pps.rerun_pipeline(pipeline=pipeline, reprocess=reprocess)
+    job = pachd.succeeded(pipeline)
+    assert job.pipeline_version == 2
+    assert (job.data_processed, job.data_skipped) == ((2, 0) if reprocess else (0, 2))
+
+
+def test_an_update_kills_what_runs(pachd: Pachd) -> None:
+    """§10.2: the unfinished job ends as KILLED with a reason."""
+    pipeline = pachd.pipeline("p", SLEEP, {"data": "/1"})
+    first = pachd.running(pipeline).job
+    pachd.pipeline("p", COPY, {"data": "/1"}, update=True)
+    job = pachd.ended(pipeline, first.id)
+    assert job.state == KILLED
+    assert "pipeline was updated" in job.reason
+    assert pachd.succeeded(pipeline).data_processed == 1
+
+
+def test_older_versions_can_be_seen(pachd: Pachd) -> None:
+    """§14: ancestry in the pipeline's name, and ListPipeline with history."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/1"}, description="one")
+    pachd.pipeline("p", "true", {"data": "/1"}, description="two", update=True)
+    old = pps.Pipeline(name="p^", project=pachd.project)
+    assert pachd.client.pps.inspect_pipeline(pipeline=old, details=True).details.description == "one"
+    infos = pachd.client.pps.list_pipeline(pipeline=pipeline, history=-1)
+    assert [info.version for info in infos] == [2, 1]
+
+
+def test_pipelines_of_a_project(pachd: Pachd) -> None:
+    """§14: ListPipeline, details always filled."""
+    for name in ("p", "q"):
+        pachd.pipeline(name, "true", {"data": "/1"})
+    infos = list(pachd.client.pps.list_pipeline(projects=[pachd.project]))
+    assert {info.pipeline.name for info in infos} == {"p", "q"}
+    assert all(info.details.datum_tries == 1 for info in infos)
+
+
+def test_stopping_kills_and_starts_nothing_more(pachd: Pachd) -> None:
+    """§10.5: StopPipeline; new input makes no output meanwhile."""
+    pipeline = pachd.pipeline("p", SLEEP, {"data": "/*"})
+    job = pachd.running(pipeline)
+    pachd.client.pps.stop_pipeline(pipeline=pipeline)
+    killed = pachd.ended(pipeline, job.job.id)
+    assert killed.state == KILLED
+    assert "pipeline was stopped" in killed.reason
+    assert pachd.client.pps.inspect_pipeline(pipeline=pipeline).stopped
+    eventually(
+        lambda: pachd.client.pps.inspect_pipeline(pipeline=pipeline).state == PAUSED, "the pipeline pauses"
+    )
+    pachd.put("data", {"/3": b"three"})
+    assert len(pachd.jobs(pipeline)) == 1
+
+
+def test_starting_runs_on_the_heads_of_now(pachd: Pachd) -> None:
+    """§10.5: StartPipeline makes one commit and job."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.client.pps.stop_pipeline(pipeline=pipeline)
+    pachd.put("data", {"/3": b"three"})
+    pachd.put("data", {"/4": b"four"})
+    pachd.client.pps.start_pipeline(pipeline=pipeline)
+    assert len(pachd.jobs(pipeline)) == 2
+    pachd.succeeded(pipeline)
+    assert set(pachd.files(pachd.commit("p"))) == {"/1", "/2", "/3", "/4"}
+
+
+def test_deleting_takes_the_repos(pachd: Pachd) -> None:
+    """§14: DeletePipeline."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/*"})
+    pachd.client.pps.delete_pipeline(pipeline=pipeline)
+    assert not pachd.client.pps.pipeline_exists(pipeline)
+    assert repos(pachd) == {("data", "user")}
+
+
+def test_deleting_may_keep_the_output(pachd: Pachd) -> None:
+    """§14: keep_repo leaves a plain repo."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.client.pps.delete_pipeline(pipeline=pipeline, keep_repo=True)
+    assert set(pachd.files(pachd.commit("p"))) == {"/1", "/2"}
+    assert set(pachd.files(pachd.put("p", {"/3": b"3"}))) == {"/1", "/2", "/3"}
+
+
+def test_a_pipeline_that_others_depend_on(pachd: Pachd) -> None:
+    """§14: deleted by force only."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/*"})
+    pachd.pipeline("q", "true", {"p": "/*"})
+    with refused(UNKNOWN, "provenance"):
+        pachd.client.pps.delete_pipeline(pipeline=pipeline)
+    pachd.client.pps.delete_pipeline(pipeline=pipeline, force=True)
+    assert not pachd.client.pps.pipeline_exists(pipeline)
+
+
+def test_deleting_what_is_missing(pachd: Pachd) -> None:
+    """§14: OK unless must_exist; inspecting and starting are NOT_FOUND."""
+    missing = pps.Pipeline(name="none", project=pachd.project)
+    pachd.client.pps.delete_pipeline(pipeline=missing)
+    with refused(NOT_FOUND):
+        pachd.client.pps.delete_pipeline(pipeline=missing, must_exist=True)
+    with refused(NOT_FOUND):
+        pachd.client.pps.inspect_pipeline(pipeline=missing)
+    with refused(NOT_FOUND):
+        pachd.client.pps.start_pipeline(pipeline=missing)
+    assert not pachd.client.pps.pipeline_exists(missing)
+
+
+def test_a_request_names_its_pipeline(pachd: Pachd) -> None:
+    """§3: a missing name is INVALID_ARGUMENT."""
+    for call in (pachd.client.pps.inspect_pipeline, pachd.client.pps.delete_pipeline):
+        with refused(INVALID, "validate"):
+            call(pipeline=pps.Pipeline(project=pachd.project))
+
+
+def test_the_output_repo_belongs_to_its_pipeline(pachd: Pachd) -> None:
+    """§5.2 and §10.2: it is not deleted alone, takes no commits, and a plain repo is not taken over."""
+    pachd.pipeline("p", "true", {"data": "/*"})
+    with refused(UNKNOWN, "cannot delete a repo associated with a pipeline"):
+        pachd.client.pfs.delete_repo(repo=pachd.named("p"))
+    with refused(UNKNOWN, "cannot start a commit on an output branch"):
+        pachd.start("p")
+    with refused(EXISTS, "a repo with the same name already exists"):
+        pachd.pipeline("data", "true", {"p": "/*"})
+
+
+def test_open_together_with_a_pipeline(pachd: Pachd) -> None:
+    """§9.1, recipe A: inputs and pipeline in one transaction are one set and one job."""
+    pachd.repo("hyper")
+    with pachd.client.transaction.transaction() as txn:
+        commits = [pachd.start("data"), pachd.start("hyper")]
+        pipeline = pachd.pipeline("p", "cat $data $hyper > $OUT/both", {"data": "/1", "hyper": "/*"})
+    assert [job.job.id for job in pachd.jobs(pipeline)] == [txn.id]
+    assert pachd.jobs(pipeline)[0].state in (pps.JobState.JOB_CREATED, pps.JobState.JOB_STARTING)
+    pachd.client.pfs.finish_commit(commit=commits[0])
+    pachd.client.pfs.put_file_from_bytes(commit=commits[1], path="/h", data=b"!")
+    pachd.client.pfs.finish_commit(commit=commits[1])
+    pachd.succeeded(pipeline, txn.id)
+    assert pachd.files(pachd.commit("p")) == {"/both": b"one!"}
+
+
+def test_an_update_beside_its_inputs_is_still_one_job(pachd: Pachd) -> None:
+    """§9.1: in one transaction, the update last."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    with pachd.client.transaction.transaction() as txn:
+        commit = pachd.start("data")
+        pachd.pipeline("p", COPY, {"data": "/*"}, update=True)
+    pachd.client.pfs.finish_commit(commit=commit)
+    assert pachd.succeeded(pipeline, txn.id).data_skipped == 2
+    assert len(pachd.jobs(pipeline)) == 2
+
+
+def test_stage_then_flip_with_a_pipeline(pachd: Pachd) -> None:
+    """§9.1, recipe B: moved heads are one job with the id of the transaction."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    staged = pachd.put("data", {"/3": b"three"}, branch="staging")
+    with pachd.client.transaction.transaction() as txn:
+        pachd.client.pfs.create_branch(branch=pachd.branch("data"), head=staged)
+    pachd.succeeded(pipeline, txn.id)
+    assert pachd.files(pachd.commit("p")) == {"/3": b"three"}, "the staged commit began from nothing"
+
+
+def test_metadata_of_a_pipeline(pachd: Pachd) -> None:
+    """§17: EditMetadata shows in PipelineInfo."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/1"})
+    picker = pps.PipelinePicker(
+        name=pps.PipelinePickerPipelineName(project=pfs.ProjectPicker(name=pachd.project.name), name="p")
+    )
+    added = metadata.EditAddKey(key="k", value="v")
+    pachd.client.metadata.edit_metadata(edits=[metadata.Edit(pipeline=picker, add_key=added)])
+    assert pachd.client.pps.inspect_pipeline(pipeline=pipeline).metadata == {"k": "v"}
+
+
+def test_defaults_of_a_project(pachd: Pachd) -> None:
+    """§10.2: they come between the cluster's and the request."""
+    text = json.dumps({"createPipelineRequest": {"datumTries": 7}})
+    pachd.client.pps.set_project_defaults(project=pachd.project, project_defaults_json=text)
+    pachd.client.pps.create_pipeline_v2(create_pipeline_request_json=spec(pachd))
+    pipeline = pps.Pipeline(name="p", project=pachd.project)
+    assert pachd.client.pps.inspect_pipeline(pipeline=pipeline, details=True).details.datum_tries == 7
