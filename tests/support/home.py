@@ -33,8 +33,9 @@ def eventually(check: Callable[[], Any], what: str, timeout_s: float = 60.0) -> 
 class Home:
     """KAOS_HOME in a temporary folder; every command is a real `kaos` process."""
 
-    def __init__(self, path: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, env: Mapping[str, str] | None = None, kaos: Path = KAOS) -> None:
         self.path = path
+        self.kaos = kaos
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("KAOS_", "PACH"))}
         self.env = kept | {"KAOS_HOME": str(path), "NO_COLOR": "1", "COLUMNS": "80"} | dict(env or {})
 
@@ -47,7 +48,7 @@ class Home:
         timeout_s: float = 120.0,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [str(KAOS), *map(str, args)],
+            [str(self.kaos), *map(str, args)],
             env=self.env | dict(env or {}),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -65,7 +66,7 @@ class Home:
 
     def spawn(self, *args: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(KAOS), *map(str, args)],
+            [str(self.kaos), *map(str, args)],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
