@@ -317,6 +317,9 @@ class KaosClient:
                 if error := item.get("error"):
                     raise KaosError(error["code"], error["message"], hint=error.get("hint") or "")
                 yield item
+                if item.get("end"):
+                    return
+        raise ConnectionLost("the log broke off")
 
     @contextmanager
     def archive(self, ws: str, ref: str, what: str, model: str | None = None) -> Iterator[BinaryIO]:

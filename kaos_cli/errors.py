@@ -57,6 +57,7 @@ EXIT_CODES: dict[str, int] = {
     "engine_unavailable": UNREACHABLE,
     "backend_unavailable": UNREACHABLE,
     "connection_lost": UNREACHABLE,
+    "stopped": UNREACHABLE,
     # What was asked for is right, but it did not work out.
     "failed": FAILED,
     "stale_base": FAILED,

@@ -2,6 +2,9 @@
 
 Who starts holds ``up.lock``, so two command lines that start at the same moment end in one backend. Whether a
 process lives is told by the lock it holds (``backend.lock``, ``engine.lock``), never by a pid alone.
+
+Who stops them leaves the file ``stopped``: a command that loses its backend can tell this from a crash,
+and mends only that.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ START_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.01
+STOPPED = "stopped"
 PROCESSES = {"backend": "kaos_backend", "engine": "kaos_backend.engine"}
 
 
@@ -59,6 +63,16 @@ def connect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> T
             ) from error
         return transport
     return find(home) or start(home, env, say)
+
+
+def reconnect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
+    """As ``connect``, for a command that has lost its backend: one that crashed is started again.
+
+    Raises KaosError (stopped) when it was stopped.
+    """
+    if env.get("KAOS_ENDPOINT"):
+        return connect(home, env, say)
+    return find(home) or start(home, env, say, unless_stopped=True)
 
 
 def find(home: Home) -> Transport | None:
@@ -96,7 +110,9 @@ def find(home: Home) -> Transport | None:
     return transport
 
 
-def start(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
+def start(
+    home: Home, env: Mapping[str, str], say: Callable[[str], None], unless_stopped: bool = False
+) -> Transport:
     """Start the backend and wait until it answers; raises KaosError with the end of its log if not."""
     home.create()
     home.token()
@@ -104,6 +120,14 @@ def start(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Tra
         # Somebody else may have started it while we waited for the lock; or it starts, or dies, just now.
         if (transport := _await_foreign(home)) is not None:
             return transport
+        mark = home.path / STOPPED
+        if unless_stopped and mark.exists():
+            raise KaosError(
+                "stopped",
+                "the local servers were stopped (kaos down); what ran goes on when they are started again",
+                hint="kaos up starts them, as any command does",
+            )
+        mark.unlink(missing_ok=True)
         say("starting the local backend …")
         return _spawn(home, env)
 
@@ -193,6 +217,8 @@ def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[str]:
     if not home.path.exists():
         return []
     with locked(home.path / "up.lock"):
+        # Before anybody can notice that they are gone.
+        (home.path / STOPPED).touch()
         return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
 
 

@@ -65,7 +65,7 @@ def _read(
     several = trial is None and not build
     reader, resumed = Reader(), False
     last_alive = time.monotonic()
-    printed = False
+    printed, code = False, OK
     while True:
         try:
             # The tail was shown; what came since is all of it wanted.
@@ -73,7 +73,8 @@ def _read(
             for line in session.client.logs(ws, ref, trial, build, follow, wanted_tail):
                 last_alive = time.monotonic()
                 if line.get("end"):
-                    return exit_code(line["state"]) if follow else OK
+                    code = exit_code(line["state"]) if follow else OK
+                    break
                 if reader.is_new(line, resumed):
                     _print(session, line, several)
                     printed = True
@@ -86,7 +87,7 @@ def _read(
             time.sleep(PAUSE_MAX_S)
     if not printed and not session.terminal.json:
         session.terminal.say("no lines yet; -f waits for them")
-    return OK
+    return code
 
 
 def _print(session: Session, line: Line, several: bool) -> None:

@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
@@ -57,9 +58,11 @@ class Session:
     def client(self) -> KaosClient:
         if self._client is None:
             from kaos_cli.client import KaosClient
-            from kaos_cli.local import connect
+            from kaos_cli.local import connect, reconnect
 
-            self._client = KaosClient(lambda: connect(self.home, self.env, self.terminal.say))
+            # What is down at first is started; what is lost later only if it crashed.
+            ways = chain([connect], repeat(reconnect))
+            self._client = KaosClient(lambda: next(ways)(self.home, self.env, self.terminal.say))
         return self._client
 
     def close(self) -> None:

@@ -42,26 +42,33 @@ def attached(
 ) -> Iterator[None]:
     """A block that only looks at ``jobs``: Ctrl-C and the time limit end the block, not the jobs.
 
-    Raises KaosError (interrupted, timed_out) that names those of them that ``jobs`` still holds then, and how
-    to come back: ``kaos train <again> JOB``.
+    Raises KaosError (interrupted, timed_out; stopped after ``kaos down``) that names those of them that
+    ``jobs`` still holds then, and how to come back: ``kaos train <again> JOB``.
     """
     try:
         with time_limit(timeout_s):
             yield
     except KeyboardInterrupt:
         raise _detached(session, ws, jobs, again, "interrupted", "detached") from None
+    except KaosError as error:
+        if error.code != "stopped":
+            raise
+        what = "the servers were stopped (kaos down)"
+        raise _detached(session, ws, jobs, again, "stopped", what, " when they are started again") from None
     except TimeLimitReached:
         limit = f"not ended within {text.duration(timeout_s)}"
         raise _detached(session, ws, jobs, again, "timed_out", limit) from None
 
 
-def _detached(session: Session, ws: str, jobs: Sequence[str], again: str, code: str, what: str) -> KaosError:
+def _detached(
+    session: Session, ws: str, jobs: Sequence[str], again: str, code: str, what: str, when: str = ""
+) -> KaosError:
     shown, flag = [job[:8] for job in jobs], session.flag(ws)
     goes_on = f"job {shown[0]} goes on" if len(jobs) == 1 else f"jobs {', '.join(shown)} go on"
     back = f"kaos train {again} {' '.join(shown)}{flag} comes back"
     return KaosError(
         code,
-        f"{what}; {goes_on}",
+        f"{what}; {goes_on}{when}",
         hint="\n".join([back, *(f"kaos train stop {job}{flag} ends it" for job in shown)]),
         jobs=list(jobs),
     )

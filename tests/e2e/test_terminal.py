@@ -7,6 +7,9 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
+import pytest
+
 from tests.support.bundles import write_grid, write_source
 from tests.support.gate import Gate
 from tests.support.home import Home, alive, eventually
@@ -95,6 +98,38 @@ def test_up_status_down_and_up_again(tmp_path: Path) -> None:
             eventually(lambda pid=pid: not alive(pid), f"{pid} gone")
         kaos.run("down")
         assert kaos.json("workspace", "list")["workspaces"][0]["name"] == "default"
+    finally:
+        kaos.down()
+
+
+@pytest.mark.parametrize(
+    "waiting", [["train", "deploy", "--wait"], ["train", "wait"], ["train", "logs", "-f"]], ids=" ".join
+)
+def test_who_waits_does_not_start_what_was_stopped(
+    tmp_path: Path, data: Path, gate: Gate, waiting: list[str]
+) -> None:
+    kaos = Home(tmp_path / "home")
+    try:
+        bundles = ["-s", str(write_source(tmp_path / "src", body=gate.wait)), "-d", str(data)]
+        job = kaos.json("train", "deploy", *bundles)["job"]
+        eventually(lambda: kaos.json("train", "info")["state"] == "training", "training")
+        client = kaos.spawn(*waiting, *(bundles if "deploy" in waiting else [job]))
+        assert client.stdout is not None
+        if "wait" in waiting:
+            eventually(lambda: psutil.Process(client.pid).net_connections(), "a connection")
+        else:
+            # It has said which bundle it deploys, or shown a line of the log.
+            client.stdout.readline()
+        kaos.run("down")
+        _, told = client.communicate(timeout=60)
+        assert client.returncode == 4, told
+        assert "stopped (kaos down)" in told
+        assert f"job {job[:8]} goes on when they are started again" in told
+        assert f"kaos train stop {job[:8]}" in told
+        assert "Traceback" not in told
+        assert not kaos.json("status")["up"]
+        gate.open()
+        kaos.run("train", "wait", job)
     finally:
         kaos.down()
 

@@ -170,6 +170,7 @@ def test_logs_that_break_off_go_on_where_they_were(
 
 
 def test_no_lines_yet(cli: Cli, two: FakeBackend) -> None:
+    two.log_lines = [{"end": True, "state": "training"}]
     done = cli("train", "logs", JOB_ID)
     assert (done.code, done.out) == (0, "")
     assert "no lines yet" in done.err

@@ -219,6 +219,28 @@ def test_down_ends_one_that_does_not_listen(stand_in: Home) -> None:
     assert not local.is_held(stand_in, "backend")
 
 
+def test_what_was_stopped_is_not_started_by_who_lost_it_but_what_crashed_is(stand_in: Home) -> None:
+    def reconnect() -> None:
+        local.reconnect(stand_in, dict(os.environ), lambda _: None).close()
+
+    connect(stand_in)
+    os.kill(int(starts(stand_in)[0]), signal.SIGKILL)
+    eventually(lambda: not local.is_held(stand_in, "backend"))
+    reconnect()
+    assert len(starts(stand_in)) == 2
+    local.stop(stand_in)
+    with pytest.raises(KaosError) as caught:
+        reconnect()
+    assert (caught.value.code, caught.value.exit_code) == ("stopped", 4)
+    assert len(starts(stand_in)) == 2
+    # Whoever comes anew starts it, and from then on a crash is a crash again.
+    connect(stand_in)
+    os.kill(int(starts(stand_in)[2]), signal.SIGKILL)
+    eventually(lambda: not local.is_held(stand_in, "backend"))
+    reconnect()
+    assert len(starts(stand_in)) == 4
+
+
 def test_down_never_ends_a_stranger(home: Home) -> None:
     """A stale file may name a pid that is an innocent program's now."""
     home.create()
