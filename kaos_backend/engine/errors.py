@@ -64,6 +64,31 @@ class Internal(EngineError):
     default_code = "INTERNAL"
 
 
+class DataLoss(EngineError):
+    """What is stored is not what was put in, or is gone.
+
+    Attributes:
+        object: the name (BLAKE3-256) of what is damaged: content, or the listing of a directory.
+        what: what is wrong with it.
+        where: the path whose content it is, and of what; empty when only the object is known.
+    """
+
+    default_code = "DATA_LOSS"
+
+    def __init__(self, object_: bytes, what: str, where: str = "") -> None:
+        super().__init__(
+            f"{where or 'stored content'} is damaged: object {object_.hex()} {what}; send the same content "
+            "again to heal it, or see what `kaos fsck --repair` can do"
+        )
+        self.object = object_
+        self.what = what
+        self.where = where
+
+    def at(self, where: str) -> DataLoss:
+        """The same, knowing where it was met; from the inside out: a path, then what holds it."""
+        return DataLoss(self.object, self.what, f"{self.where} in {where}" if self.where else where)
+
+
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.errors import DataLoss, NotFound
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.model import (
     Branch,
@@ -174,19 +174,23 @@ class Reads:
         """The bytes of an object from `offset` on, in pieces of a few MiB at most.
 
         Raises:
-            NotFound: the store has no such object.
+            DataLoss: it is damaged or gone; now, or (a large one) before its last piece.
         """
         if hash_ == EMPTY_HASH:
             return iter(())
         with self._connection() as db:
-            at = locate(db, [hash_]).get(hash_)
-            if at is None:
-                raise NotFound(f"object {hash_.hex()} not found")
-            return self.objects.open(db, at, offset)
+            return self.objects.open(db, self.objects.require(locate(db, [hash_]), hash_), offset)
 
     def open_file(self, root: bytes | None, path: str, tag: str | None = None) -> Iterator[bytes]:
         """The content of a file. NotFound when there is none at `path`."""
         entry = self.stat(root, path, tag)
         if entry.kind != "file":
             raise NotFound(f"{path} is a directory")
-        return self.read_object(entry.hash)
+        return self.read_file(entry)
+
+    def read_file(self, entry: FileEntry, offset: int = 0) -> Iterator[bytes]:
+        """As `read_object`, for a file; the error names its path."""
+        try:
+            yield from self.read_object(entry.hash, offset)
+        except DataLoss as error:
+            raise error.at(entry.path) from error

@@ -113,4 +113,12 @@ CREATE TABLE cluster (
 );
 """
 
-MIGRATIONS: tuple[Migration, ...] = (("store-1", _INITIAL),)
+# Objects (and nodes of trees) that were found to be damaged or gone: they count as absent.
+_DAMAGED = """
+CREATE TABLE damaged (
+    hash BLOB PRIMARY KEY,
+    what TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (("store-1", _INITIAL), ("store-2-damaged", _DAMAGED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.store.bytes.damage import Damage, record
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.bytes.objects import ObjectStore, locate
 from kaos_backend.engine.store.changes import ChangeBus
@@ -31,6 +34,8 @@ from kaos_backend.engine.store.versions.filesets import FileSets
 __all__ = ["Migration", "Staged", "Store", "Txn", "Upload"]
 
 CACHE_DIRECTORY = "trees"
+log = logging.getLogger(__name__)
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -41,6 +46,7 @@ class Store(Reads):
         changes: grows with every committed write.
         hooks: what other layers do inside every write transaction.
         filesets: temporary trees.
+        damage: the objects that are known to be damaged or gone.
     """
 
     def __init__(self, root: Path, clock: Clock, new_id: Callable[[], str], db: Database, disk: Disk) -> None:
@@ -49,7 +55,8 @@ class Store(Reads):
         self.new_id = new_id
         self.changes = ChangeBus()
         self.hooks = Hooks()
-        self.objects = ObjectStore(root, disk)
+        self.damage = Damage(self._save_damage)
+        self.objects = ObjectStore(root, disk, self.damage)
         self.nodes = NodeCache(self._fetch)
         self.filesets = FileSets(clock, new_id)
         self._db = db
@@ -74,6 +81,7 @@ class Store(Reads):
         db = Database(root / "engine.sqlite", [*MIGRATIONS, *migrations], clock())
         store = cls(root, clock, new_id, db, disk or Disk())
         with store.read() as connection:
+            store.damage.load(connection)
             store.objects.sweep(connection)
         _drop_stale_cache(root / CACHE_DIRECTORY)
         if not any(project.name == DEFAULT_PROJECT for project in store.list_projects()):
@@ -142,7 +150,20 @@ class Store(Reads):
 
     def _known(self, hashes: list[bytes]) -> set[bytes]:
         with self.read() as db:
-            return set(locate(db, hashes))
+            return locate(db, hashes).keys() - self.damage.among(hashes)
+
+    def _save_damage(self, object_: bytes, what: str) -> None:
+        try:
+            with self._db.write() as db:
+                record(db, object_, what)
+                db.execute("COMMIT")
+        except RuntimeError:
+            # Found inside a transaction of this thread. The next read of it after a restart finds it again.
+            log.warning("object %s %s", object_.hex(), what)
+        except (EngineError, sqlite3.Error):
+            log.exception("object %s %s, which could not be written down", object_.hex(), what)
+        else:
+            log.warning("object %s %s", object_.hex(), what)
 
     def stage(self, src: Path, tag: str) -> Staged:
         """Take the regular files below `src` in: bytes durable, rows pending until `Txn.adopt`."""
@@ -169,8 +190,10 @@ class Store(Reads):
 
 
 def _drop_stale_cache(cache: Path) -> None:
-    """Remove materialised trees that a power cut may have damaged: those of an earlier boot."""
-    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+    """Remove laid-out inputs that a power cut may have damaged (those of an earlier boot), and those of
+    versions that did not compare them with their hashes.
+    """
+    boot = f"{_BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ''} verified"
     mark = cache / ".boot"
     if mark.exists() and mark.read_text() == boot:
         return

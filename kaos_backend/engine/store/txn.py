@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from kaos_backend.engine.errors import Unknown
+from blake3 import blake3
+
+from kaos_backend.engine.errors import DataLoss, Unknown
 from kaos_backend.engine.store.bytes.objects import ObjectStore
 from kaos_backend.engine.store.model import (
     BranchKey,
@@ -287,9 +289,11 @@ class Txn(Reads):
 
 
 def fetch_tree(db: sqlite3.Connection, key: bytes) -> bytes:
-    """The stored bytes of a tree node or chunk."""
+    """The stored bytes of a tree node or chunk. DataLoss when they are gone or other than the key says."""
     row = db.execute("SELECT node FROM trees WHERE key=?", (key,)).fetchone()
     if row is None:
-        raise Unknown(f"tree {key.hex()} is not in the store")
+        raise DataLoss(key, "(the listing of a directory) is missing in the database")
     node: bytes = row[0]
+    if blake3(node).digest() != key:
+        raise DataLoss(key, "(the listing of a directory) has changed in the database")
     return node

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
@@ -238,3 +240,29 @@ def test_dropping_the_commit_set_of_a_running_job_stops_it(engine: Engine) -> No
     (engine.side / "go").touch()
     engine.put("a", {"/2": b"2"})
     assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+
+
+def test_damaged_inputs_fail_the_datum_by_name(engine: Engine) -> None:
+    """And the same content, sent again, is what the next job runs on."""
+    body = os.urandom(2 << 20)
+    engine.repo("data", {"/d/good": b"good", "/d/bad": body})
+    assert engine.handle is not None
+    objects = engine.handle.store.objects
+    (loose,) = objects.loose.glob("*/*")
+    with loose.open("r+b") as file:
+        file.write(b"\0" * 16)
+    engine.pipeline("read", 'cp -r "$PACH_PFS/data/d" "$OUT"', {"data": "/"})
+    job = engine.wait("read")
+    assert job.state == pps.JobState.JOB_FAILURE
+    datum = next(iter(engine.client.pps.list_datum(job=job.job)))
+    assert datum.state == pps.DatumState.FAILED
+    assert "datum" in job.reason
+    log = "".join(line.message for line in engine.client.pps.get_logs(job=job.job))
+    told = log + job.reason
+    assert "/d/bad in repo default/data at commit" in told
+    assert "is damaged" in told
+    with engine.client.pfs.commit(branch=pfs.Branch.from_uri("data@master")) as again:
+        again.delete_file(path="/d/bad")
+        again.put_file_from_bytes("/d/bad", body)
+    assert engine.wait("read").state == pps.JobState.JOB_SUCCESS
+    assert engine.files("read")["/d/bad"] == body

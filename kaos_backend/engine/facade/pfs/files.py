@@ -10,7 +10,7 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.engine.errors import InvalidArgument, NotFound, Unimplemented, Unknown
+from kaos_backend.engine.errors import DataLoss, InvalidArgument, NotFound, Unimplemented, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import commit_given, commit_message, find_commit
 from kaos_backend.engine.facade.pfs import tar
@@ -115,15 +115,19 @@ class FileRpcs:
         return found
 
     def _get_file(self, request: pfs.GetFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
-        found = self._matches(request, self._source(request.file.commit))
+        source = self._source(request.file.commit)
+        found = self._matches(request, source)
         if any(entry.kind == "dir" for entry in found):
             raise Unknown("cannot get directory or non-regular file. Use GetFileTAR instead")
         if len(found) > 1:
             raise Unknown(
                 f"matched multiple files. Use GetFileTAR instead ({found[0].path}, {found[1].path}, …)"
             )
-        for piece in self._store.read_object(found[0].hash, max(request.offset, 0)):
-            yield wire.bytes_value(piece)
+        try:
+            for piece in self._store.read_file(found[0], max(request.offset, 0)):
+                yield wire.bytes_value(piece)
+        except DataLoss as error:
+            raise error.at(source.name) from error
 
     def _get_file_tar(self, request: pfs.GetFileRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
         source = self._source(request.file.commit)
@@ -139,8 +143,11 @@ class FileRpcs:
                     if wanted and entry.path != "/" and _in_range(entry.path, lower, upper):
                         yield entry
 
-        for piece in tar.stream(self._store, members(), source.committed_us):
-            yield wire.bytes_value(piece)
+        try:
+            for piece in tar.stream(self._store, members(), source.committed_us):
+                yield wire.bytes_value(piece)
+        except DataLoss as error:
+            raise error.at(source.name) from error
 
     # Entries
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, Location, locate
+from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, locate
 from kaos_backend.engine.store.model import FileEntry
 from kaos_backend.engine.store.store import Store
 from kaos_formats.tar import END, header, padding
@@ -47,7 +48,9 @@ def _members(store: Store, batch: list[FileEntry], mtime: int) -> Iterator[bytes
             yield header(entry.path, 0 if is_dir else entry.size_bytes, _MODE, mtime, is_dir=is_dir)
             if is_dir or entry.hash == EMPTY_HASH:
                 continue
-            at: Location = places[entry.hash]
-            yield from store.objects.open(db, at)
+            try:
+                yield from store.objects.open(db, store.objects.require(places, entry.hash))
+            except DataLoss as error:
+                raise error.at(entry.path) from error
             if rest := padding(entry.size_bytes):
                 yield rest

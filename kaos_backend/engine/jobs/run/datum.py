@@ -132,7 +132,7 @@ class DatumRunner:
                 for name, group in files.items()
             }
         except EngineError as e:
-            sofar.reason = f"its inputs could not be read: {e.message}"
+            self._failed(datum, sofar, f"its inputs could not be read: {e.message}")
             return self._end(datum, DatumState.FAILED, None, sofar)
         paths = {name: group[0].path for name, group in files.items()}
         out = scratch

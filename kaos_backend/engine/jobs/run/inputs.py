@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.jobs.run.scratch import remove_tree
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
@@ -63,24 +64,37 @@ class InputCache:
         with lock:
             if dest.exists():
                 os.utime(dest)
-            elif len(files) == 1 and not files[0].empty_files:
-                self._store.materialize(root_of(files[0]), files[0].path, dest)
             else:
-                entries: dict[str, Subtree | FileSource] = {}
-                for file in files:
-                    root = root_of(file)
-                    if file.empty_files:
-                        for entry in self._store.walk(root, file.path):
-                            if entry.kind == "file":
-                                entries[entry.path] = FileSource(b"")
-                    else:
-                        entries[file.path] = Subtree(root, file.path)
-                made = self._store.build_tree(entries)
-                if made is None:
-                    dest.mkdir()
-                else:
-                    self._store.materialize(made, "/", dest)
+                try:
+                    self._lay_out(files, root_of, dest)
+                except DataLoss as error:
+                    raise error.at(_holder(files, error.where)) from error
         with self._guard:
             self._used.add(key)
             self._locks.pop(key, None)
         return dest
+
+    def _lay_out(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
+        if len(files) == 1 and not files[0].empty_files:
+            self._store.materialize(root_of(files[0]), files[0].path, dest)
+            return
+        entries: dict[str, Subtree | FileSource] = {}
+        for file in files:
+            root = root_of(file)
+            if file.empty_files:
+                for entry in self._store.walk(root, file.path):
+                    if entry.kind == "file":
+                        entries[entry.path] = FileSource(b"")
+            else:
+                entries[file.path] = Subtree(root, file.path)
+        made = self._store.build_tree(entries)
+        if made is None:
+            dest.mkdir()
+        else:
+            self._store.materialize(made, "/", dest)
+
+
+def _holder(files: Sequence[File], path: str) -> str:
+    """The commit that `path`, found below one of `files`, comes from."""
+    file = next((file for file in files if path.startswith(file.path)), files[0])
+    return f"repo {file.project}/{file.repo} at commit {file.commit}"

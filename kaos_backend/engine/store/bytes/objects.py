@@ -9,19 +9,21 @@ The index (table ``objects``) holds where each content starts; the record heads 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from blake3 import blake3
 
-from kaos_backend.engine.errors import Internal
+from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.store.bytes.damage import Damage
 from kaos_backend.engine.store.bytes.disk import Disk
 
 LOOSE_BYTES = 1 << 20
@@ -34,6 +36,10 @@ PACK_HEAD = struct.Struct("<32sQ")
 
 _SQL_VARIABLES = 500
 _OPEN_PACKS = 64
+_COPY_BYTES = 1 << 20
+_VERIFIED_OBJECTS = 4096
+# Trouble of this process, not of what is stored.
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
 
 class Location(NamedTuple):
@@ -45,24 +51,52 @@ class Location(NamedTuple):
     length: int
 
 
-class ObjectStore:
-    """The directories ``packs/``, ``objects/`` and ``tmp/`` of one store."""
+class _FileState(NamedTuple):
+    """What changes with a file's content, unless it is the disk that changes it."""
 
-    def __init__(self, root: Path, disk: Disk) -> None:
+    device: int
+    inode: int
+    changed_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, fd: int) -> _FileState:
+        found = os.fstat(fd)
+        return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+class ObjectStore:
+    """The directories ``packs/``, ``objects/`` and ``tmp/`` of one store.
+
+    Whatever is read is checked against its name: small objects before a byte of them is given away, large
+    ones before the last piece is. Damage is noted in `damage` and raised as DataLoss.
+    """
+
+    def __init__(self, root: Path, disk: Disk, damage: Damage) -> None:
         self.disk = disk
+        self.damage = damage
         self.packs = root / "packs"
         self.loose = root / "objects"
         self.tmp = root / "tmp"
         for directory in (self.packs, self.loose, self.tmp):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._open: OrderedDict[int, int] = OrderedDict()
-        self._open_lock = threading.Lock()
+        self._open: OrderedDict[int, tuple[str, int]] = OrderedDict()
+        self._verified: OrderedDict[bytes, _FileState] = OrderedDict()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        with self._open_lock:
-            for fd in self._open.values():
+        """Let go of the packs that are open. Those needed again are opened anew."""
+        with self._lock:
+            for _, fd in self._open.values():
                 os.close(fd)
             self._open.clear()
+
+    def require(self, places: Mapping[bytes, Location], hash_: bytes) -> Location:
+        """Where an object is that something refers to. DataLoss when the index does not know it."""
+        at = places.get(hash_)
+        if at is None:
+            raise self.damage.note(hash_, "is not in the index")
+        return at
 
     def loose_path(self, hash_: bytes) -> Path:
         text = hash_.hex()
@@ -71,64 +105,144 @@ class ObjectStore:
     def open(self, db: sqlite3.Connection, at: Location, offset: int = 0) -> Iterator[bytes]:
         """The bytes of one object from `offset` on, in pieces of at most `READ_BYTES`.
 
-        `db` is not used any more once this returns.
+        `db` is not used any more once this returns. The first read of a large object from its middle reads
+        and hashes what lies before, too; later ones do not, as long as its file stays as it is.
+
+        Raises:
+            DataLoss: now, or before the last piece.
         """
-        if at.pack == INLINE_PACK:
-            row = db.execute("SELECT data FROM small_objects WHERE hash=?", (at.hash,)).fetchone()
-            return iter((row[0][offset:],) if at.length > offset else ())
         if at.pack is None:
-            return pieces_of_file(self.loose_path(at.hash), at, offset)
-        fd = self._pack_fd(db, at.pack)
-        if at.length - offset <= READ_BYTES:
-            data = os.pread(fd, at.length - offset, at.offset + offset)
-            os.close(fd)
-            if len(data) != at.length - offset:
-                raise _damaged(at)
-            return iter((data,) if data else ())
-        return _pieces_of_fd(fd, at, at.offset, offset)
+            return self._stream(self._loose_fd(at), at, offset)
+        data = self.small(db, at)
+        return iter((data[offset:],) if len(data) > offset else ())
 
     def small(self, db: sqlite3.Connection, at: Location) -> bytes:
-        """All bytes of an object below `LOOSE_BYTES`, in one piece."""
-        return b"".join(self.open(db, at))
+        """All bytes of an object below `LOOSE_BYTES`. DataLoss when they are not what its name says."""
+        if at.pack is None:
+            return b"".join(self.open(db, at))
+        if at.pack == INLINE_PACK:
+            row = db.execute("SELECT data FROM small_objects WHERE hash=?", (at.hash,)).fetchone()
+            if row is None:
+                raise self.damage.note(at.hash, "is missing in the database")
+            data: bytes = row[0]
+            place = "the database"
+        else:
+            place, fd = self._pack_fd(db, at)
+            try:
+                data = os.pread(fd, at.length, at.offset)
+            except OSError as error:
+                raise self._unreadable(error, at, place) from error
+            finally:
+                os.close(fd)
+        if len(data) != at.length:
+            raise self._cut_short(at, place)
+        if blake3(data).digest() != at.hash:
+            raise self.damage.note(at.hash, f"has changed in {place}")
+        return data
 
     def copy_out(self, db: sqlite3.Connection, at: Location, target: int) -> None:
-        """Write an object's bytes to an open file, inside the kernel where they are many."""
-        if at.pack is None or at.length > READ_BYTES:
-            if at.pack is None:
-                source, position = _open_loose(self.loose_path(at.hash), at), 0
-            else:
-                source, position = self._pack_fd(db, at.pack), at.offset
-            try:
-                end = position + at.length
-                while position < end:
-                    copied = os.copy_file_range(source, target, end - position, position)
-                    if not copied:
-                        raise _damaged(at)
-                    position += copied
-            finally:
-                os.close(source)
+        """Write an object's bytes to an open file. DataLoss when they are not what its name says."""
+        if at.pack is not None:
+            self.disk.write(target, self.small(db, at))
             return
-        for piece in self.open(db, at):
-            self.disk.write(target, piece)
+        fd = self._loose_fd(at)
+        try:
+            # One buffer for all pieces: fresh memory for each costs more than reading, hashing and writing.
+            view = memoryview(bytearray(_COPY_BYTES))
+            hasher, position = blake3(), 0
+            while position < at.length:
+                try:
+                    count = os.preadv(fd, [view[: at.length - position]], position)
+                except OSError as error:
+                    raise self._unreadable(error, at, self._loose_name(at)) from error
+                if not count:
+                    raise self._cut_short(at, self._loose_name(at))
+                hasher.update(view[:count])
+                self.disk.write(target, view[:count])
+                position += count
+            self._compare(hasher, fd, at)
+        finally:
+            os.close(fd)
 
-    def _pack_fd(self, db: sqlite3.Connection, pack: int) -> int:
-        """A descriptor of its own (the caller closes it), so that the cache may drop its copy at any time."""
-        with self._open_lock:
-            fd = self._open.get(pack)
-            if fd is not None:
-                self._open.move_to_end(pack)
-                return os.dup(fd)
-        row = db.execute("SELECT name FROM packs WHERE id=?", (pack,)).fetchone()
+    def _stream(self, fd: int, at: Location, offset: int) -> Iterator[bytes]:
+        try:
+            verified = self._is_verified(fd, at)
+            hasher = blake3()
+            position = offset if verified else 0
+            while position < at.length:
+                try:
+                    piece = os.pread(fd, min(READ_BYTES, at.length - position), position)
+                except OSError as error:
+                    raise self._unreadable(error, at, self._loose_name(at)) from error
+                if not piece:
+                    raise self._cut_short(at, self._loose_name(at))
+                position += len(piece)
+                if not verified:
+                    hasher.update(piece)
+                    if position == at.length:
+                        self._compare(hasher, fd, at)
+                if position > offset:
+                    yield piece[max(0, offset - (position - len(piece))) :]
+        finally:
+            os.close(fd)
+
+    def _compare(self, hasher: blake3, fd: int, at: Location) -> None:
+        """What was read is what the name says, and is taken to stay so while its file does not change."""
+        if hasher.digest() != at.hash:
+            raise self.damage.note(at.hash, f"has changed in {self._loose_name(at)}")
+        with self._lock:
+            self._verified[at.hash] = _FileState.of(fd)
+            if len(self._verified) > _VERIFIED_OBJECTS:
+                self._verified.popitem(last=False)
+
+    def _is_verified(self, fd: int, at: Location) -> bool:
+        with self._lock:
+            known = self._verified.get(at.hash)
+        return known is not None and known == _FileState.of(fd)
+
+    def _loose_name(self, at: Location) -> str:
+        path = self.loose_path(at.hash)
+        return f"objects/{path.parent.name}/{path.name}"
+
+    def _loose_fd(self, at: Location) -> int:
+        try:
+            return os.open(self.loose_path(at.hash), os.O_RDONLY)
+        except OSError as error:
+            raise self._unreadable(error, at, self._loose_name(at)) from error
+
+    def _pack_fd(self, db: sqlite3.Connection, at: Location) -> tuple[str, int]:
+        """(what to call it, a descriptor of its own), so that the cache may drop its copy at any time."""
+        assert at.pack is not None
+        with self._lock:
+            known = self._open.get(at.pack)
+            if known is not None:
+                self._open.move_to_end(at.pack)
+                return known[0], os.dup(known[1])
+        row = db.execute("SELECT name FROM packs WHERE id=?", (at.pack,)).fetchone()
         if row is None:
-            raise Internal(f"pack {pack} is not in the index")
-        fd = os.open(self.packs / row[0], os.O_RDONLY)
-        with self._open_lock:
-            if pack not in self._open:
-                self._open[pack] = os.dup(fd)
+            raise self.damage.note(at.hash, f"is in pack {at.pack}, which is not in the index")
+        place = f"packs/{row[0]}"
+        try:
+            fd = os.open(self.packs / row[0], os.O_RDONLY)
+        except OSError as error:
+            raise self._unreadable(error, at, place) from error
+        with self._lock:
+            if at.pack not in self._open:
+                self._open[at.pack] = (place, os.dup(fd))
                 if len(self._open) > _OPEN_PACKS:
-                    _, oldest = self._open.popitem(last=False)
+                    _, (_, oldest) = self._open.popitem(last=False)
                     os.close(oldest)
-        return fd
+        return place, fd
+
+    def _cut_short(self, at: Location, place: str) -> DataLoss:
+        return self.damage.note(at.hash, f"is cut short: {place} ends before it does")
+
+    def _unreadable(self, error: OSError, at: Location, place: str) -> Exception:
+        if error.errno in _OUT_OF_RESOURCES:
+            return error
+        if isinstance(error, FileNotFoundError):
+            return self.damage.note(at.hash, f"is gone: there is no {place}")
+        return self.damage.note(at.hash, f"cannot be read: {place}: {error.strerror}")
 
     def sweep(self, db: sqlite3.Connection) -> int:
         """Remove what no index row speaks of (left by a crash or an aborted write); return how many files.
@@ -139,7 +253,9 @@ class ObjectStore:
         orphans = [path for path in self.packs.iterdir() if path.name not in known]
         orphans += list(self.tmp.iterdir())
         for directory in self.loose.iterdir():
-            orphans += [path for path in directory.iterdir() if not _indexed(db, directory.name + path.name)]
+            paths = {_hash_of(path): path for path in directory.iterdir()}
+            indexed = locate(db, [hash_ for hash_ in paths if hash_])
+            orphans += [path for hash_, path in paths.items() if hash_ not in indexed]
         for path in orphans:
             with suppress(FileNotFoundError):
                 path.unlink()
@@ -161,38 +277,9 @@ def locate(db: sqlite3.Connection, hashes: Iterable[bytes]) -> dict[bytes, Locat
     return found
 
 
-def pieces_of_file(path: Path, at: Location, offset: int = 0) -> Iterator[bytes]:
-    """The bytes of a loose file from `offset` on; the file is open once this returns."""
-    return _pieces_of_fd(_open_loose(path, at), at, 0, offset)
-
-
-def _open_loose(path: Path, at: Location) -> int:
+def _hash_of(path: Path) -> bytes:
+    """The object that a loose file holds; its own name, which is none, when it is something else."""
     try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise _damaged(at) from error
-
-
-def _pieces_of_fd(fd: int, at: Location, start: int, offset: int) -> Iterator[bytes]:
-    try:
-        while offset < at.length:
-            piece = os.pread(fd, min(READ_BYTES, at.length - offset), start + offset)
-            if not piece:
-                raise _damaged(at)
-            offset += len(piece)
-            yield piece
-    finally:
-        os.close(fd)
-
-
-def _indexed(db: sqlite3.Connection, name: str) -> bool:
-    try:
-        hash_ = bytes.fromhex(name)
+        return bytes.fromhex(path.parent.name + path.name)
     except ValueError:
-        return False
-    return db.execute("SELECT 1 FROM objects WHERE hash=?", (hash_,)).fetchone() is not None
-
-
-def _damaged(at: Location) -> Internal:
-    place = "its loose file" if at.pack is None else f"pack {at.pack} at byte {at.offset}"
-    return Internal(f"object {at.hash.hex()} is damaged: {place} is missing or short")
+        return os.fsencode(path.name)

@@ -18,15 +18,15 @@ from pathlib import Path
 from blake3 import blake3
 
 from kaos_backend.engine.ids import new_id
+from kaos_backend.engine.store.bytes.damage import erase
 from kaos_backend.engine.store.bytes.objects import (
     EMPTY_HASH,
     INLINE_PACK,
     LOOSE_BYTES,
     PACK_HEAD,
     PACK_MAGIC,
-    Location,
+    READ_BYTES,
     ObjectStore,
-    pieces_of_file,
 )
 
 INLINE_BYTES = 64 << 10
@@ -41,7 +41,7 @@ _PENDING_WRITES = 4
 _WRITE_BACK_BYTES = 32 << 20
 
 Known = Callable[[list[bytes]], set[bytes]]
-"""Which of the given hashes the index has already."""
+"""Which of the given hashes the store has already, whole as far as it knows."""
 Chunk = bytes | bytearray | memoryview
 
 
@@ -67,6 +67,7 @@ class Session:
         self._unsynced = False
         self._packed: dict[bytes, tuple[int, int]] = {}
         self._large: dict[bytes, tuple[int, Path | None]] = {}
+        self._healed: set[bytes] = set()
 
     def add(self, data: Chunk) -> bytes:
         """Take a whole object in (the caller may pass a view; it is copied); return its hash."""
@@ -94,8 +95,8 @@ class Session:
         if data is not None:
             return iter((data,))
         if hash_ in self._large:
-            size, tmp = self._large[hash_]
-            return pieces_of_file(tmp or self._store.loose_path(hash_), Location(hash_, None, 0, size))
+            _, tmp = self._large[hash_]
+            return _pieces_of(tmp or self._store.loose_path(hash_))
         if hash_ in self._packed and self._pack is not None:
             offset, length = self._packed[hash_]
             return iter((os.pread(self._pack, length, offset),))
@@ -137,11 +138,23 @@ class Session:
             rows += [(hash_, pack, offset, length) for hash_, (offset, length) in self._packed.items()]
         rows += [(hash_, None, 0, size) for hash_, (size, _) in self._large.items()]
         rows += [(hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()]
+        # What was damaged is whole where it is now.
+        self._healed |= self._store.damage.among(row[0] for row in rows)
+        if self._healed:
+            gone = [(hash_,) for hash_ in self._healed]
+            db.executemany("DELETE FROM objects WHERE hash=?", gone)
+            db.executemany("DELETE FROM small_objects WHERE hash=?", gone)
+            erase(db, self._healed)
         db.executemany("INSERT OR IGNORE INTO objects (hash, pack, offset, length) VALUES (?,?,?,?)", rows)
         db.executemany("INSERT OR IGNORE INTO small_objects (hash, data) VALUES (?,?)", self._inline.items())
 
+    def recorded(self) -> None:
+        """The transaction is committed."""
+        self._store.damage.healed(self._healed)
+        self.close()
+
     def close(self) -> None:
-        """Let go of the pack's descriptor (after the transaction is over)."""
+        """Let go of the pack's descriptor."""
         if self._pack is not None:
             os.close(self._pack)
             self._pack = None
@@ -294,3 +307,9 @@ class ObjectWriter:
         self._pending.clear()
         os.close(fd)
         self._fd = None
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            yield piece

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from kaos_backend.engine.errors import DISK_FULL_ERRNOS, NotFound, Unknown, disk_full
+from kaos_backend.engine.errors import DISK_FULL_ERRNOS, DataLoss, NotFound, Unknown, disk_full
 from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.model import FileEntry
@@ -136,6 +136,7 @@ def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
     (`Store.open` removes the cache after a reboot).
 
     Raises:
+        DataLoss: content is damaged or gone; the error names its path.
         NotFound: `path` is not in the tree.
         Unknown: a name is too long for this disk.
         ResourceExhausted: the disk is full.
@@ -198,8 +199,12 @@ def _write_files(store: _Files, batch: list[FileEntry], base: str, directories: 
                     parent = parent.parent
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
             try:
+                # One mode for all, whatever the umask is.
+                os.fchmod(fd, 0o444)
                 if entry.hash != EMPTY_HASH:
-                    store.objects.copy_out(db, places[entry.hash], fd)
+                    store.objects.copy_out(db, store.objects.require(places, entry.hash), fd)
+            except DataLoss as error:
+                raise error.at(entry.path) from error
             finally:
                 os.close(fd)
 

@@ -40,7 +40,7 @@ class Upload:
         if self._writer is not None:
             self._writer.abort()
         if self.committed:
-            self.session.close()
+            self.session.recorded()
         else:
             self.session.abort()
 
@@ -141,7 +141,12 @@ def store_tree(
 
 
 def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
-    db.executemany("INSERT OR IGNORE INTO trees (key, node) VALUES (?,?)", rows)
+    """Store nodes and chunks. One that is there but damaged is replaced."""
+    db.executemany(
+        "INSERT INTO trees (key, node) VALUES (?,?) "
+        "ON CONFLICT (key) DO UPDATE SET node=excluded.node WHERE node IS NOT excluded.node",
+        rows,
+    )
 
 
 def read_any(db: sqlite3.Connection, objects: ObjectStore, session: Session, hash_: bytes) -> Iterator[bytes]:
@@ -151,4 +156,4 @@ def read_any(db: sqlite3.Connection, objects: ObjectStore, session: Session, has
     pieces = session.read(hash_)
     if pieces is not None:
         return pieces
-    return objects.open(db, locate(db, [hash_])[hash_])
+    return objects.open(db, objects.require(locate(db, [hash_]), hash_))

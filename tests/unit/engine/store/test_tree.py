@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.errors import DataLoss, NotFound
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
@@ -162,6 +162,6 @@ def test_reading_what_is_not_there(store: Store) -> None:
         store.stat(root, "/d/b")
     with pytest.raises(NotFound):
         store.open_file(root, "/d")
-    with pytest.raises(NotFound):
+    with pytest.raises(DataLoss, match="not in the index"):
         store.read_object(b"0" * 32)
     assert content(store, commit) == {"/d/a": b""}
