@@ -130,6 +130,6 @@ class Bare:
 
 def train_seconds(job: dict[str, Any]) -> float:
     """From the start to the end of the train job, as kaos recorded it."""
-    train = job["train"]
+    train = job["stages"][-1]
     begin, end = (datetime.fromisoformat(train[key]) for key in ("started", "finished"))
     return (end - begin).total_seconds()

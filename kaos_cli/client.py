@@ -299,13 +299,13 @@ class KaosClient:
         return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
 
     def logs(
-        self, ws: str, ref: str, trial: int | None, build: bool, follow: bool, tail: int | None
+        self, ws: str, ref: str, trial: int | None, stage: str | None, follow: bool, tail: int | None
     ) -> Iterator[Json]:
         """Log lines in order; with ``follow`` until the job ends, its last line ``{"end": true, "state"}``.
 
         Raises ConnectionLost when the stream breaks off.
         """
-        query = {"trial": trial, "build": build or None, "follow": follow or None, "tail": tail}
+        query = {"trial": trial, "stage": stage, "follow": follow or None, "tail": tail}
         timeout_s = None if follow else WRITE_TIMEOUT_S
         with self._stream(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/logs", query, timeout_s) as response:
             while line := response.readline():

@@ -106,15 +106,9 @@ def describe(answer: Mapping[str, Any], sent: list[Sent], flag: str) -> list[str
             lines.append(f"{kind:<6}  {given['name']}:{given['id'][:6]}  as before")
     lines += describe_grid(answer.get("grid"))
     if answer["status"] == "started":
-        runs = " and ".join(
-            n for n, on in (("builds", answer.get("builds")), ("trains", answer.get("trains"))) if on
-        )
-        at_once = (
-            f", {answer['parallelism']} at a time"
-            if answer.get("trains") and answer.get("parallelism")
-            else ""
-        )
-        lines.append(f"job     {answer['job']}" + (f"  ({runs}{at_once})" if runs else ""))
+        runs = " and ".join(answer["stages"])
+        at_once = f", {answer['parallelism']} at a time" if answer.get("parallelism") else ""
+        lines.append(f"job     {answer['job']}" + (f"  (runs {runs}{at_once})" if runs else ""))
         lines.append(answer.get("message") or "")
     elif answer["status"] == "unchanged":
         why = answer.get("message") or "these inputs were deployed already"

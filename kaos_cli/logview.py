@@ -1,4 +1,4 @@
-"""``kaos train logs``: the lines of a build and its trials, prefixed where they are of several."""
+"""``kaos train logs``: the lines of the stages and their trials, prefixed where they are of several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kaos_cli.errors import OK, KaosError
 from kaos_cli.refs import LAST
 from kaos_cli.session import Session
 from kaos_cli.text import printable
-from kaos_cli.watch import PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
+from kaos_cli.watch import ACTIVE, PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
 
 Line = dict[str, Any]
 
@@ -18,7 +18,7 @@ Line = dict[str, Any]
 def prefix(line: Line, several: bool) -> str:
     if not several:
         return ""
-    return "build   | " if line.get("source") == "build" else f"trial {line['trial']} | "
+    return f"{line['stage']:<7} | " if line.get("trial") is None else f"trial {line['trial']} | "
 
 
 class Reader:
@@ -28,7 +28,7 @@ class Reader:
         self._last: dict[object, str] = {}
 
     def is_new(self, line: Line, resumed: bool) -> bool:
-        key = (line.get("source"), line.get("model"))
+        key = (line.get("stage"), line.get("model"))
         stamp = str(line.get("ts") or "")
         if resumed and stamp and stamp <= self._last.get(key, ""):
             return False
@@ -41,7 +41,7 @@ def logs(
     ws: str,
     ref: str,
     trial: int | None,
-    build: bool,
+    stage: str | None,
     follow: bool,
     tail: int | None,
     timeout_s: float | None = None,
@@ -51,29 +51,30 @@ def logs(
     A follow that is interrupted or takes longer than ``timeout_s`` ends as ``watch.attached`` says.
     """
     if not follow:
-        return _read(session, ws, ref, trial, build, follow, tail)
+        return _read(session, ws, ref, trial, stage, follow, tail)
     if ref == LAST and (jobs := session.client.jobs(ws, limit=1)):
         # What is followed stays this job, also when another one is started meanwhile.
         ref = jobs[0]["id"]
     with attached(session, ws, [ref], "logs -f", timeout_s):
-        return _read(session, ws, ref, trial, build, follow, tail)
+        return _read(session, ws, ref, trial, stage, follow, tail)
 
 
 def _read(
-    session: Session, ws: str, ref: str, trial: int | None, build: bool, follow: bool, tail: int | None
+    session: Session, ws: str, ref: str, trial: int | None, stage: str | None, follow: bool, tail: int | None
 ) -> int:
-    several = trial is None and not build
+    several = trial is None and stage is None
     reader, resumed = Reader(), False
     last_alive = time.monotonic()
-    printed, code = False, OK
+    printed = False
+    end: Line = {}
     while True:
         try:
             # The tail was shown; what came since is all of it wanted.
             wanted_tail = None if resumed else tail
-            for line in session.client.logs(ws, ref, trial, build, follow, wanted_tail):
+            for line in session.client.logs(ws, ref, trial, stage, follow, wanted_tail):
                 last_alive = time.monotonic()
                 if line.get("end"):
-                    code = exit_code(line["state"]) if follow else OK
+                    end = line
                     break
                 if reader.is_new(line, resumed):
                     _print(session, line, several)
@@ -86,8 +87,17 @@ def _read(
             resumed = True
             time.sleep(PAUSE_MAX_S)
     if not printed and not session.terminal.json:
-        session.terminal.say("no lines yet; -f waits for them")
-    return code
+        session.terminal.say(_nothing(end, trial))
+    return exit_code(end["state"]) if end and follow else OK
+
+
+def _nothing(end: Line, trial: int | None) -> str:
+    """What a log without lines is told as: what the trial or the job waits for, or why it never spoke."""
+    what, about = ("the job", end) if trial is None else (f"trial {trial}", end.get("trial") or end)
+    state, reason = str(about.get("state") or ""), str(about.get("reason") or "")
+    if state in ACTIVE:
+        return f"no lines yet: {what} is {state}{f': {printable(reason)}' if reason else ''} (-f waits)"
+    return f"no lines: {what} {state}{f': {printable(reason)}' if reason else ''}"
 
 
 def _print(session: Session, line: Line, several: bool) -> None:

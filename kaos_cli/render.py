@@ -13,11 +13,9 @@ STATE_STYLES = {
     "skipped": "green",
     "partial": "yellow",
     "running": "cyan",
-    "training": "cyan",
-    "building": "cyan",
-    "queued": "dim",
     "waiting": "dim",
     "failed": "red",
+    "unrunnable": "red",
     "killed": "magenta",
 }
 GAP = 2

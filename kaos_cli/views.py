@@ -29,11 +29,12 @@ def jobs_table(jobs: Sequence[Json], now: datetime) -> Table:
         Column("time", right=True),
         Column("source", drop=3),
         Column("data", drop=4),
-        Column("build", drop=5),
     ]
+    told = any(job.get("reason") for job in jobs)
+    columns += [Column("reason", drop=1, shrink=True)] if told else []
     rows = []
     for number, job in enumerate(jobs):
-        train, build = job.get("train"), job.get("build")
+        train = with_trials(job)
         rows.append(
             [
                 str(number),
@@ -46,10 +47,15 @@ def jobs_table(jobs: Sequence[Json], now: datetime) -> Table:
                 text.duration(job.get("duration_s")),
                 label(job.get("source")),
                 label(job.get("data")),
-                build["state"] if build else "",
+                *([text.printable(job["reason"])] if told else []),
             ]
         )
     return Table(columns, rows)
+
+
+def with_trials(job: Json) -> Json | None:
+    """The stage of a job whose counts are of trials, if it has one."""
+    return next((stage for stage in job["stages"] if stage["trials"]), None)
 
 
 def label(bundle: Json | None) -> str:
@@ -118,23 +124,24 @@ def heading(job: Json, now: datetime) -> list[str]:
             f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""
         )
         lines.append(f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}{author}")
-    lines += [f"{kind:<6}  {_pipeline(kind, job[kind])}" for kind in ("build", "train") if job.get(kind)]
+    lines += [f"{stage['name']:<6}  {_stage(stage)}" for stage in job["stages"]]
     return [text.printable(line) for line in lines]
 
 
-def _pipeline(kind: str, pipeline: Json) -> str:
-    state: str = pipeline["state"] + (f": {pipeline['reason']}" if pipeline.get("reason") else "")
-    if kind == "build":
+def _stage(stage: Json) -> str:
+    state: str = stage["state"] + (f": {stage['reason']}" if stage["reason"] else "")
+    if not stage["trials"]:
         return state
-    done = pipeline["processed"] + pipeline["skipped"]
-    counts = f"{pipeline['failed']} failed, {pipeline['skipped']} skipped"
-    return f"{state}; {done} of {pipeline['total']} done, {counts}"
+    done = stage["processed"] + stage["skipped"]
+    counts = f"{stage['failed']} failed, {stage['skipped']} skipped"
+    return f"{state}; {done} of {stage['total']} done, {counts}"
 
 
 def failures(job: Json, flag: str) -> list[str]:
     """A line for each kind of failure: why, which trials, and where their log is."""
-    if (job.get("build") or {}).get("state") == "failure":
-        return [f"  → kaos train logs {job['id'][:8]} --build{flag}"]
+    for stage in job["stages"]:
+        if stage["state"] == "failed" and not stage["trials"]:
+            return [f"  → kaos train logs {job['id'][:8]} --stage {stage['name']}{flag}"]
     by_reason: dict[str, list[int]] = {}
     for trial in job["trials"]:
         if trial["state"] == "failed":

@@ -1,4 +1,4 @@
-"""Wait for a job: bars while it builds and trains, a leaderboard and an exit code when it is over.
+"""Wait for a job: a bar for the stage that it is at, a leaderboard and an exit code when it is over.
 
 Asking is the only way to learn how a job does, so the pause between two questions grows with the time waited
 (5 %, 20 ms to 0.5 s): a trivial job is not kept waiting by its own observer, a long one is hardly asked.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from kaos_cli import text
 from kaos_cli.errors import FAILED, OK, KaosError
 from kaos_cli.limit import TimeLimitReached, time_limit
-from kaos_cli.progress import stage
+from kaos_cli.progress import Stage, stage
 from kaos_cli.session import Session
 from kaos_cli.terminal import while_read
 
 FINAL = frozenset({"success", "partial", "failed", "killed"})
+ACTIVE = frozenset({"waiting", "running"})
 PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 0.5
 PAUSE_SHARE = 0.05
@@ -115,10 +116,8 @@ def _poll(
 ) -> dict[str, Any]:
     started = clock()
     seen = started
-    with (
-        stage(session.terminal, "build", 1) as build,
-        stage(session.terminal, "train") as train,
-    ):
+    with ExitStack() as open_bars:
+        bars: dict[str, Stage] = {}
         while True:
             asked = clock()
             try:
@@ -132,11 +131,15 @@ def _poll(
                 continue
             if job["state"] in FINAL:
                 return job
-            if job["state"] == "building":
-                build.show(0, 1)
-            elif pipeline := job.get("train"):
-                build.close()
-                done = pipeline["processed"] + pipeline["skipped"] + pipeline["failed"]
-                failed = f"{pipeline['failed']} failed" if pipeline["failed"] else ""
-                train.show(done, pipeline["total"], failed)
+            now = next((one for one in job["stages"] if one["state"] in ACTIVE), None)
+            for name, bar in bars.items():
+                if now is None or name != now["name"]:
+                    bar.close()
+            if now is not None:
+                if now["name"] not in bars:
+                    bars[now["name"]] = open_bars.enter_context(stage(session.terminal, now["name"]))
+                done = now["processed"] + now["skipped"] + now["failed"]
+                notes = [f"{now['failed']} failed"] if now["failed"] else []
+                notes += [text.printable(now["reason"])] if now["reason"] else []
+                bars[now["name"]].show(done, now["total"], ", ".join(notes))
             sleep(pause(clock() - started, clock() - asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -42,14 +43,14 @@ def get_logs(
     request: Request,
     services: Awake,
     trial: Annotated[int | None, Query(ge=0)] = None,
-    build: bool = False,
+    stage: str | None = None,
     follow: bool = False,
     tail: Annotated[int, Query(ge=0)] = 0,
 ) -> StreamingResponse:
     """Log lines as JSON lines, the last one ``{"end":true,"state":…}``. 404 no_such_job, not_found (no
     such trial).
     """
-    reading = services.logs.open(workspace, ref, LogQuery(trial, build, follow, tail))
+    reading = services.logs.open(workspace, ref, LogQuery(trial, stage, follow, tail))
     return StreamingResponse(
         _lines(reading, request), media_type="application/x-ndjson", headers={"Cache-Control": "no-store"}
     )
@@ -79,9 +80,10 @@ async def _lines(reading: Any, request: Request) -> Any:
 
 def _encode(item: Line | End) -> dict[str, Any]:
     if isinstance(item, End):
-        return {"end": True, "state": item.state}
+        ended = {"end": True, "state": item.state, "reason": item.reason}
+        return ended | ({"trial": asdict(item.trial)} if item.trial is not None else {})
     return {
-        "source": item.source,
+        "stage": item.stage,
         "trial": item.trial,
         "model": item.model,
         "ts": item.ts,

@@ -4,13 +4,14 @@ the user.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kaos_backend.domain import jobs
 from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
+from kaos_backend.domain.stages import Stage, StageJobs, State, failed, fold, with_jobs
+from kaos_formats import names
 from kaos_formats.quantity import parse_memory
 
 Status = Literal["started", "unchanged", "waiting"]
@@ -20,79 +21,80 @@ ANNOTATION = "kaos.parallelism"
 GIVEN, AUTO = "given", "auto"
 DESCRIPTION_MARKER = '{"kaos":'
 
+# What is missing, as a sentence names it, and the option that gives it.
+_MISSING = {
+    names.SOURCE: ("a source bundle", "deploy a source bundle with -s"),
+    names.DATA: ("data", "deploy a data bundle with -d"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A workspace before a deploy: ids of the deployed inputs (None: none), its pipelines, their newest
-    jobs.
+    """A workspace before a deploy: ids of the deployed inputs by repo (None: none), and by stage its pipeline
+    and its newest job.
     """
 
-    source: str | None
-    data: str | None
-    hyper: str | None
-    build: Pipeline | None
-    train: Pipeline | None
-    build_job: Job | None
-    train_job: Job | None
+    inputs: Mapping[str, str | None]
+    pipelines: Mapping[str, Pipeline]
+    jobs: Mapping[str, Job]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a deploy names (None: leave as it is) and the specs that the workspace shall have then."""
+    """What a deploy names, by repo (None: leave as it is), and the spec that each stage which can run shall
+    have then.
+    """
 
-    source: str | None
-    data: str | None
-    hyper: str | None
-    build_spec: Mapping[str, Any] | None
-    train_spec: Mapping[str, Any] | None
+    inputs: Mapping[str, str | None]
+    specs: Mapping[str, Mapping[str, Any]]
     settings_given: bool
     retry: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: commits to open, pipelines to put, and the verdict. Nothing to do: ``job`` has the
-    result.
+    """What to do: input repos to open commits in, stages whose pipelines to put, and the verdict. Nothing to
+    do: ``job`` has the result.
     """
 
-    source: bool
-    data: bool
-    hyper: bool
-    put_build: bool
-    put_train: bool
+    changed: Sequence[str]
+    put: Sequence[str]
     status: Status
-    message: str
+    message: str = ""
     hint: str = ""
     job: str | None = None
 
     @property
     def acts(self) -> bool:
-        return self.source or self.data or self.hyper or self.put_build or self.put_train
+        return bool(self.changed or self.put)
 
-    @property
-    def parts(self) -> list[str]:
-        flags = (("source", self.source), ("data", self.data), ("hyper", self.hyper))
-        return [name for name, changed in flags if changed]
+    def runs(self, stages: Sequence[Stage]) -> list[str]:
+        """Those of ``stages`` that get a job."""
+        running: list[str] = []
+        for stage in stages:
+            if stage.name in self.put or not {*self.changed, *running}.isdisjoint(stage.inputs):
+                running.append(stage.name)
+        return running
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What of the train pipeline's spec the user decides."""
+    """What of the spec of a stage with trials the user decides."""
 
     parallelism: int | None
     parallelism_given: bool
     resources: Resources
 
 
-def settings_of(train: Pipeline | None) -> Settings:
-    """The settings that the current train pipeline has; the defaults without one."""
-    if train is None:
+def settings_of(pipeline: Pipeline | None) -> Settings:
+    """The settings that the current pipeline has; the defaults without one."""
+    if pipeline is None:
         return Settings(None, False, Resources())
-    limits: Mapping[str, Any] = train.spec.get("resourceLimits") or {}
-    annotations = (train.spec.get("metadata") or {}).get("annotations") or {}
+    limits: Mapping[str, Any] = pipeline.spec.get("resourceLimits") or {}
+    annotations = (pipeline.spec.get("metadata") or {}).get("annotations") or {}
     gpu, memory = limits.get("gpu") or {}, limits.get("memory")
     return Settings(
-        parallelism=int((train.spec.get("parallelismSpec") or {}).get("constant", 1)),
+        parallelism=int((pipeline.spec.get("parallelismSpec") or {}).get("constant", 1)),
         parallelism_given=annotations.get(ANNOTATION) != AUTO,
         resources=Resources(
             cpu=float(limits.get("cpu", 1.0)),
@@ -102,93 +104,86 @@ def settings_of(train: Pipeline | None) -> Settings:
     )
 
 
-def plan(now: Current, want: Wanted) -> Plan:
-    """The plan for one deploy; a pure function of both."""
-    source = want.source is not None and want.source != now.source
-    data = want.data is not None and want.data != now.data
-    builds = want.source is not None or now.source is not None
-    trains = builds and (want.data is not None or now.data is not None)
-    # Without a grid there is one trial with the training code's own defaults.
-    hyper = want.hyper is not None and want.hyper != now.hyper
-    new_build = builds and _differs(now.build, want.build_spec) and (source or now.build is None)
-    settings = want.settings_given and _differs(now.train, want.train_spec)
-    new_train = trains and (now.train is None or source or settings) and _differs(now.train, want.train_spec)
-    redo_build = builds and not new_build and now.build is not None and _broken(now.build_job)
-    if source or data or hyper or new_build or new_train:
-        return Plan(
-            source, data, hyper, new_build or redo_build, new_train,
-            status="started" if trains else "waiting",
-            message="" if trains else _missing(builds),
-            hint="" if trains else _missing_hint(builds),
-        )  # fmt: skip
-    return _nothing_new(now, want, trains, builds, redo_build)
+def missing(stages: Sequence[Stage], deployed: Mapping[str, str | None]) -> tuple[str, str]:
+    """What the last of ``stages`` still waits for, in words, and what to do about it."""
+    what, hint = next(words for repo, words in _MISSING.items() if deployed.get(repo) is None)
+    return f"{stages[-1].doing} waits for {what}", hint
 
 
-def settled(build_job: Job | None, train_job: Job | None, retry: bool) -> Plan | None:
-    """The plan of a deploy that names nothing new, if the newest train job says that nothing has to run;
-    None if more has to be looked at. ``build_job`` belongs to the same deploy as ``train_job``.
+def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
+    """The plan for one deploy; a pure function of all three."""
+    able = [stage for stage in stages if stage.name in want.specs]
+    changed = [
+        repo for repo in names.INPUT_REPOS if want.inputs.get(repo) not in (None, now.inputs.get(repo))
+    ]
+    new = [s.name for s in able if _is_new(s, now, want, changed)]
+    # What the later stages need is made again when it failed; trials are another matter.
+    redo = [s.name for s in able if not s.trials and s.name not in new and _broken(now.jobs.get(s.name))]
+    put = [s.name for s in able if s.name in new or s.name in redo]
+    complete = len(able) == len(stages)
+    if not complete:
+        deployed = {repo: want.inputs.get(repo) or now.inputs.get(repo) for repo in names.INPUT_REPOS}
+        message, hint = missing(stages, deployed)
+        acts = bool(changed or put)
+        last = None if acts else next((now.jobs[s.name].id for s in able[::-1] if s.name in now.jobs), None)
+        return Plan(changed, put, "waiting", f"stored; {message}", hint, last)
+    if changed or new:
+        return Plan(changed, put, "started")
+    return _nothing_new(stages, now, want, put)
+
+
+def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | None:
+    """The plan of a deploy that names nothing new, if ``jobs``, those of the newest deploy, say that nothing
+    has to run; None if more has to be looked at.
     """
-    if train_job is None:
+    if not jobs or jobs[-1][0] is not stages[-1]:
         return None
-    outcome = jobs.fold(build_job, train_job)
-    if outcome.active:
-        return _unchanged("the same deploy is being worked on", "", train_job)
-    if train_job.state is not JobState.SUCCESS:
+    last = jobs[-1][1]
+    state, reason = fold(jobs)
+    if state in ("waiting", "running"):
+        return _unchanged("the same deploy is being worked on", "", last)
+    if last.state is not JobState.SUCCESS:
         return None
-    if not jobs.failed_trials(train_job):
-        return _unchanged("these inputs were deployed already and every trial succeeded", "", train_job)
+    if not failed(last):
+        return _unchanged("these inputs were deployed already and every trial succeeded", "", last)
     if retry:
         return None
     return _unchanged(
-        f"these inputs were deployed already; {outcome.reason}",
+        f"these inputs were deployed already; {reason}",
         "`kaos train logs` tells why; `--retry` runs the failed trials again",
-        train_job,
+        last,
     )
 
 
 def _unchanged(message: str, hint: str, job: Job) -> Plan:
-    return Plan(False, False, False, False, False, "unchanged", message, hint, job.id)
+    return Plan([], [], "unchanged", message, hint, job.id)
 
 
-def _nothing_new(now: Current, want: Wanted, trains: bool, builds: bool, redo_build: bool) -> Plan:
-    if not trains:
-        build = None if redo_build or now.build_job is None else now.build_job.id
-        return Plan(
-            False, False, False, redo_build, False, "waiting", _missing(builds), _missing_hint(builds), build
-        )
-    job = now.train_job
-    build_job = now.build_job if job is not None and now.build_job and now.build_job.id == job.id else None
-    found = settled(build_job, job, want.retry)
+def _nothing_new(stages: Sequence[Stage], now: Current, want: Wanted, redo: list[str]) -> Plan:
+    last = now.jobs.get(stages[-1].name)
+    jobs = with_jobs(stages, [job for job in now.jobs.values() if last is not None and job.id == last.id])
+    found = settled(stages, jobs, want.retry)
     if found is not None:
         return found
     message = ""
-    if job is not None:
-        outcome = jobs.fold(build_job, job)
-        message = f"the last job of these inputs {_past(outcome.state)}: what is missing runs again"
-    return Plan(False, False, False, redo_build, True, "started", message)
+    if jobs:
+        message = f"the last job of these inputs {_past(fold(jobs)[0])}: what is missing runs again"
+    return Plan([], [*redo, stages[-1].name], "started", message)
 
 
-def _differs(pipeline: Pipeline | None, spec: Mapping[str, Any] | None) -> bool:
-    return spec is not None and (pipeline is None or dict(pipeline.spec) != dict(spec))
+def _is_new(stage: Stage, now: Current, want: Wanted, changed: Sequence[str]) -> bool:
+    """Whether the stage's pipeline has to become another one; a spec of a newer kaos alone is no reason."""
+    pipeline, spec = now.pipelines.get(stage.name), want.specs[stage.name]
+    if pipeline is None:
+        return True
+    asked = not set(changed).isdisjoint(stage.follows) or (stage.trials and want.settings_given)
+    return asked and dict(pipeline.spec) != dict(spec)
 
 
 def _broken(job: Job | None) -> bool:
-    return (
-        job is not None
-        and job.state.terminal
-        and (job.state is not JobState.SUCCESS or jobs.failed_trials(job) > 0)
-    )
+    return job is not None and job.state.terminal and (job.state is not JobState.SUCCESS or failed(job) > 0)
 
 
-def _missing(builds: bool) -> str:
-    return f"stored; training waits for {'data' if builds else 'a source bundle'}"
-
-
-def _missing_hint(builds: bool) -> str:
-    return "deploy a data bundle with -d" if builds else "deploy a source bundle with -s"
-
-
-def _past(state: jobs.State) -> str:
-    return {"failed": "failed", "killed": "was killed", "partial": "failed in part"}.get(
-        state, "did not succeed"
-    )
+def _past(state: State) -> str:
+    words: dict[State, str] = {"failed": "failed", "killed": "was killed", "partial": "failed in part"}
+    return words.get(state, "did not succeed")

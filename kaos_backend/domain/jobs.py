@@ -1,74 +1,26 @@
-"""What a deploy's build and train jobs together mean to a user. Pure functions of Pachyderm's job states."""
+"""Jobs and trials as a user sees them: states, durations, references. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState
 from kaos_backend.errors import Ambiguous, NoSuchJob
 
-State = Literal["building", "training", "queued", "success", "partial", "failed", "killed"]
-TrialState = Literal["waiting", "running", "success", "skipped", "failed"]
+TrialState = Literal["waiting", "running", "success", "skipped", "failed", "killed", "unrunnable"]
 
-ACTIVE: frozenset[str] = frozenset({"building", "training", "queued"})
 MAX_CANDIDATES = 10
-
-_RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The folded state of a deploy, and why where there is a why."""
-
-    state: State
-    reason: str
-
-    @property
-    def active(self) -> bool:
-        return self.state in ACTIVE
-
-
-def failed_trials(job: Job) -> int:
-    """Trials without a model: ``err_cmd`` turns failed datums into recovered ones, so both count."""
-    return job.failed + job.recovered
-
-
-def fold(build: Job | None, train: Job | None) -> Outcome:
-    """The state of a deploy from its build and train jobs (each may be absent, not both)."""
-    if build is not None:
-        if not build.state.terminal:
-            return Outcome("building" if build.state in _RUNNING else "queued", build.reason)
-        if build.state is JobState.KILLED:
-            return Outcome("killed", build.reason)
-        if build.state is not JobState.SUCCESS:
-            return Outcome("failed", f"the build failed: {build.reason}".removesuffix(": "))
-        if train is None and failed_trials(build):
-            return Outcome("failed", "the build failed")
-    if train is None:
-        return Outcome("success", "")
-    return _fold_train(train)
-
-
-def _fold_train(train: Job) -> Outcome:
-    failed = failed_trials(train)
-    if not train.state.terminal:
-        return Outcome("training" if train.state in _RUNNING else "queued", train.reason)
-    if train.state is JobState.SUCCESS:
-        if not failed:
-            return Outcome("success", "")
-        if train.processed + train.skipped == 0:
-            return Outcome("failed", f"all {failed} trials failed" if failed > 1 else "the only trial failed")
-        return Outcome("partial", f"{failed} of {train.total} trials failed")
-    return Outcome("killed" if train.state is JobState.KILLED else "failed", train.reason)
 
 
 def trial_state(datum: Datum | None, job: Job, running: bool) -> TrialState:
-    """The state of one trial from its datum (None: not listed yet) and the train job it belongs to."""
+    """The state of one trial from its datum (None: not listed yet) and the job that it belongs to.
+
+    ``unrunnable``: its job ended before it was run, for another reason than being killed.
+    """
     if datum is None or datum.state in (DatumState.UNKNOWN, DatumState.STARTING):
         if job.state.terminal:
-            return "failed"
+            return "killed" if job.state is JobState.KILLED else "unrunnable"
         return "running" if running or (datum and datum.state is DatumState.STARTING) else "waiting"
     if datum.state in (DatumState.FAILED, DatumState.RECOVERED):
         return "failed"

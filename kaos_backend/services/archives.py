@@ -10,7 +10,7 @@ import zstandard
 from kaos_backend import errors
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs
-from kaos_backend.services.jobs import Jobs, split
+from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import Trials
 from kaos_formats import names
@@ -52,7 +52,7 @@ class Archives:
     def _models(
         self, workspace: str, job_id: str, read: inputs.JobInputs, model: str | None
     ) -> Iterator[bytes]:
-        _, train = split(self._jobs.of_set(workspace, job_id))
+        train = with_trials(self._jobs.of_set(workspace, job_id))
         if train is None:
             raise errors.NoSuchModel(
                 "this job trained nothing", hint="`kaos train list` shows what each job did"

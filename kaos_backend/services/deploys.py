@@ -10,25 +10,25 @@ swept later
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-from kaos_pipelines import specs
 
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import machine_of
 from kaos_backend.domain.models import PutPipeline, StartCommit
+from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, stages, views
 from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
 from kaos_backend.services.fill import fill
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import Deploy
+from kaos_backend.services.stages import STAGES
 from kaos_formats import names
 
 MAX_AUTHOR_LENGTH = 256
@@ -83,103 +83,97 @@ class Deploys:
     def _deploy(self, workspace: str, request: Deploy, grid: hyperparams.Grid | None) -> views.DeployResult:
         heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
         ids = {repo: head.description.id if head else None for repo, head in heads.items()}
-        source, data = request.source or ids[names.SOURCE], request.data or ids[names.DATA]
-        builds, trains = source is not None, source is not None and data is not None
-        if grid is None and trains and ids[names.HYPER] is None:
-            grid = hyperparams.expand({})
-        if request.settings_given and not trains:
+        deployed = ids | {k: i for k, i in ((names.SOURCE, request.source), (names.DATA, request.data)) if i}
+        # Without a grid there is one trial, with the training code's own defaults.
+        default = hyperparams.expand({})
+        able = runnable(STAGES, {**deployed, names.HYPER: default.id})
+        if grid is None and ids[names.HYPER] is None and any(names.HYPER in s.inputs for s in able):
+            grid = default
+        wanted = {
+            names.SOURCE: request.source,
+            names.DATA: request.data,
+            names.HYPER: grid.id if grid is not None else None,
+        }
+        if request.settings_given and not any(stage.trials for stage in able):
+            what, hint = deploys.missing(STAGES, deployed)
             raise errors.InvalidResources(
-                "-p, --cpu, --memory and --gpu are for training, which still waits for "
-                + ("data" if builds else "a source bundle"),
-                hint="give them with the deploy that has both -s and -d, or has the missing one",
+                f"-p, --cpu, --memory and --gpu are for training: {what}",
+                hint=f"{hint}, and give them together",
             )
-        parallelism, build_spec, train_spec = None, None, None
-        plan = self._settled(workspace, request, grid, ids) if trains else None
+        target = None
+        plan = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
         if plan is None:
             now = self._current(workspace, ids)
-            build_spec = specs.build_spec(workspace, source) if source is not None else None
-            if source is not None and trains:
-                parallelism, train_spec = self._train_spec(workspace, source, request, now)
-            wanted = deploys.Wanted(
-                source=request.source,
-                data=request.data,
-                hyper=grid.id if grid is not None else None,
-                build_spec=build_spec,
-                train_spec=train_spec,
-                settings_given=request.settings_given,
-                retry=request.retry,
-            )
-            plan = deploys.plan(now, wanted)
-        parts = self._parts(workspace, request, grid, plan)
-        job = plan.job
-        if plan.acts:
-            put = [build_spec] * plan.put_build + [train_spec] * plan.put_train
-            job_id = self._run(workspace, parts, [PutPipeline(spec) for spec in put if spec is not None])
-            job = job_id if _starts_job(plan, trains) else None
+            target = self._target(workspace, deployed[names.SOURCE] or "", request, now, able)
+            specs = {stage.name: stage.spec(target) for stage in able}
+            want = deploys.Wanted(wanted, specs, request.settings_given, request.retry)
+            plan = deploys.plan(STAGES, now, want)
+            job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
+        else:
+            job, parts = plan.job, []
         changed = {part.repo: part.description for part in parts}
         shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
+        running = plan.runs(able)
+        trains = any(stage.trials for stage in STAGES if stage.name in running)
         return views.DeployResult(
             job=job,
             status=plan.status,
             message=plan.message,
             hint=plan.hint,
-            parts=plan.parts,
+            parts=plan.changed,
             source=views.bundle(shown[names.SOURCE]),
             data=views.bundle(shown[names.DATA]),
             grid=_grid_view(grid, shown[names.HYPER]),
-            parallelism=parallelism,
-            builds=plan.acts and builds and (plan.source or plan.put_build),
-            trains=plan.acts and trains,
+            stages=running,
+            parallelism=target.parallelism if target is not None and trains else None,
         )
+
+    def _carry_out(
+        self,
+        workspace: str,
+        request: Deploy,
+        grid: hyperparams.Grid | None,
+        plan: deploys.Plan,
+        able: Sequence[Stage],
+        specs: Mapping[str, Mapping[str, Any]],
+    ) -> tuple[str | None, list[_Part]]:
+        """The id of the job that has or will have the result (None: none runs), and what was deployed."""
+        if not plan.acts:
+            return plan.job, []
+        parts = self._parts(workspace, request, grid, plan)
+        job_id = self._run(workspace, parts, [PutPipeline(specs[name]) for name in plan.put])
+        return job_id if plan.runs(able) else None, parts
 
     def _settled(
         self,
         workspace: str,
         request: Deploy,
-        grid: hyperparams.Grid | None,
-        ids: dict[str, str | None],
+        wanted: Mapping[str, str | None],
+        ids: Mapping[str, str | None],
     ) -> deploys.Plan | None:
         """The short way for a deploy of what is there already: one more look, at the newest jobs."""
-        named = (request.source, request.data, grid.id if grid is not None else None)
-        if request.settings_given or any(i not in (None, ids[r]) for r, i in zip(ids, named, strict=True)):
+        if request.settings_given or any(i not in (None, ids[repo]) for repo, i in wanted.items()):
             return None
-        jobs = self._pachd.jobs(workspace, number=2)
-        train = next((job for job in jobs if job.pipeline == names.TRAIN), None)
-        build = next((j for j in jobs if j.pipeline == names.BUILD and train and j.id == train.id), None)
-        return deploys.settled(build, train, request.retry)
+        jobs = self._pachd.jobs(workspace, number=len(STAGES))
+        last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
+        return deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
 
-    def _current(self, workspace: str, ids: dict[str, str | None]) -> deploys.Current:
-        pipelines = {p.name: p for p in self._pachd.pipelines(workspace)}
-        newest = {name: next(iter(self._pachd.jobs(workspace, name, 1)), None) for name in pipelines}
-        return deploys.Current(
-            source=ids[names.SOURCE],
-            data=ids[names.DATA],
-            hyper=ids[names.HYPER],
-            build=pipelines.get(names.BUILD),
-            train=pipelines.get(names.TRAIN),
-            build_job=newest.get(names.BUILD),
-            train_job=newest.get(names.TRAIN),
-        )
+    def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
+        pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
+        newest = {name: job for name in pipelines for job in self._pachd.jobs(workspace, name, 1)}
+        return deploys.Current(ids, pipelines, newest)
 
-    def _train_spec(
-        self, workspace: str, source_id: str, request: Deploy, now: deploys.Current
-    ) -> tuple[int, dict[str, Any]]:
-        settings = deploys.settings_of(now.train)
+    def _target(
+        self, workspace: str, source_id: str, request: Deploy, now: deploys.Current, able: Sequence[Stage]
+    ) -> Target:
+        trials = next((stage.name for stage in able if stage.trials), None)
+        settings = deploys.settings_of(now.pipelines.get(trials) if trials else None)
         granted = _granted(settings.resources, request)
-        given = request.parallelism is not None or settings.parallelism_given
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
+        auto = parallelism is None
         if parallelism is None:
-            parallelism = resources.default_parallelism(self._cpus(), granted.cpu)
-        spec = specs.train_spec(
-            workspace,
-            names.image_name(workspace, source_id),
-            parallelism=parallelism,
-            cpu=granted.cpu,
-            memory_bytes=granted.memory,
-            gpu=granted.gpu,
-        )
-        annotations = {deploys.ANNOTATION: deploys.GIVEN if given else deploys.AUTO}
-        return parallelism, {**spec, "metadata": {"annotations": annotations}}
+            parallelism = resources.default_parallelism(self._cpus() if trials else None, granted.cpu)
+        return Target(workspace, source_id, granted, parallelism, auto)
 
     def _cpus(self) -> float | None:
         """The machine's cores as the engine counts them; None on a cluster, which does not say."""
@@ -195,11 +189,11 @@ class Deploys:
     ) -> list[_Part]:
         created = rfc3339(self._now()) or ""
         parts: list[_Part] = []
-        for kind, bundle_id, changes in (
-            (names.SOURCE, request.source, plan.source),
-            (names.DATA, request.data, plan.data),
+        for kind, bundle_id in (
+            (names.SOURCE, request.source),
+            (names.DATA, request.data),
         ):
-            if bundle_id is None or not changes:
+            if bundle_id is None or kind not in plan.changed:
                 continue
             staged = self._bundles.staged(workspace, kind, bundle_id)
             if staged is None:
@@ -210,7 +204,7 @@ class Deploys:
                 files=about.files, bytes=about.bytes, staging=commit.id,
             )  # fmt: skip
             parts.append(_Part(kind, description))
-        if plan.hyper and grid is not None:
+        if names.HYPER in plan.changed and grid is not None:
             description = Description(
                 kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
                 grid=grid.as_given(),
@@ -251,10 +245,6 @@ def _check_settings(request: Deploy) -> None:
 def _granted(current: resources.Resources, request: Deploy) -> resources.Resources:
     asked = request.resources
     return current if asked is None else resources.apply(current, asked.cpu, asked.memory, asked.gpu)
-
-
-def _starts_job(plan: deploys.Plan, trains: bool) -> bool:
-    return trains or plan.put_build or plan.source
 
 
 def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.Grid | None:

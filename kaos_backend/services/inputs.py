@@ -9,6 +9,7 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Project
 from kaos_backend.pachd.port import Pachd
+from kaos_backend.services.stages import STAGES
 from kaos_formats import names
 from kaos_formats.tree import Tree, parse_tree
 
@@ -75,13 +76,13 @@ class InputReader:
     def of_job(self, job_id: str) -> JobInputs:
         """The inputs of the job (any pipeline's) with this id, from the provenance of its output commits."""
         found: dict[str, str] = {}
-        train = self._commit(names.TRAIN, job_id)
-        if train is not None:
-            found.update(train.provenance)
-        build = self._commit(names.BUILD, found.get(names.BUILD, job_id))
-        if build is not None:
-            found[names.BUILD] = build.id
-            found.update({k: v for k, v in build.provenance.items() if k == names.SOURCE})
+        # From the last stage back: what it read of an earlier one may be of an older deploy.
+        for stage in reversed(STAGES):
+            commit = self._commit(stage.name, found.get(stage.name, job_id))
+            if commit is not None:
+                found[stage.name] = commit.id
+                read = {repo: id for repo, id in commit.provenance.items() if repo in stage.inputs}
+                found = read | found
         descriptions: dict[str, Description] = {}
         for repo in names.INPUT_REPOS:
             commit = self._commit(repo, found[repo]) if repo in found else None

@@ -1,20 +1,22 @@
-"""Jobs: a deploy's build and train jobs told as one, and stopping them."""
+"""Jobs: those of a deploy's stages told as one, and stopping them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Job, JobState
+from kaos_backend.domain.stages import Stage, StageJobs, fold, outcomes, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
+from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import names
 
-_PIPELINES = (names.BUILD, names.TRAIN)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -31,7 +33,7 @@ class Jobs:
 
     def counts(self) -> Counter[str]:
         """How many jobs each workspace has."""
-        jobs = [job for job in self._pachd.jobs(None) if job.pipeline in _PIPELINES]
+        jobs = [job for job in self._pachd.jobs(None) if job.pipeline in NAMES]
         return Counter(project for project, _ in {(job.project, job.id) for job in jobs})
 
     def resolve(self, workspace: str, ref: str) -> str:
@@ -39,24 +41,26 @@ class Jobs:
         if names.is_id(ref) and self.of_set(workspace, ref):
             return ref
         if ref == "last":
-            # The newest job of either pipeline is the newest deploy.
+            # The newest job of any stage is the newest deploy.
             return rules.resolve(ref, list(_by_id(self._newest(workspace, 1))))
         return rules.resolve(ref, self.ids(workspace))
 
-    def of_set(self, workspace: str, job_id: str) -> list[Job]:
-        """The build and train jobs of one deploy; [] if there are none."""
-        return [job for job in self._pachd.job_set(workspace, job_id) if job.pipeline in _PIPELINES]
+    def of_set(self, workspace: str, job_id: str) -> list[tuple[Stage, Job]]:
+        """The jobs of one deploy with their stages, in the order of these; [] if there are none."""
+        return with_jobs(STAGES, self._pachd.job_set(workspace, job_id))
 
     def newest(self, workspace: str, limit: int | None) -> list[views.JobSummary]:
         """The newest jobs first. Raises NoSuchWorkspace."""
         inputs.require_workspace(self._pachd, workspace)
         groups = list(_by_id(self._newest(workspace, limit or 0)).items())[:limit]
-        reader = inputs.InputReader(self._pachd, workspace, listing=(limit or 0) * len(_PIPELINES))
-        return [self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in groups]
+        reader = inputs.InputReader(self._pachd, workspace, listing=(limit or 0) * len(STAGES))
+        return [
+            self.summarize(job_id, with_jobs(STAGES, jobs), reader.of_job(job_id)) for job_id, jobs in groups
+        ]
 
     def _newest(self, workspace: str, number: int) -> list[Job]:
         """The newest jobs of each of our pipelines (0: all), newest first; others may run here as well."""
-        found = [job for name in _PIPELINES for job in self._pachd.jobs(workspace, name, number)]
+        found = [job for name in NAMES for job in self._pachd.jobs(workspace, name, number)]
         return sorted(found, key=lambda job: job.created or _NEVER, reverse=True)
 
     def summary(self, workspace: str, job_id: str) -> views.JobSummary:
@@ -65,37 +69,41 @@ class Jobs:
         if not jobs:
             raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
         read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
-        return self.explained(workspace, job_id, jobs, read)
+        return self.summarize(job_id, self.explained(workspace, jobs), read)
 
-    def explained(
-        self, workspace: str, job_id: str, jobs: Sequence[Job], read: inputs.JobInputs
-    ) -> views.JobSummary:
-        """As ``summarize``; for a failed build with what the builder said last (one more call)."""
-        summary = self.summarize(job_id, jobs, read)
-        build, _ = split(jobs)
-        if build is None or build.state is not JobState.FAILURE:
-            return summary
-        # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
-        said = self._last_words(workspace, job_id)
-        return summary.model_copy(update={"reason": f"the build failed: {said}"}) if said else summary
+    def explained(self, workspace: str, jobs: StageJobs) -> list[tuple[Stage, Job]]:
+        """``jobs`` with better reasons than Pachyderm's own, where it takes one more call to find them."""
+        return [(stage, self._explained(workspace, stage, job)) for stage, job in jobs]
 
-    def _last_words(self, workspace: str, job_id: str) -> str:
-        lines = self._pachd.logs(workspace, names.BUILD, job_id)
+    def _explained(self, workspace: str, stage: Stage, job: Job) -> Job:
+        if job.state is JobState.FAILURE and not stage.trials:
+            # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
+            return replace(job, reason=self._last_words(workspace, stage, job.id) or job.reason)
+        if job.state in (JobState.CREATED, JobState.STARTING) and not job.reason:
+            # Pachyderm says at the pipeline that its workers do not come up, and nothing at the job.
+            pipelines = self._pachd.pipelines(workspace)
+            return replace(job, reason=next((p.reason for p in pipelines if p.name == stage.name), ""))
+        return job
+
+    def _last_words(self, workspace: str, stage: Stage, job_id: str) -> str:
+        lines = self._pachd.logs(workspace, stage.name, job_id)
         return next((t for line in reversed(list(lines)) if line.user and (t := line.text.strip())), "")
 
-    def summarize(self, job_id: str, jobs: Sequence[Job], read: inputs.JobInputs) -> views.JobSummary:
+    def summarize(self, job_id: str, jobs: StageJobs, read: inputs.JobInputs) -> views.JobSummary:
         """The summary of one deploy's jobs and inputs."""
-        build, train = split(jobs)
-        outcome = rules.fold(build, train)
-        created, started, finished = views.span(jobs)
+        state, reason = fold(jobs)
+        created, started, finished = views.span([job for _, job in jobs])
         about = read.descriptions
         source, data, hyper = (about.get(repo) for repo in names.INPUT_REPOS)
+        trials = hyper.trials if hyper else 0
         return views.JobSummary(
             id=job_id,
-            state=outcome.state,
-            reason=outcome.reason,
-            build=views.pipeline_job(build),
-            train=views.pipeline_job(train),
+            state=state,
+            reason=reason,
+            stages=[
+                views.stage_job(stage, job, outcome, trials if stage.trials else 1)
+                for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True)
+            ],
             created=rfc3339(created),
             started=rfc3339(started),
             finished=rfc3339(finished),
@@ -109,23 +117,22 @@ class Jobs:
         """Stops a job's build and training; one that has ended stays as it is."""
         inputs.require_workspace(self._pachd, workspace)
         job_id = self.resolve(workspace, ref)
-        # Training first: a killed build would make it unrunnable instead of killed.
-        for job in sorted(self.of_set(workspace, job_id), key=lambda j: j.pipeline, reverse=True):
+        # The last stage first: a killed build would make the training unrunnable instead of killed.
+        for stage, job in reversed(self.of_set(workspace, job_id)):
             if not job.state.terminal:
-                self._pachd.stop_job(workspace, job.pipeline, job_id, "stopped by the user")
+                self._pachd.stop_job(workspace, stage.name, job_id, "stopped by the user")
         return self.summary(workspace, job_id)
 
 
-def split(jobs: Sequence[Job]) -> tuple[Job | None, Job | None]:
-    """(build job, train job) of one deploy."""
-    by_pipeline = {job.pipeline: job for job in jobs}
-    return by_pipeline.get(names.BUILD), by_pipeline.get(names.TRAIN)
+def with_trials(jobs: StageJobs) -> Job | None:
+    """The one of a deploy's jobs whose datums are trials, if it has got that far."""
+    return next((job for stage, job in jobs if stage.trials), None)
 
 
 def _by_id(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    """Jobs of our two pipelines grouped by deploy, in the order given (newest first)."""
+    """Jobs of our pipelines grouped by deploy, in the order given (newest first)."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        if job.pipeline in _PIPELINES:
+        if job.pipeline in NAMES:
             groups.setdefault(job.id, []).append(job)
     return groups

@@ -1,40 +1,39 @@
-"""Logs of a job: the build's, then those of the trials, each line with where it came from."""
+"""Logs of a job: stage by stage, those of the trials one after another, each line with where it is from."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kaos_backend import errors
-from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import DatumState, Job, JobState, LogLine
+from kaos_backend.domain.stages import Stage, fold, outcomes
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
-from kaos_backend.services.jobs import Jobs, split
-from kaos_backend.services.trials import TrialDatum, Trials, params_of_paths
+from kaos_backend.services.jobs import Jobs, with_trials
+from kaos_backend.services.stages import NAMES, STAGES
+from kaos_backend.services.trials import TrialDatum, Trials, params_of_paths, standing
 from kaos_formats import names
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which lines: of one ``trial`` (number), of the ``build`` only, or everything; ``tail`` lines per
-    source.
-    """
+    """Which lines: of one ``trial`` (number), of one ``stage``, or all; ``tail`` of each of them."""
 
     trial: int | None = None
-    build: bool = False
+    stage: str | None = None
     follow: bool = False
     tail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. ``source`` is "build" or "trial"; ``ts`` RFC 3339; ``user`` False for the system's words."""
+    """One line. ``stage`` is the name of one; ``ts`` RFC 3339; ``user`` False for the system's words."""
 
-    source: str
+    stage: str
     trial: int | None
     model: str | None
     ts: str | None
@@ -44,9 +43,19 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What closes every log: the job's state at that moment."""
+    """What closes every log: where that of which it is stands now, a trial, a stage or the job, and why."""
 
     state: str
+    reason: str
+    trial: TrialEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnd:
+    """Where the trial that was asked for stands."""
+
+    state: str
+    reason: str
 
 
 class Logs:
@@ -95,17 +104,19 @@ class LogReading:
         self._known: dict[str, TrialDatum] = {}
 
     def check(self) -> None:
-        """Raises NotFound if the query names a trial that the job does not have."""
-        number = self._query.trial
-        if number is None:
+        """Raises NotFound if the query names a stage that there is not, or a trial that the job has not."""
+        query = self._query
+        if query.stage is not None and query.stage not in NAMES:
+            raise errors.NotFound(f"no stage {query.stage!r}", hint=f"the stages are {', '.join(NAMES)}")
+        if query.trial is None:
             return
-        train = self._train()
+        train = with_trials(self._jobs_of_set())
         count = len(self._trials(train)) if train is not None else 0
-        if not 0 <= number < count:
+        if not 0 <= query.trial < count:
             raise errors.NotFound(
-                f"job {self._job_id[:12]} has no trial {number}",
+                f"job {self._job_id[:12]} has no trial {query.trial}",
                 hint=f"its trials are numbered 0 to {count - 1}" if count else "it has no trials",
-                trial=number,
+                trial=query.trial,
             )
 
     def close(self) -> None:
@@ -118,31 +129,52 @@ class LogReading:
 
     def __iter__(self) -> Iterator[Line | End]:
         query = self._query
-        if query.trial is None:
-            yield from self._build_lines()
-        train = self._train()
-        if not query.build and train is not None and not self._closed:
-            if train.state.terminal:
-                yield from self._finished(train)
-            elif query.follow:
-                yield from self._follow(train)
-            else:
-                yield from self._so_far(train)
-        build, train = split(self._jobs.of_set(self._workspace, self._job_id))
-        # Who asked for the build alone wants to know how that ended.
-        alone = query.build and build is not None
-        yield End(rules.fold(build, None if alone else train).state)
+        for stage in STAGES:
+            if self._closed or query.stage not in (None, stage.name):
+                continue
+            if stage.trials:
+                yield from self._trial_lines(stage)
+            elif query.trial is None:
+                yield from self._stage_lines(stage)
+        yield self._end()
 
-    def _build_lines(self) -> Iterator[Line]:
-        build, _ = split(self._jobs.of_set(self._workspace, self._job_id))
+    def _end(self) -> End:
+        jobs = self._jobs.explained(self._workspace, self._jobs_of_set())
+        state, reason = fold(jobs)
+        ended = End(state, reason)
+        for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
+            # Who asked for one stage alone wants to know how that ended.
+            if stage.name == self._query.stage:
+                ended = End(outcome.state, outcome.reason)
+            if stage.trials and self._query.trial is not None:
+                trial = self._trials(job)[self._query.trial]
+                trial_state, why = standing(trial, job, outcome)
+                if trial_state == "failed" and trial.datum is not None:
+                    why = self._trials_service.why_failed(self._workspace, job.id, trial.datum)
+                ended = replace(ended, trial=TrialEnd(trial_state, why))
+        return ended
+
+    def _stage_lines(self, stage: Stage) -> Iterator[Line]:
+        job = dict(self._by_stage()).get(stage.name)
         # A job without a build of its own used an older one's image; that log is shown when asked for.
-        build_id = self._read.commits.get(names.BUILD) if self._query.build else None
-        job_id = build.id if build is not None else build_id
+        older = self._read.commits.get(stage.name) if self._query.stage else None
+        job_id = job.id if job is not None else older
         if job_id is None:
             return
-        follow = self._query.follow and build is not None and not build.state.terminal
-        for line in self._lines(names.BUILD, job_id, follow=follow, tail=self._query.tail):
-            yield Line("build", None, None, rfc3339(line.ts), line.user, line.text)
+        follow = self._query.follow and job is not None and not job.state.terminal
+        for line in self._lines(stage.name, job_id, follow=follow, tail=self._query.tail):
+            yield Line(stage.name, None, None, rfc3339(line.ts), line.user, line.text)
+
+    def _trial_lines(self, stage: Stage) -> Iterator[Line]:
+        train = dict(self._by_stage()).get(stage.name)
+        if train is None:
+            return
+        if train.state.terminal:
+            yield from self._finished(train)
+        elif self._query.follow:
+            yield from self._follow(train)
+        else:
+            yield from self._so_far(train)
 
     def _finished(self, train: Job) -> Iterator[Line]:
         """Trial by trial, in order of their numbers."""
@@ -207,8 +239,11 @@ class LogReading:
             self._stream = stream
         yield from stream
 
-    def _train(self) -> Job | None:
-        return split(self._jobs.of_set(self._workspace, self._job_id))[1]
+    def _jobs_of_set(self) -> list[tuple[Stage, Job]]:
+        return self._jobs.of_set(self._workspace, self._job_id)
+
+    def _by_stage(self) -> Iterator[tuple[str, Job]]:
+        return ((stage.name, job) for stage, job in self._jobs_of_set())
 
     def _trials(self, train: Job) -> list[TrialDatum]:
         return self._trials_service.of_job(self._workspace, train, self._read)
@@ -222,4 +257,4 @@ class LogReading:
 
 def _line(trial: TrialDatum | None, line: LogLine) -> Line:
     number, model = (trial.point.number, trial.model) if trial is not None else (None, None)
-    return Line("trial", number, model, rfc3339(line.ts), line.user, line.text)
+    return Line(names.TRAIN, number, model, rfc3339(line.ts), line.user, line.text)

@@ -12,9 +12,10 @@ from kaos_backend.domain import hyperparams, metrics
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
+from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
-from kaos_backend.services.jobs import Jobs, split
+from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
 from kaos_formats.tar import TarReader
@@ -55,21 +56,21 @@ class Trials:
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
-        jobs = self._jobs.of_set(workspace, job_id)
+        jobs = self._jobs.explained(workspace, self._jobs.of_set(workspace, job_id))
         read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
-        _, train = split(jobs)
-        found = self.of_job(workspace, train, read) if train is not None else []
         rows: list[views.Trial] = []
-        if train is not None:
-            results = self._results(workspace, train, found)
-            rows = [self._row(trial, train, results) for trial in found]
+        for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
+            if stage.trials:
+                found = self.of_job(workspace, job, read)
+                results = self._results(workspace, job, found)
+                rows = [_row(trial, job, outcome, results) for trial in found]
         known = sorted({name for row in rows for name in row.metrics})
         metric = metrics.choose(known, sort_by, order)
         if metric is not None:
             rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
         about = read.descriptions
         return views.JobDetail(
-            **dict(self._jobs.explained(workspace, job_id, jobs, read)),
+            **dict(self._jobs.summarize(job_id, jobs, read)),
             inputs=views.Inputs(
                 source=views.bundle(about.get(names.SOURCE)),
                 data=views.bundle(about.get(names.DATA)),
@@ -127,23 +128,6 @@ class Trials:
             )
         return matches[0]
 
-    def _row(self, trial: TrialDatum, train: Job, results: _Results) -> views.Trial:
-        state = rules.trial_state(trial.datum, train, trial.running is not None)
-        reason = results.reasons.get(trial.datum.id, "") if trial.datum is not None else ""
-        if state == "failed" and not reason and (trial.datum is None or trial.datum.state not in _FAILED):
-            reason = train.reason
-        return views.Trial(
-            trial=trial.point.number,
-            model=trial.model,
-            state=state,
-            reason=reason,
-            params=trial.point.params,
-            metrics=results.metrics.get(trial.model, {}),
-            started=rfc3339(trial.running.started) if trial.running is not None else None,
-            finished=None,
-            duration_s=trial.datum.seconds if trial.datum is not None else None,
-        )
-
     def _results(self, workspace: str, train: Job, trials: Sequence[TrialDatum]) -> _Results:
         key = (workspace, train.id)
         with self._guard:
@@ -178,15 +162,43 @@ class Trials:
 
     def _reasons(self, workspace: str, job_id: str, trials: Sequence[TrialDatum]) -> dict[str, str]:
         failed = [t.datum for t in trials if t.datum is not None and t.datum.state in _FAILED]
-        return {d.id: self._reason(workspace, job_id, d) for d in failed[:MAX_REASONS]}
+        return {d.id: self.why_failed(workspace, job_id, d) for d in failed[:MAX_REASONS]}
 
-    def _reason(self, workspace: str, job_id: str, datum: Datum) -> str:
+    def why_failed(self, workspace: str, job_id: str, datum: Datum) -> str:
+        """What is recorded of a datum that failed; "" if nothing is."""
         recorded = self._pachd.datum_reason(workspace, names.TRAIN, job_id, datum.id)
         if recorded:
             return recorded
         log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id)
         said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
         return said[-1].removeprefix(_FAILED_LINE) if said else ""
+
+
+def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.TrialState, str]:
+    """The state of a trial and what it waits for or was kept from running by (why it failed is with it).
+
+    ``outcome`` is that of its job.
+    """
+    state = rules.trial_state(trial.datum, train, trial.running is not None)
+    if state == "waiting":
+        return state, outcome.reason or "waits for its turn"
+    return state, outcome.reason if state in ("killed", "unrunnable") else ""
+
+
+def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> views.Trial:
+    state, reason = standing(trial, train, outcome)
+    datum = trial.datum
+    return views.Trial(
+        trial=trial.point.number,
+        model=trial.model,
+        state=state,
+        reason=reason or (results.reasons.get(datum.id, "") if datum is not None else ""),
+        params=trial.point.params,
+        metrics=results.metrics.get(trial.model, {}),
+        started=rfc3339(trial.running.started) if trial.running is not None else None,
+        finished=None,
+        duration_s=datum.seconds if datum is not None else None,
+    )
 
 
 _FAILED_LINE = "datum failed: "

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
-from kaos_backend.domain.jobs import State, TrialState
+from kaos_backend.domain.jobs import TrialState
 from kaos_backend.domain.metrics import Metric, Number
 from kaos_backend.domain.models import Job, JobState
+from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
 
 # Of the bodies, not of the program: raised when a field changes its meaning.
 FORMAT: Literal[1] = 1
@@ -72,10 +73,14 @@ class HyperShort(View):
     trials: int
 
 
-class PipelineJob(View):
-    """One pipeline's part of a deploy; ``failed`` counts recovered datums too."""
+class StageJob(View):
+    """One stage's part of a deploy; ``trials``: what is counted are trials. ``failed`` counts recovered
+    datums too, ``total`` is what is expected as long as Pachyderm has not planned the job.
+    """
 
-    state: str
+    name: str
+    trials: bool
+    state: StageState
     reason: str
     total: int
     processed: int
@@ -89,8 +94,7 @@ class JobSummary(View):
     id: str
     state: State
     reason: str
-    build: PipelineJob | None
-    train: PipelineJob | None
+    stages: Sequence[StageJob]
     created: str | None
     started: str | None
     finished: str | None
@@ -179,9 +183,8 @@ class DeployResult(Answer):
     source: Bundle | None
     data: Bundle | None
     grid: Grid | None
+    stages: Sequence[str]
     parallelism: int | None
-    builds: bool
-    trains: bool
 
 
 def bundle(description: Description | None) -> Bundle | None:
@@ -200,16 +203,17 @@ def hyper(description: Description | None) -> Hyper | None:
     return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
 
 
-def pipeline_job(job: Job | None) -> PipelineJob | None:
-    if job is None:
-        return None
-    return PipelineJob(
-        state=job.state.value,
-        reason=job.reason,
-        total=job.total,
+def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJob:
+    """The view of one stage's job; ``expected``: how many datums it will have."""
+    return StageJob(
+        name=stage.name,
+        trials=stage.trials,
+        state=outcome.state,
+        reason=outcome.reason,
+        total=job.total or expected,
         processed=job.processed,
         skipped=job.skipped,
-        failed=job.failed + job.recovered,
+        failed=failed(job),
         started=rfc3339(job.started),
         finished=rfc3339(job.finished),
     )

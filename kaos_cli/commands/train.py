@@ -190,7 +190,10 @@ def logs(
     trial: Annotated[
         int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
     ] = None,
-    build: Annotated[bool, typer.Option("--build", help="Only the build's.")] = False,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Only this stage's: build or train.")
+    ] = None,
+    build: Annotated[bool, typer.Option("--build", help="The same as --stage build.")] = False,
     follow: Annotated[
         bool,
         typer.Option("--follow", "-f", help="Go on until the job ends; the exit code tells how it ended."),
@@ -201,16 +204,19 @@ def logs(
     ] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Show the logs of the build and of each trial: before, while and after it runs."""
+    """Show the logs of each stage and of each trial: before, while and after it runs."""
     from kaos_cli.logview import logs
 
-    if build and trial is not None:
+    if build and stage not in (None, "build"):
+        raise KaosError("usage", f"--build and --stage {stage} at once", hint="give one of them")
+    stage = "build" if build else stage
+    if stage == "build" and trial is not None:
         raise KaosError("usage", "--build and --trial at once", hint="give one of them, or none for all logs")
     if timeout is not None and not follow:
         raise KaosError("usage", "--timeout limits the following", hint="give -f as well")
     ws = session.workspace(workspace)
     ref = job_ref(session.home, ws, job, job_option, row)
-    if code := logs(session, ws, ref, trial, build, follow, tail, timeout):
+    if code := logs(session, ws, ref, trial, stage, follow, tail, timeout):
         raise typer.Exit(code)
 
 

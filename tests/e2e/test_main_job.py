@@ -41,24 +41,24 @@ def test_each_trial_runs_once_and_never_again(
 
     write_grid(grid, {"x": [1, 2, 3, 4], "fixed": "a"})
     more = deploy(home, workspace, "-h", grid)
-    assert (more["builds"], more["trains"]) == (False, True)
+    assert more["stages"] == ["train"]
     grown = stamps(home, workspace)
     assert {model: grown[model] for model in ran} == ran
     assert len(grown) == 4
-    train = info(home, workspace)["train"]
+    train = info(home, workspace)["stages"][-1]
     assert (train["total"], train["processed"], train["skipped"]) == (4, 1, 3)
 
     (data / "a.txt").write_bytes(b"two\n")
     other_data = deploy(home, workspace, "-d", data)
-    assert (other_data["builds"], other_data["trains"]) == (False, True)
-    assert info(home, workspace)["build"] is None
+    assert other_data["stages"] == ["train"]
+    assert [s["name"] for s in info(home, workspace)["stages"]] == ["train"]
     retrained = stamps(home, workspace)
     assert len(retrained) == 4
     assert not set(retrained.values()) & set(grown.values())
 
     write_source(src, body="print('changed')")
     other_code = deploy(home, workspace, "-s", src)
-    assert (other_code["builds"], other_code["trains"]) == (True, True)
+    assert other_code["stages"] == ["build", "train"]
     rebuilt = stamps(home, workspace)
     assert len(rebuilt) == 4
     assert not set(rebuilt.values()) & set(retrained.values())

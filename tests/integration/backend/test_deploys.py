@@ -12,14 +12,19 @@ GRID = {"lr": [0.1, 0.5], "epochs": 1}
 
 
 def counts(job: dict) -> tuple[int, int, int]:  # type: ignore[type-arg]
-    return job["train"]["processed"], job["train"]["skipped"], job["train"]["failed"]
+    train = job["stages"][-1]
+    return train["processed"], train["skipped"], train["failed"]
+
+
+def stages(job: dict) -> list[str]:  # type: ignore[type-arg]
+    return [stage["name"] for stage in job["stages"]]
 
 
 def test_a_grid_from_nothing_to_models(backend: Backend, workspace: str) -> None:
     made = backend.deploy_all(workspace, GRID, parallelism=2)
     assert made["status"] == "started"
     assert made["parts"] == ["source", "data", "hyper"]
-    assert (made["builds"], made["trains"], made["parallelism"]) == (True, True, 2)
+    assert (made["stages"], made["parallelism"]) == (["build", "train"], 2)
     assert made["grid"]["trials"] == 2
     assert (made["grid"]["axes"], made["grid"]["fixed"]) == ({"lr": [0.1, 0.5]}, {"epochs": 1})
     job = backend.wait(workspace, made["job"])
@@ -70,7 +75,7 @@ def test_the_same_again_starts_nothing(backend: Backend, workspace: str) -> None
     before = traces(backend.sdk(), workspace)
     again = backend.deploy_all(workspace, GRID)
     assert (again["status"], again["job"], again["parts"]) == ("unchanged", first["job"], [])
-    assert (again["builds"], again["trains"]) == (False, False)
+    assert again["stages"] == []
     other_order = {"epochs": 1, "lr": [0.5, 0.1]}
     assert backend.deploy(workspace, hyper=other_order)["job"] == first["job"]
     assert backend.deploy(workspace)["status"] == "unchanged"
@@ -87,10 +92,10 @@ def test_an_added_value_runs_only_the_new_trials(backend: Backend, workspace: st
     backend.deploy_all(workspace, GRID)
     backend.wait(workspace)
     made = backend.deploy(workspace, hyper={"lr": [0.1, 0.5, 0.7], "epochs": 1})
-    assert (made["parts"], made["builds"]) == (["hyper"], False)
+    assert (made["parts"], made["stages"]) == (["hyper"], ["train"])
     job = backend.wait(workspace, made["job"])
     assert counts(job) == (1, 2, 0)
-    assert job["build"] is None
+    assert stages(job) == ["train"]
     assert sorted(t["state"] for t in job["trials"]) == ["skipped", "skipped", "success"]
     assert [t["metrics"]["accuracy"] for t in job["trials"]] == [0.7, 0.5, 0.1]
 
@@ -100,9 +105,9 @@ def test_only_data_builds_nothing_and_trains_all(backend: Backend, workspace: st
     backend.wait(workspace)
     data = backend.put(workspace, "data", {"a.txt": b"other\n"})
     made = backend.deploy(workspace, data=data)
-    assert (made["parts"], made["builds"], made["trains"]) == (["data"], False, True)
+    assert (made["parts"], made["stages"]) == (["data"], ["train"])
     job = backend.wait(workspace, made["job"])
-    assert job["build"] is None
+    assert stages(job) == ["train"]
     assert counts(job) == (2, 0, 0)
     assert (job["source"]["name"], job["data"]["id"]) == ("little", data)
 
@@ -112,7 +117,7 @@ def test_only_source_uses_the_last_data_and_grid(backend: Backend, workspace: st
     backend.wait(workspace)
     source = backend.put(workspace, "source", {**SOURCE, "notes.txt": b"hello"})
     made = backend.deploy(workspace, source=source)
-    assert (made["parts"], made["builds"], made["trains"]) == (["source"], True, True)
+    assert (made["parts"], made["stages"]) == (["source"], ["build", "train"])
     job = backend.wait(workspace, made["job"])
     assert (job["state"], counts(job)) == ("success", (2, 0, 0))
     back = backend.deploy_all(workspace, GRID)
@@ -127,21 +132,21 @@ def test_inputs_may_come_one_by_one_in_any_order(backend: Backend, workspace: st
     assert (data["status"], data["job"]) == ("waiting", None)
     assert "-s" in data["hint"]
     source = backend.deploy(workspace, source=backend.put(workspace, "source", SOURCE))
-    assert (source["status"], source["builds"], source["trains"]) == ("started", True, True)
+    assert (source["status"], source["stages"]) == ("started", ["build", "train"])
     assert backend.wait(workspace)["state"] == "success"
 
 
 def test_source_alone_builds_and_waits_for_data(backend: Backend, workspace: str) -> None:
     made = backend.deploy(workspace, source=backend.put(workspace, "source", SOURCE))
-    assert (made["status"], made["builds"], made["trains"]) == ("waiting", True, False)
+    assert (made["status"], made["stages"]) == ("waiting", ["build"])
     job = backend.wait(workspace, made["job"])
-    assert (job["state"], job["train"], job["trials"]) == ("success", None, [])
+    assert (job["state"], stages(job), job["trials"]) == ("success", ["build"], [])
     again = backend.deploy(workspace)
     assert (again["status"], again["job"]) == ("waiting", made["job"])
     both = backend.deploy(workspace, data=backend.put(workspace, "data", DATA))
-    assert (both["builds"], both["trains"]) == (False, True)
+    assert both["stages"] == ["train"]
     job = backend.wait(workspace, both["job"])
-    assert (job["state"], job["build"]) == ("success", None)
+    assert (job["state"], stages(job)) == ("success", ["train"])
     assert [t["params"] for t in job["trials"]] == [{}]
 
 
@@ -170,6 +175,12 @@ def test_a_broken_build_fails_the_job_and_is_built_again(backend: Backend, works
     job = backend.wait(workspace)
     assert job["state"] == "failed"
     assert "build" in job["reason"]
+    build, train = job["stages"]
+    assert (build["state"], job["reason"]) == ("failed", f"the build failed: {build['reason']}")
+    assert "apt-get" in build["reason"]
+    assert (train["state"], train["reason"]) == ("unrunnable", "the build failed")
+    assert (train["total"], train["processed"]) == (1, 0)
+    assert [(t["state"], t["reason"]) for t in job["trials"]] == [("unrunnable", "the build failed")]
     again = backend.deploy(workspace)
     assert again["status"] == "started"
     assert again["job"] != first["job"]
@@ -214,6 +225,10 @@ def test_stopping_and_deploying_again_keeps_what_was_done(backend: Backend, work
     assert backend.call("POST", f"{path}/stop")["id"] == made["job"]
     job = backend.wait(workspace, made["job"])
     assert job["state"] == "killed"
+    assert {t["params"]["kind"]: (t["state"], t["reason"]) for t in job["trials"]} == {
+        "a-quick": ("success", ""),
+        "b-slow": ("killed", "stopped by the user"),
+    }
     again = backend.deploy(workspace)
     assert again["status"] == "started"
     states = eventually(
@@ -235,8 +250,8 @@ def test_lists(backend: Backend, workspace: str) -> None:
     backend.wait(workspace)
     jobs = backend.call("GET", f"/workspaces/{workspace}/jobs")["jobs"]
     assert [j["id"] for j in jobs] == [second, first]
-    assert jobs[1]["build"]["state"] == "success"
-    assert jobs[0]["build"] is None
+    assert [s["state"] for s in jobs[1]["stages"]] == ["success", "success"]
+    assert stages(jobs[0]) == ["train"]
     assert [j["hyper"]["trials"] for j in jobs] == [1, 2]
     assert {j["source"]["name"] for j in jobs} == {"little"}
     assert [j["id"] for j in backend.call("GET", f"/workspaces/{workspace}/jobs?limit=1")["jobs"]] == [second]

@@ -47,10 +47,10 @@ def test_an_engine_that_dies_during_a_grid_loses_nothing(backend: Backend, works
     made = backend.deploy_all(workspace, {"lr": [n / 10 for n in range(12)]}, parallelism=2)
     path = f"/workspaces/{workspace}/jobs/{made['job']}"
     for done in (2, 6):
-        eventually(lambda done=done: backend.call("GET", path)["train"]["processed"] >= done)
+        eventually(lambda done=done: backend.call("GET", path)["stages"][-1]["processed"] >= done)
         stop_engine(backend.home)
     job = backend.wait(workspace, made["job"])
-    assert (job["state"], job["train"]["processed"], len(job["trials"])) == ("success", 12, 12)
+    assert (job["state"], job["stages"][-1]["processed"], len(job["trials"])) == ("success", 12, 12)
 
 
 def test_a_second_backend_adopts_the_living_engine(home: Path) -> None:

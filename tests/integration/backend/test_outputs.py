@@ -30,7 +30,7 @@ def logs(backend: Backend, workspace: str, query: str = "") -> list[dict[str, ob
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-ndjson"
     found = lines(response.text)
-    assert found[-1].keys() == {"end", "state"}
+    assert found[-1].keys() - {"trial"} == {"end", "state", "reason"}
     return found
 
 
@@ -46,14 +46,14 @@ def unpacked(response: requests.Response) -> dict[str, tuple[bytes, int]]:
 
 def test_the_build_first_then_each_trial(backend: Backend, done: str) -> None:
     found = logs(backend, done)
-    assert found[-1] == {"end": True, "state": "partial"}
-    sources = [line["source"] for line in found[:-1]]
-    assert sources == sorted(sources)
-    assert any("FROM python" in str(line["text"]) for line in found if line["source"] == "build")
-    numbers = [line["trial"] for line in found if line.get("source") == "trial"]
+    assert found[-1] == {"end": True, "state": "partial", "reason": "2 of 4 trials failed"}
+    stages = [line["stage"] for line in found[:-1]]
+    assert stages == sorted(stages)
+    assert any("FROM python" in str(line["text"]) for line in found if line["stage"] == "build")
+    numbers = [line["trial"] for line in found if line.get("stage") == "train"]
     assert numbers == sorted(numbers)  # type: ignore[type-var]
     assert set(numbers) == {0, 1, 2, 3}
-    first = next(line for line in found if line.get("source") == "trial" and line["user"])
+    first = next(line for line in found if line.get("stage") == "train" and line["user"])
     assert first["text"] == 'training with {"fail":false,"lr":0.1}'
     assert str(first["model"]).count("-") == 2
     assert str(first["ts"]).endswith("Z")
@@ -64,12 +64,13 @@ def test_one_trial_that_failed(backend: Backend, done: str) -> None:
     assert {line["trial"] for line in found[:-1]} == {3}
     assert "failing as told" in [line["text"] for line in found[:-1] if line["user"]]
     assert any("exit code 3" in str(line["text"]) for line in found[:-1] if not line["user"])
+    assert found[-1]["trial"] == {"state": "failed", "reason": "exit code 3"}
 
 
 def test_only_the_build_and_only_the_tail(backend: Backend, done: str) -> None:
-    build = logs(backend, done, "?build=true")[:-1]
-    assert {line["source"] for line in build} == {"build"}
-    assert logs(backend, done, "?build=true&tail=1")[:-1] == build[-1:]
+    build = logs(backend, done, "?stage=build")[:-1]
+    assert {line["stage"] for line in build} == {"build"}
+    assert logs(backend, done, "?stage=build&tail=1")[:-1] == build[-1:]
     assert len(logs(backend, done, "?trial=0&tail=1")) == 2
 
 
@@ -145,14 +146,14 @@ def test_following_until_the_job_ends(backend: Backend, running: str) -> None:
     eventually(lambda: any(line.get("text") == "started" for line in seen))
     assert not any("end" in line for line in seen)
     started = next(line for line in seen if line.get("text") == "started")
-    assert (started["source"], started["trial"]) == ("trial", 0)
+    assert (started["stage"], started["trial"]) == ("train", 0)
     trial = backend.call("GET", f"/workspaces/{running}/jobs/last")["trials"][0]
     assert trial["state"] == "running"
     assert trial["started"]
     backend.call("POST", f"/workspaces/{running}/jobs/last/stop")
     thread.join(20)
     assert not thread.is_alive()
-    assert seen[-1] == {"end": True, "state": "killed"}
+    assert seen[-1] == {"end": True, "state": "killed", "reason": "stopped by the user"}
 
 
 def test_a_follower_that_goes_away_frees_its_thread(backend: Backend, running: str) -> None:
@@ -173,4 +174,4 @@ def test_a_follower_that_goes_away_frees_its_thread(backend: Backend, running: s
 def test_the_tail_of_a_running_trial(backend: Backend, running: str) -> None:
     found = logs(backend, running, "?trial=0&tail=1")
     assert [line["text"] for line in found[:-1]] == ["started"]
-    assert found[-1]["state"] == "training"
+    assert found[-1]["state"] == "running"

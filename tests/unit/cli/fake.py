@@ -252,7 +252,7 @@ DATA = SOURCE | {"id": "5c3ca7bb" * 4, "name": "features", "files": 6, "bytes": 
 ANSWER: dict[str, Any] = {
     "job": JOB_ID, "status": "started", "message": "", "hint": "", "parts": ["source"], "source": SOURCE,
     "data": DATA, "grid": {"id": "ab12cd" * 5, "trials": 1, "axes": {}, "fixed": {}}, "parallelism": 2,
-    "builds": True, "trains": True,
+    "stages": ["build", "train"],
 }  # fmt: skip
 STATUS: dict[str, Any] = {
     "kaos_version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
@@ -263,12 +263,13 @@ STATUS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def pipeline(
-    state: str = "success", total: int = 3, done: int = 3, failed: int = 0, skipped: int = 0
-) -> dict[str, Any]:
+def stage(
+    state: str = "success", total: int = 3, done: int = 3, failed: int = 0, skipped: int = 0,
+    name: str = "train", reason: str = "",
+) -> dict[str, Any]:  # fmt: skip
     return {
-        "state": state, "reason": "", "total": total, "processed": done, "skipped": skipped, "failed": failed,
-        "started": None, "finished": None,
+        "name": name, "trials": name == "train", "state": state, "reason": reason, "total": total,
+        "processed": done, "skipped": skipped, "failed": failed, "started": None, "finished": None,
     }  # fmt: skip
 
 
@@ -285,8 +286,9 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
     trials = [trial(0, lr=0.1, epochs=5)] if trials is None else trials
     grid = {"id": "ab12cd" * 5, "trials": len(trials)}
     return {
-        "id": JOB_ID, "state": state, "reason": "", "build": pipeline(total=1, done=1),
-        "train": pipeline(state, len(trials), len(trials)), "created": "2020-01-01T00:00:00Z",
+        "id": JOB_ID, "state": state, "reason": "", "stages": [
+            stage(total=1, done=1, name="build"), stage(state, len(trials), len(trials))
+        ], "created": "2020-01-01T00:00:00Z",
         "started": None, "finished": None, "duration_s": 12.3,
         "source": {"id": SOURCE["id"], "name": "mnist"},
         "data": {"id": DATA["id"], "name": "features"}, "hyper": grid,

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bundles import write_data, write_grid, write_source
 from tests.unit.cli import test_contract
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused, job, pipeline, trial
+from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused, job, stage, trial
 
 PUT = "PUT /workspaces/default/bundles"
 
@@ -69,7 +69,7 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
         "        lr  0.1, 0.01\n"
         "        x   1, 2\n"
         "        k   v  (fixed)\n"
-        f"job     {JOB_ID}  (builds and trains, 2 at a time)\n"
+        f"job     {JOB_ID}  (runs build and train, 2 at a time)\n"
     )
     assert "kaos train logs -f" in done.err
 
@@ -78,7 +78,7 @@ def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path
     data = write_data(tmp_path / "d")
     cli("train", "deploy", "-d", data)
     why = "these inputs were deployed already and every trial succeeded"
-    backend.answer = {"status": "unchanged", "builds": False, "trains": False, "message": why}
+    backend.answer = {"status": "unchanged", "stages": [], "message": why}
     done = cli("train", "deploy", "-d", data)
     assert puts(backend) == 1
     assert "nothing new to send" in done.out
@@ -101,8 +101,8 @@ def test_only_new_content_is_sent(cli: Cli, backend: FakeBackend, tmp_path: Path
 def test_json_is_the_answer_and_nothing_else(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     done = cli("train", "deploy", "-d", write_data(tmp_path / "d", {"f": b"", ".DS_Store": b""}), "--json")
     assert done.err == ""
-    assert {key: done.json[key] for key in ("job", "status", "builds", "trains")} == {
-        "job": JOB_ID, "status": "started", "builds": True, "trains": True
+    assert {key: done.json[key] for key in ("job", "status", "stages")} == {
+        "job": JOB_ID, "status": "started", "stages": ["build", "train"]
     }  # fmt: skip
     assert done.json["packed"]["data"]["ignored"] == [".DS_Store"]
 
@@ -240,7 +240,7 @@ def test_wait_ends_with_a_leaderboard_and_the_outcome(cli: Cli, backend: FakeBac
         trial(0, accuracy=0.9, lr=0.01),
         trial(2, "failed", None, lr=9),
     ]
-    backend.jobs["default"] = [job("partial", trials, train=pipeline("success", 3, 2, 1))]
+    backend.jobs["default"] = [job("partial", trials, stages=[stage("success", 3, 2, 1)])]
     done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
     assert done.code == 1
     table = done.out[done.out.index("trial  model") :]
@@ -294,7 +294,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(backend: FakeBackend, tmp_pat
     import signal
 
     asked = threading.Event()
-    backend.jobs["default"] = [job("training", train=pipeline("running", 3, 1))]
+    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
 
     def seen() -> None:
         asked.set()

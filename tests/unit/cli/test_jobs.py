@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, archive, job, pipeline, trial
+from tests.unit.cli.fake import JOB_ID, FakeBackend, archive, job, stage, trial
 
 OTHER_ID = "77" * 16
 
@@ -18,8 +18,8 @@ OTHER_ID = "77" * 16
 def two(backend: FakeBackend) -> FakeBackend:
     trials = [trial(0, lr=0.1, epochs=5), trial(1, "failed", None, lr=0.01, epochs=5)]
     backend.jobs["default"] = [
-        job("training", id=OTHER_ID, train=pipeline("running", 9, 4, 1, 2), duration_s=None),
-        job("partial", trials, train=pipeline("success", 2, 1, 1)),
+        job("running", id=OTHER_ID, stages=[stage("running", 9, 4, 1, 2)], duration_s=None),
+        job("partial", trials, stages=[stage("success", 2, 1, 1)]),
     ]
     return backend
 
@@ -27,9 +27,9 @@ def two(backend: FakeBackend) -> FakeBackend:
 def test_list(cli: Cli, two: FakeBackend) -> None:
     done = cli("train", "list")
     assert re.sub(r"  \d{4,}d  ", "  2000d  ", done.out) == (
-        "#  job       state     done  failed  skipped    age  time  source\n"
-        "0  77777777  training   6/9       1        2  2000d        mnist:1909d1\n"
-        "1  4f1c0de2  partial    1/2       1        0  2000d   12s  mnist:1909d1\n"
+        "#  job       state    done  failed  skipped    age  time  source\n"
+        "0  77777777  running   6/9       1        2  2000d        mnist:1909d1\n"
+        "1  4f1c0de2  partial   1/2       1        0  2000d   12s  mnist:1909d1\n"
     )
     assert "(--all shows them)" in done.err
     assert "features:5c3ca7" in cli("train", "list", "--all").out
@@ -39,7 +39,7 @@ def test_list_as_json_and_formats(cli: Cli, two: FakeBackend) -> None:
     assert [one["id"] for one in cli("train", "list", "--json").json["jobs"]] == [OTHER_ID, JOB_ID]
     assert cli("train", "list", "--format", "github").out.startswith("|   # | job")
     tsv = cli("train", "list", "--format", "tsv").out.splitlines()
-    assert len(tsv[1].split("\t")) == 11
+    assert len(tsv[1].split("\t")) == 10
     assert cli("train", "list", "--format", "nonsense").code == 2
 
 
@@ -113,9 +113,8 @@ def test_wide_tables_drop_columns_but_never_the_metric_sorted_by(cli: Cli, backe
 
 def test_logs_are_prefixed_when_of_several(cli: Cli, two: FakeBackend) -> None:
     def line(text: str, trial: int | None) -> dict[str, object]:
-        source = "build" if trial is None else "trial"
         return {
-            "source": source,
+            "stage": "build" if trial is None else "train",
             "trial": trial,
             "model": f"m{trial}",
             "ts": "2020",
@@ -141,7 +140,7 @@ def test_logs_that_break_off_go_on_where_they_were(
     monkeypatch.setattr(logview, "PAUSE_MAX_S", 0.001)
     lines = [
         {
-            "source": "trial",
+            "stage": "train",
             "trial": 0,
             "model": "m",
             "ts": f"2020-01-01T00:00:0{i}Z",
@@ -170,10 +169,29 @@ def test_logs_that_break_off_go_on_where_they_were(
 
 
 def test_no_lines_yet(cli: Cli, two: FakeBackend) -> None:
-    two.log_lines = [{"end": True, "state": "training"}]
+    two.log_lines = [{"end": True, "state": "waiting", "reason": "waits for job 0f3a11c2"}]
     done = cli("train", "logs", JOB_ID)
     assert (done.code, done.out) == (0, "")
-    assert "no lines yet" in done.err
+    assert "no lines yet: the job is waiting: waits for job 0f3a11c2" in done.err
+    waits = {"state": "waiting", "reason": "waits for 2 cores"}
+    two.log_lines = [{"end": True, "state": "running", "reason": "", "trial": waits}]
+    assert "trial 1 is waiting: waits for 2 cores" in cli("train", "logs", JOB_ID, "--trial", "1").err
+
+
+def test_the_list_says_what_a_job_waits_for(cli: Cli, two: FakeBackend) -> None:
+    two.jobs["default"].insert(0, job("waiting", id="0" * 32, reason="waits for job 77777777"))
+    assert "waits for job 77777777" in cli("train", "list", "--all").out
+
+
+def test_a_failed_build_points_to_its_log(cli: Cli, backend: FakeBackend) -> None:
+    stages = [
+        stage("failed", 1, 0, 0, name="build", reason="pip says no"),
+        stage("unrunnable", 2, 0, reason="the build failed"),
+    ]
+    backend.jobs["default"] = [job("failed", [], stages=stages, reason="the build failed: pip says no")]
+    done = cli("train", "info").out
+    assert "train   unrunnable: the build failed; 0 of 2 done" in done
+    assert "kaos train logs 4f1c0de2 --stage build" in done
 
 
 def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_data
-from tests.unit.cli.fake import JOB_ID, FakeBackend, job, pipeline
+from tests.unit.cli.fake import JOB_ID, FakeBackend, job, stage
 
 
 def at_a_terminal(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -37,7 +37,7 @@ def at_a_terminal(*arguments: str, env: dict[str, str] | None = None) -> tuple[i
 def running(backend: FakeBackend) -> FakeBackend:
     """A job that trains for as long as it takes to be asked 40 times."""
     done = job()
-    backend.jobs["default"] = [job("training", train=pipeline("running", 3, 1))]
+    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
     asked = []
 
     def count() -> None:

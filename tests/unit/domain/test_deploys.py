@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.domain import deploys
-from kaos_backend.domain.deploys import Current, Plan, Wanted, plan, settings_of
+from kaos_backend.domain.deploys import Current, Plan, Wanted, settings_of
 from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
+from kaos_backend.domain.stages import Stage
+
+BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {})
+TRAIN = Stage("train", "training", ("build", "data", "hyper"), ("source",), lambda _: {}, trials=True)
+STAGES = (BUILD, TRAIN)
+
+
+def plan(now: Current, want: Wanted) -> Plan:
+    return deploys.plan(STAGES, now, want)
 
 
 def job(state: str, pipeline: str = "train", job_id: str = "j1", **counts: int) -> Job:
@@ -23,91 +32,108 @@ def pipeline(name: str, spec: dict[str, Any]) -> Pipeline:
     return Pipeline(name, 1, False, "running", "", spec)
 
 
-BUILD, TRAIN = {"build": "s1"}, {"train": "s1"}
-EMPTY = Current(None, None, None, None, None, None, None)
+def inputs(source: str | None, data: str | None, hyper: str | None) -> dict[str, str | None]:
+    return {"source": source, "data": data, "hyper": hyper}
+
+
+SPECS = {"build": {"build": "s1"}, "train": {"train": "s1"}}
+EMPTY = Current(inputs(None, None, None), {}, {})
 DONE = Current(
-    "s1", "d1", "h1", pipeline("build", BUILD), pipeline("train", TRAIN),
-    job("success", "build"), job("success"),
-)  # fmt: skip
-SAME = Wanted("s1", "d1", "h1", BUILD, TRAIN, settings_given=False, retry=False)
+    inputs("s1", "d1", "h1"),
+    {name: pipeline(name, spec) for name, spec in SPECS.items()},
+    {name: job("success", name) for name in SPECS},
+)
+SAME = Wanted(inputs("s1", "d1", "h1"), SPECS, settings_given=False, retry=False)
 
 
-def does(made: Plan) -> tuple[list[str], bool, bool, str]:
-    return made.parts, made.put_build, made.put_train, made.status
+def wanting(**repos: str) -> Wanted:
+    return replace(SAME, inputs={**SAME.inputs, **repos})
+
+
+def after(**jobs: Job) -> Current:
+    return replace(DONE, jobs={**DONE.jobs, **jobs})
+
+
+def does(made: Plan) -> tuple[list[str], list[str], str]:
+    return list(made.changed), list(made.put), made.status
 
 
 def test_the_first_deploy_makes_everything() -> None:
-    assert does(plan(EMPTY, SAME)) == (["source", "data", "hyper"], True, True, "started")
+    made = plan(EMPTY, SAME)
+    assert does(made) == (["source", "data", "hyper"], ["build", "train"], "started")
+    assert made.runs(STAGES) == ["build", "train"]
 
 
 def test_the_same_again_does_nothing_and_names_the_job() -> None:
     made = plan(DONE, SAME)
     assert not made.acts
     assert (made.status, made.job) == ("unchanged", "j1")
-    nothing_named = replace(SAME, source=None, data=None, hyper=None)
-    assert plan(DONE, nothing_named).status == "unchanged"
+    assert plan(DONE, replace(SAME, inputs=inputs(None, None, None))).status == "unchanged"
 
 
 def test_source_alone_waits_for_data() -> None:
-    made = plan(EMPTY, Wanted("s1", None, None, BUILD, None, settings_given=False, retry=False))
-    assert does(made) == (["source"], True, False, "waiting")
-    assert "data" in made.message
+    made = plan(EMPTY, Wanted(inputs("s1", None, None), {"build": SPECS["build"]}, False, False))
+    assert does(made) == (["source"], ["build"], "waiting")
+    assert made.runs(STAGES[:1]) == ["build"]
+    assert "training waits for data" in made.message
     assert "-d" in made.hint
 
 
 def test_data_alone_waits_for_source() -> None:
-    made = plan(EMPTY, Wanted(None, "d1", None, None, None, settings_given=False, retry=False))
-    assert does(made) == (["data"], False, False, "waiting")
+    made = plan(EMPTY, Wanted(inputs(None, "d1", None), {}, False, False))
+    assert does(made) == (["data"], [], "waiting")
     assert "source" in made.message
 
 
 def test_only_data_changes_no_pipeline() -> None:
-    assert does(plan(DONE, replace(SAME, data="d2"))) == (["data"], False, False, "started")
+    made = plan(DONE, wanting(data="d2"))
+    assert does(made) == (["data"], [], "started")
+    assert made.runs(STAGES) == ["train"]
 
 
 def test_only_the_grid_changes_no_pipeline() -> None:
-    assert does(plan(DONE, replace(SAME, hyper="h2"))) == (["hyper"], False, False, "started")
+    assert does(plan(DONE, wanting(hyper="h2"))) == (["hyper"], [], "started")
 
 
-def test_new_source_puts_both_pipelines() -> None:
-    want = replace(SAME, source="s2", build_spec={"build": "s2"}, train_spec={"train": "s2"})
-    assert does(plan(DONE, want)) == (["source"], True, True, "started")
+def test_new_source_puts_every_pipeline_that_names_it() -> None:
+    want = replace(wanting(source="s2"), specs={"build": {"build": "s2"}, "train": {"train": "s2"}})
+    assert does(plan(DONE, want)) == (["source"], ["build", "train"], "started")
 
 
-def test_other_settings_put_the_train_pipeline() -> None:
-    want = replace(SAME, train_spec={"train": "s1", "p": 2}, settings_given=True)
-    assert does(plan(DONE, want)) == ([], False, True, "started")
+def test_other_settings_put_the_pipeline_of_trials_alone() -> None:
+    specs = {"build": {"build": "other"}, "train": {"train": "s1", "p": 2}}
+    assert does(plan(DONE, replace(SAME, specs=specs, settings_given=True))) == ([], ["train"], "started")
     assert plan(DONE, replace(SAME, settings_given=True)).status == "unchanged"
 
 
 def test_a_newer_kaos_with_another_spec_alone_starts_nothing() -> None:
-    assert (
-        plan(DONE, replace(SAME, train_spec={"train": "newer"}, build_spec={"build": "newer"})).status
-        == "unchanged"
-    )
+    newer = replace(SAME, specs={"build": {"build": "newer"}, "train": {"train": "newer"}})
+    assert plan(DONE, newer).status == "unchanged"
 
 
 def test_while_it_runs_nothing_new_starts() -> None:
-    made = plan(replace(DONE, train_job=job("running")), replace(SAME, retry=True))
+    made = plan(after(train=job("running")), replace(SAME, retry=True))
     assert (made.status, made.job, made.acts) == ("unchanged", "j1", False)
 
 
 def test_what_was_killed_or_failed_starts_again() -> None:
     for state in ("killed", "failure", "unrunnable"):
-        assert does(plan(replace(DONE, train_job=job(state)), SAME)) == ([], False, True, "started")
+        assert does(plan(after(train=job(state)), SAME)) == ([], ["train"], "started")
 
 
 def test_a_failed_build_is_built_again() -> None:
-    broken = replace(DONE, build_job=job("failure", "build"), train_job=job("unrunnable"))
-    assert does(plan(broken, SAME)) == ([], True, True, "started")
-    assert does(plan(broken, replace(SAME, data="d2"))) == (["data"], True, False, "started")
+    broken = after(build=job("failure", "build"), train=job("unrunnable"))
+    assert does(plan(broken, SAME)) == ([], ["build", "train"], "started")
+    made = plan(broken, wanting(data="d2"))
+    assert does(made) == (["data"], ["build"], "started")
+    assert made.runs(STAGES) == ["build", "train"]
 
 
 def test_failed_trials_run_again_only_with_retry() -> None:
-    partial = replace(DONE, train_job=job("success", total=3, recovered=1))
+    partial = after(train=job("success", total=3, recovered=1))
     assert plan(partial, SAME).status == "unchanged"
     assert "--retry" in plan(partial, SAME).hint
-    assert does(plan(partial, replace(SAME, retry=True))) == ([], False, True, "started")
+    assert does(plan(partial, replace(SAME, retry=True))) == ([], ["train"], "started")
 
 
 STATES = st.sampled_from([s.value for s in JobState])
@@ -120,20 +146,18 @@ def test_a_plan_is_consistent(
     build_state: str, train_state: str, settings: bool, retry: bool,
 ) -> None:  # fmt: skip
     source, data = ws or s, wd or d
+    there = [name for name, on in (("build", s), ("train", s and d)) if on]
+    states = {"build": build_state, "train": train_state}
     now = Current(
-        s, d, h,
-        pipeline("build", {"s": s}) if s else None,
-        pipeline("train", {"s": s}) if s and d else None,
-        job(build_state, "build") if s else None,
-        job(train_state) if s and d else None,
-    )  # fmt: skip
-    spec = {"s": source} if source else None
-    made = plan(now, Wanted(ws, wd, wh, spec, spec if data else None, settings, retry))
-    trains = source is not None and data is not None
-    assert (made.status == "waiting") == (not trains)
+        inputs(s, d, h),
+        {name: pipeline(name, {"s": s}) for name in there},
+        {name: job(states[name], name) for name in there},
+    )
+    able = ["build"] * bool(source) + ["train"] * bool(source and data)
+    made = plan(now, Wanted(inputs(ws, wd, wh), {name: {"s": source} for name in able}, settings, retry))
+    assert (made.status == "waiting") == (able != ["build", "train"])
     assert made.acts or made.status != "started"
-    assert not (made.put_train and not trains)
-    assert not (made.put_build and source is None)
+    assert set(made.put) <= set(able)
     if made.status == "unchanged":
         assert made.job is not None
         assert not made.acts

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import product
 
 import pytest
 
@@ -19,52 +18,6 @@ def job(state: str, pipeline: str = "train", **counts: int) -> Job:
     )
 
 
-@pytest.mark.parametrize(
-    ("build", "train", "state"),
-    [
-        ("created", None, "queued"),
-        ("starting", "created", "queued"),
-        ("running", "created", "building"),
-        ("finishing", "created", "building"),
-        ("success", "created", "queued"),
-        ("success", "running", "training"),
-        ("success", "finishing", "training"),
-        ("success", "success", "success"),
-        ("success", None, "success"),
-        ("failure", "unrunnable", "failed"),
-        ("unrunnable", "unrunnable", "failed"),
-        ("killed", "unrunnable", "killed"),
-        ("success", "killed", "killed"),
-        ("success", "failure", "failed"),
-        (None, "unrunnable", "failed"),
-        (None, "running", "training"),
-    ],
-)
-def test_folding(build: str | None, train: str | None, state: str) -> None:
-    b = job(build, "build") if build else None
-    t = job(train) if train else None
-    assert jobs.fold(b, t).state == state
-
-
-def test_failed_trials_make_it_partial_or_failed() -> None:
-    some = jobs.fold(None, job("success", total=6, processed=3, skipped=1, recovered=2))
-    assert (some.state, some.reason) == ("partial", "2 of 6 trials failed")
-    assert jobs.fold(None, job("success", total=2, recovered=2)).reason == "all 2 trials failed"
-    assert jobs.fold(None, job("success", total=1, recovered=1)).state == "failed"
-
-
-def test_a_build_failure_says_so() -> None:
-    assert jobs.fold(job("failure", "build"), job("unrunnable")).reason == "the build failed: why"
-
-
-def test_folding_is_total_and_ends_only_when_both_did() -> None:
-    for build, train in product(JobState, JobState):
-        outcome = jobs.fold(job(build, "build"), job(train))
-        if outcome.state == "success":
-            assert build.terminal
-            assert train.terminal
-
-
 def datum(state: DatumState) -> Datum:
     return Datum("d", "j", state, (), None)
 
@@ -72,9 +25,9 @@ def datum(state: DatumState) -> Datum:
 @pytest.mark.parametrize(
     ("state", "running", "ended"),
     [
-        (None, "waiting", "failed"),
-        (DatumState.UNKNOWN, "waiting", "failed"),
-        (DatumState.STARTING, "running", "failed"),
+        (None, "waiting", "killed"),
+        (DatumState.UNKNOWN, "waiting", "killed"),
+        (DatumState.STARTING, "running", "killed"),
         (DatumState.SUCCESS, "success", "success"),
         (DatumState.SKIPPED, "skipped", "skipped"),
         (DatumState.FAILED, "failed", "failed"),
@@ -85,6 +38,11 @@ def test_trial_states(state: DatumState | None, running: str, ended: str) -> Non
     found = datum(state) if state else None
     assert jobs.trial_state(found, job("running"), False) == running
     assert jobs.trial_state(found, job("killed"), True) == ended
+
+
+def test_a_trial_of_a_job_that_ended_before_it_was_not_run() -> None:
+    assert jobs.trial_state(None, job("failure"), False) == "unrunnable"
+    assert jobs.trial_state(None, job("unrunnable"), False) == "unrunnable"
 
 
 def test_a_trial_at_a_worker_is_running() -> None:

@@ -1,0 +1,136 @@
+"""The stages of a workspace, and what their jobs in one deploy mean to a user. Pure.
+
+A stage is a pipeline of kaos's own. A deploy runs its stages in order; each may wait for those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kaos_backend.domain.models import Job, JobState
+from kaos_backend.domain.resources import Resources
+
+# Of a deploy, of one of its stages, of a trial; not each of them can be in every one.
+State = Literal["waiting", "running", "success", "partial", "failed", "killed"]
+StageState = Literal["waiting", "running", "success", "partial", "failed", "killed", "unrunnable"]
+
+_RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism."""
+
+    workspace: str
+    source: str
+    resources: Resources
+    parallelism: int
+    auto: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``name`` is that of its pipeline and of the repo with its output, ``doing`` what it is at meanwhile.
+
+    ``inputs``: the repos that it reads, of inputs and of earlier stages. ``follows``: those of them whose
+    deployed ids are named in its spec (``spec`` makes that, as CreatePipelineRequest JSON). ``trials``: each
+    of its datums is a trial, whose output is a model, and which is granted what the user asks for; a stage
+    without makes one thing, which the later ones need.
+    """
+
+    name: str
+    doing: str
+    inputs: tuple[str, ...]
+    follows: tuple[str, ...]
+    spec: Callable[[Target], Mapping[str, Any]]
+    trials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a stage of a deploy stands, and why where there is a why."""
+
+    state: StageState
+    reason: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("waiting", "running")
+
+
+# A deploy's jobs with their stages, in the order of the stages; never empty.
+StageJobs = Sequence[tuple[Stage, Job]]
+
+
+def runnable(stages: Sequence[Stage], deployed: Mapping[str, str | None]) -> list[Stage]:
+    """The stages that have all they read, ``deployed`` being the ids of what the input repos hold."""
+    there = {repo for repo, content in deployed.items() if content is not None}
+    found: list[Stage] = []
+    for stage in stages:
+        if there.issuperset(stage.inputs):
+            found.append(stage)
+            there.add(stage.name)
+    return found
+
+
+def with_jobs(stages: Sequence[Stage], jobs: Sequence[Job]) -> list[tuple[Stage, Job]]:
+    """The jobs of one deploy with their stages, in the order of these; others' jobs are left out."""
+    by_pipeline = {job.pipeline: job for job in jobs}
+    return [(stage, by_pipeline[stage.name]) for stage in stages if stage.name in by_pipeline]
+
+
+def failed(job: Job) -> int:
+    """Datums without a result: ``err_cmd`` turns failed ones into recovered ones, so both count."""
+    return job.failed + job.recovered
+
+
+def outcomes(jobs: StageJobs) -> list[Outcome]:
+    """Where each stage of one deploy stands."""
+    found: list[Outcome] = []
+    for stage, job in jobs:
+        outcome = _outcome(stage, job)
+        before = next((n for n, o in enumerate(found) if o.state != "success"), None)
+        if before is not None:
+            # Pachyderm does not say what an open job waits for, and names commits where an input failed.
+            name, earlier = jobs[before][0].name, found[before]
+            if outcome.state == "waiting" and earlier.active:
+                outcome = Outcome("waiting", outcome.reason or f"waits for the {name}")
+            elif outcome.state == "unrunnable" and not earlier.active:
+                ended = "was killed" if earlier.state == "killed" else "failed"
+                outcome = Outcome("unrunnable", f"the {name} {ended}")
+        found.append(outcome)
+    return found
+
+
+def fold(jobs: StageJobs) -> tuple[State, str]:
+    """The state of a deploy and its reason: that of the first stage which has not succeeded."""
+    for (stage, _), outcome in zip(jobs, outcomes(jobs), strict=True):
+        if outcome.state == "success":
+            continue
+        if outcome.state == "unrunnable":
+            return "failed", outcome.reason
+        if outcome.state == "failed" and not stage.trials:
+            return "failed", f"the {stage.name} failed: {outcome.reason}".removesuffix(": ")
+        return outcome.state, outcome.reason
+    return "success", ""
+
+
+def _outcome(stage: Stage, job: Job) -> Outcome:
+    if not job.state.terminal:
+        return Outcome("running" if job.state in _RUNNING else "waiting", job.reason)
+    if job.state is JobState.KILLED:
+        return Outcome("killed", job.reason)
+    if job.state is JobState.UNRUNNABLE:
+        return Outcome("unrunnable", job.reason)
+    count = failed(job)
+    if job.state is not JobState.SUCCESS:
+        return Outcome("failed", job.reason)
+    if not count:
+        return Outcome("success")
+    if not stage.trials:
+        return Outcome("failed", job.reason)
+    if job.processed + job.skipped:
+        return Outcome("partial", f"{count} of {job.total} trials failed")
+    return Outcome("failed", f"all {count} trials failed" if count > 1 else "the only trial failed")

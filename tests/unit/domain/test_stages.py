@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+
+from kaos_backend.domain import stages
+from kaos_backend.domain.models import Job, JobState
+from kaos_backend.domain.stages import Outcome, Stage
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FETCH = Stage("fetch", "fetching", ("urls",), (), lambda _: {})
+BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {})
+TRAIN = Stage("train", "training", ("fetch", "build", "hyper"), ("source",), lambda _: {}, trials=True)
+ALL = (FETCH, BUILD, TRAIN)
+
+
+def job(state: str, pipeline: str = "train", reason: str = "why", **counts: int) -> Job:
+    numbers = {"total": 0, "processed": 0, "skipped": 0, "failed": 0, "recovered": 0} | counts
+    return Job(
+        "p", pipeline, "f" * 32, JobState(state), reason, created=NOW, started=None, finished=None, **numbers
+    )
+
+
+def of(build: str | None, train: str | None) -> list[tuple[Stage, Job]]:
+    made = [job(build, "build")] if build else []
+    return stages.with_jobs(ALL, [*([job(train)] if train else []), *made])
+
+
+@pytest.mark.parametrize(
+    ("build", "train", "state"),
+    [
+        ("created", None, "waiting"),
+        ("starting", "created", "waiting"),
+        ("running", "created", "running"),
+        ("finishing", "created", "running"),
+        ("success", "created", "waiting"),
+        ("success", "running", "running"),
+        ("success", "finishing", "running"),
+        ("success", "success", "success"),
+        ("success", None, "success"),
+        ("failure", "unrunnable", "failed"),
+        ("unrunnable", "unrunnable", "failed"),
+        ("killed", "unrunnable", "killed"),
+        ("success", "killed", "killed"),
+        ("success", "failure", "failed"),
+        (None, "unrunnable", "failed"),
+        (None, "running", "running"),
+    ],
+)
+def test_folding(build: str | None, train: str | None, state: str) -> None:
+    assert stages.fold(of(build, train))[0] == state
+
+
+def test_failed_trials_make_it_partial_or_failed() -> None:
+    def ended(**counts: int) -> tuple[str, str]:
+        jobs = [(TRAIN, job("success", **counts))]
+        (outcome,) = stages.outcomes(jobs)
+        assert stages.fold(jobs) == (outcome.state, outcome.reason)
+        return stages.fold(jobs)
+
+    assert ended(total=6, processed=3, skipped=1, recovered=2) == ("partial", "2 of 6 trials failed")
+    assert ended(total=6, recovered=6) == ("failed", "all 6 trials failed")
+    assert ended(total=1, recovered=1) == ("failed", "the only trial failed")
+    assert ended(total=1, skipped=1) == ("success", "")
+
+
+def test_a_stage_that_failed_says_so_and_what_needs_it_is_unrunnable() -> None:
+    jobs = of("failure", "unrunnable")
+    assert stages.fold(jobs) == ("failed", "the build failed: why")
+    assert stages.outcomes(jobs) == [Outcome("failed", "why"), Outcome("unrunnable", "the build failed")]
+    killed = stages.outcomes(of("killed", "unrunnable"))
+    assert killed[1] == Outcome("unrunnable", "the build was killed")
+    assert stages.fold([(BUILD, job("success", "build", recovered=1))])[0] == "failed"
+
+
+def test_a_stage_waits_for_the_one_before_it_or_for_what_its_job_says() -> None:
+    silent = job("created", reason="")
+    jobs = [(BUILD, job("running", "build", reason="")), (TRAIN, silent)]
+    assert stages.outcomes(jobs) == [Outcome("running"), Outcome("waiting", "waits for the build")]
+    jobs[1] = (TRAIN, job("created", reason="waits for job 1a2b3c4d"))
+    assert stages.outcomes(jobs)[1].reason == "waits for job 1a2b3c4d"
+    assert stages.fold(of("success", "starting")) == ("waiting", "why")
+
+
+def test_folding_is_total_and_ends_only_when_all_did() -> None:
+    for build, train in product(JobState, JobState):
+        if stages.fold(of(build, train))[0] == "success":
+            assert build.terminal
+            assert train.terminal
+
+
+def test_stages_run_when_all_they_read_is_there() -> None:
+    def runnable(**deployed: str | None) -> list[str]:
+        return [stage.name for stage in stages.runnable(ALL, deployed)]
+
+    assert runnable() == []
+    assert runnable(urls="u") == ["fetch"]
+    assert runnable(urls=None, source="s", hyper="h") == ["build"]
+    assert runnable(urls="u", source="s", hyper="h") == ["fetch", "build", "train"]
