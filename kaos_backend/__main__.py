@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import uvicorn
 
-from kaos_backend import __version__, home, settings
+from kaos_backend import __version__, settings
 from kaos_backend.app import create_app
 from kaos_backend.settings import Settings, SettingsError
+from kaos_formats.home import Home, Running, make_private, read_running, try_lock, write_running
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
@@ -32,16 +32,15 @@ _log = logging.getLogger("kaos_backend")
 class _Server(uvicorn.Server):
     """Tells where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, announcement: Path, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, home: Home, url: str) -> None:
         super().__init__(config)
-        self._announcement = announcement
+        self._home = home
         self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            info = {"url": self._url, "pid": os.getpid(), "version": __version__}
-            home.write_atomically(self._announcement, json.dumps(info) + "\n")
+            write_running(self._home, "backend", Running(os.getpid(), __version__, url=self._url))
             _log.info("listening on %s", self._url)
 
 
@@ -49,15 +48,16 @@ def main() -> int:
     """Runs the backend until a signal ends it."""
     try:
         chosen = settings.from_environment(os.environ)
-        home.make_private(chosen.home)
-        home.make_private(chosen.logs)
+        make_private(chosen.home.path)
+        make_private(chosen.home.logs)
     except (SettingsError, OSError) as error:
         return _fail(str(error), EXIT_USAGE)
-    _log_to(chosen.logs / "backend.log")
-    lock = home.try_lock(chosen.home / "backend.lock")
+    _log_to(chosen.home.log("backend"))
+    lock = try_lock(chosen.home.lock("backend"))
     if lock is None:
-        running = home.read_json(chosen.home / "backend.json").get("url", "an unknown address")
-        return _fail(f"a backend for {chosen.home} runs already, at {running}", EXIT_RUNNING)
+        running = read_running(chosen.home, "backend")
+        where = running.url if running is not None else "an unknown address"
+        return _fail(f"a backend for {chosen.home.path} runs already, at {where}", EXIT_RUNNING)
     try:
         listener = bind(chosen)
     except OSError as error:
@@ -66,7 +66,7 @@ def main() -> int:
         return _serve(chosen, listener)
     except Exception as error:
         _log.exception("the backend ended")
-        return _fail(f"the backend ended: {error}; see {chosen.logs / 'backend.log'}", 1)
+        return _fail(f"the backend ended: {error}; see {chosen.home.log('backend')}", 1)
     finally:
         listener.close()
         os.close(lock)
@@ -80,8 +80,8 @@ def bind(chosen: Settings) -> socket.socket:
     """
     if chosen.port is not None:
         return _listen(chosen.port)
-    last = home.read_json(chosen.home / "backend.json").get("url", "")
-    port = str(last).rpartition(":")[2]
+    last = read_running(chosen.home, "backend")
+    port = "" if last is None else last.url.rpartition(":")[2]
     if port.isdigit() and int(port) < 65536:
         try:
             return _listen(int(port))
@@ -97,7 +97,7 @@ def _serve(chosen: Settings, listener: socket.socket) -> int:
         timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=60,
     )  # fmt: skip
     url = "http://{}:{}".format(*listener.getsockname())
-    server = _Server(config, chosen.home / "backend.json", url)
+    server = _Server(config, chosen.home, url)
     # SIGHUP when the starting terminal closes must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     runner_factory = config.get_loop_factory()

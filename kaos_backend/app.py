@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kaos_backend import __version__, home
+from kaos_backend import __version__
 from kaos_backend.api import bundles, deploys, errors, jobs, system, workspaces
 from kaos_backend.api.deps import Services, authorize
 from kaos_backend.errors import KaosError
@@ -29,6 +29,7 @@ from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine, RemoteEngine
+from kaos_formats.home import ensure_token
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     trials = Trials(pachd, listed)
     return Services(
         settings=settings,
-        token=home.ensure_token(settings.token_file),
+        token=ensure_token(settings.home.token_file),
         engine=engine,
         pachd=pachd,
         recovery=recovery,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from kaos_formats.home import Home
 
 
 class SettingsError(Exception):
@@ -15,24 +16,16 @@ class SettingsError(Exception):
 class Settings:
     """How a backend runs.
 
-    ``home`` is KAOS_HOME. ``port`` None: the last one if it is free, else any. ``engine_port`` is handed to
+    ``port`` None: the last one if it is free, else any. ``engine_port`` is handed to
     the embedded engine. With ``engine_address`` (``grpc://host:port``) a remote pachd is used instead, with
     ``engine_token`` if it asks for one.
     """
 
-    home: Path
+    home: Home
     port: int | None = None
     engine_port: int | None = None
     engine_address: str | None = None
     engine_token: str | None = None
-
-    @property
-    def token_file(self) -> Path:
-        return self.home / "token"
-
-    @property
-    def logs(self) -> Path:
-        return self.home / "logs"
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -40,9 +33,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     Raises SettingsError.
     """
-    home = environ.get("KAOS_HOME") or "~/.kaos"
     return Settings(
-        home=Path(home).expanduser().absolute(),
+        home=Home.of(environ),
         port=_port(environ, "KAOS_PORT"),
         engine_port=_port(environ, "KAOS_ENGINE_PORT"),
         engine_address=environ.get("KAOS_ENGINE_ADDRESS") or None,

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import kaos_backend
-from kaos_backend import home
 from kaos_backend.errors import EngineUnavailable
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.settings import Settings
+from kaos_formats.files import write_atomically
+from kaos_formats.home import Running, ensure_token, is_locked, make_private, process_lives, read_running
 
 START_TIMEOUT_S = 60.0
 _POLL_S = 0.01
@@ -36,8 +36,8 @@ class EmbeddedEngine:
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._home = settings.home
         self._port = settings.engine_port
-        self._token = home.ensure_token(settings.token_file)
-        self._logs = settings.logs
+        self._lock = settings.home.lock("engine")
+        self._token = ensure_token(settings.home.token_file)
         self._monotonic = monotonic
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,40 +56,36 @@ class EmbeddedEngine:
         with self._guard:
             if self._endpoint is not None and self.lives():
                 return self._endpoint
-            info = self._adopt() if home.is_locked(self._lock) else self._start()
+            info = self._adopt() if is_locked(self._lock) else self._start()
             return self._remember(info)
-
-    @property
-    def _lock(self) -> Path:
-        return self._home / "engine.lock"
 
     def lives(self) -> bool:
         """Whether the engine's process is there right now."""
         if self._process is not None:
             return self._process.poll() is None
-        return home.is_locked(self._lock) and home.process_lives(self._pid)
+        return is_locked(self._lock) and process_lives(self._pid)
 
-    def _adopt(self) -> dict[str, Any]:
+    def _adopt(self) -> Running:
         """The engine that holds the lock; it may still be on its way up, with the file of its predecessor."""
         self._process = None
         deadline = self._monotonic() + START_TIMEOUT_S
         while self._monotonic() < deadline:
-            info = home.read_json(self._home / "engine.json")
-            if home.process_lives(info.get("pid")) and info.get("port"):
+            info = read_running(self._home, "engine")
+            if info is not None and info.port and process_lives(info.pid):
                 return info
-            if not home.is_locked(self._lock):
+            if not is_locked(self._lock):
                 return self._start()
             time.sleep(_POLL_S)
         raise EngineUnavailable(
             f"a process holds {self._lock} but serves nothing", hint="end it, or run `kaos down`"
         )
 
-    def _start(self) -> dict[str, Any]:
-        command = [sys.executable, "-m", "kaos_backend.engine", "--home", str(self._home)]
+    def _start(self) -> Running:
+        command = [sys.executable, "-m", "kaos_backend.engine", "--home", str(self._home.path)]
         if self._port is not None:
             command += ["--port", str(self._port)]
-        home.make_private(self._logs)
-        log_path = self._logs / "engine.log"
+        make_private(self._home.logs)
+        log_path = self._home.log("engine")
         with log_path.open("ab") as log:
             # From the folder above the package, so that a checkout that is not installed works too.
             self._process = subprocess.Popen(
@@ -103,11 +99,11 @@ class EmbeddedEngine:
         _log.info("started the engine, pid %d", self._process.pid)
         deadline = self._monotonic() + START_TIMEOUT_S
         while self._monotonic() < deadline:
-            info = home.read_json(self._home / "engine.json")
-            if info.get("pid") == self._process.pid and info.get("port"):
+            info = read_running(self._home, "engine")
+            if info is not None and info.port and info.pid == self._process.pid:
                 return info
             if self._process.poll() is not None:
-                if home.is_locked(self._lock):
+                if is_locked(self._lock):
                     return self._adopt()  # somebody else's was faster
                 raise EngineUnavailable(
                     f"the engine ended with exit code {self._process.returncode}: {_tail(log_path)}",
@@ -118,10 +114,10 @@ class EmbeddedEngine:
             f"the engine did not come up in {START_TIMEOUT_S:.0f} s", hint=f"see {log_path}"
         )
 
-    def _remember(self, info: dict[str, Any]) -> Endpoint:
+    def _remember(self, info: Running) -> Endpoint:
         generation = self._endpoint.generation if self._endpoint is not None else 0
-        address = f"{info.get('host') or '127.0.0.1'}:{int(info['port'])}"
-        self._pid = int(info["pid"])
+        address = f"{info.host or '127.0.0.1'}:{info.port}"
+        self._pid = info.pid
         self._endpoint = Endpoint(address, self._token, generation + 1, embedded=True)
         self._write_client_config(address)
         return self._endpoint
@@ -130,7 +126,8 @@ class EmbeddedEngine:
         """What ``Client.from_config`` of pachyderm-sdk (and pachctl) reads."""
         context = {"pachd_address": f"grpc://{address}", "session_token": self._token}
         config = {"user_id": "kaos", "v2": {"active_context": "kaos", "contexts": {"kaos": context}}}
-        home.write_atomically(self._home / "pachctl.json", json.dumps(config, indent=2) + "\n")
+        text = json.dumps(config, indent=2) + "\n"
+        write_atomically(self._home.path / "pachctl.json", text.encode(), durable=False)
 
 
 class RemoteEngine:

@@ -15,8 +15,8 @@ from pathlib import Path
 import blake3
 import msgspec
 
-from kaos_cli.config import write_atomic
 from kaos_cli.walk import Found
+from kaos_formats.files import write_atomically
 
 VERSION = 1
 TICK_NS = 20_000_000
@@ -76,7 +76,8 @@ def save(path: Path, index: Index) -> None:
     """Write the index. A cache that cannot be written is no reason to fail."""
     body = msgspec.msgpack.encode(_Content(VERSION, index.rules, index.files))
     with contextlib.suppress(OSError):
-        write_atomic(path, blake3.blake3(body).digest() + body)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, blake3.blake3(body).digest() + body, durable=False)
 
 
 def is_settled(file: Found, walk_started_ns: int) -> bool:

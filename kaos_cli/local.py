@@ -10,13 +10,8 @@ and mends only that.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +19,14 @@ from kaos_cli import __version__
 from kaos_cli.client import ConnectionLost, Endpoint, Transport
 from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
+from kaos_formats.home import Program, Running, is_locked, locked, read_running
 
 START_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.01
 STOPPED = "stopped"
-PROCESSES = {"backend": "kaos_backend", "engine": "kaos_backend.engine"}
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What backend.json or engine.json say of a process."""
-
-    pid: int
-    version: str
-    url: str
+PROCESSES: dict[Program, str] = {"backend": "kaos_backend", "engine": "kaos_backend.engine"}
 
 
 def connect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
@@ -80,7 +67,7 @@ def find(home: Home) -> Transport | None:
 
     Raises KaosError for one of another version and for one that holds its port but does not answer.
     """
-    running = read_state(home, "backend")
+    running = read_running(home, "backend")
     if running is None:
         return None
     _check_version(home, running)
@@ -89,22 +76,22 @@ def find(home: Home) -> Transport | None:
         health = transport.json("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
     except ConnectionLost as error:
         transport.close()
-        if isinstance(error.__cause__, TimeoutError) and is_held(home, "backend"):
+        if isinstance(error.__cause__, TimeoutError) and is_locked(home.lock("backend")):
             raise KaosError(
                 "backend_unavailable",
                 f"the backend (pid {running.pid}) does not answer at {running.url}",
-                hint=f"kaos down && kaos up; its log is {home.path / 'logs' / 'backend.log'}",
+                hint=f"kaos down && kaos up; its log is {home.log('backend')}",
             ) from error
         return None
     except KaosError as error:
         transport.close()
         # Dead, and its port now belongs to somebody else's server (or to another KAOS_HOME's backend).
-        if not is_held(home, "backend"):
+        if not is_locked(home.lock("backend")):
             return None
         if error.code == "version_mismatch":
             error.hint = error.hint or "kaos down && kaos up"
         raise
-    if health.get("pid") != running.pid and not is_held(home, "backend"):
+    if health.get("pid") != running.pid and not is_locked(home.lock("backend")):
         transport.close()
         return None
     return transport
@@ -137,12 +124,12 @@ def _await_foreign(home: Home) -> Transport | None:
     while True:
         if (transport := find(home)) is not None:
             return transport
-        if not is_held(home, "backend"):
+        if not is_locked(home.lock("backend")):
             return None
         if time.monotonic() > deadline:
             raise KaosError(
                 "backend_unavailable",
-                f"a backend holds {home.path / 'backend.lock'} but does not answer",
+                f"a backend holds {home.lock('backend')} but does not answer",
                 hint="kaos down && kaos up",
             )
         time.sleep(POLL_S)
@@ -152,7 +139,7 @@ def _spawn(home: Home, env: Mapping[str, str]) -> Transport:
     import subprocess
     import sys
 
-    log = home.path / "logs" / "backend.log"
+    log = home.log("backend")
     try:
         log.parent.mkdir(exist_ok=True)
         before = log.stat().st_size if log.exists() else 0
@@ -176,7 +163,7 @@ def _spawn(home: Home, env: Mapping[str, str]) -> Transport:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         exited = child_returncode() is not None
-        running = read_state(home, "backend")
+        running = read_running(home, "backend")
         if (
             running is not None
             and (running.pid == child.pid or exited)
@@ -209,7 +196,7 @@ def _start_failed(what: str, log: Path, offset: int) -> KaosError:
     return KaosError("backend_unavailable", f"the backend {what}", hint=f"see {log}")
 
 
-def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[str]:
+def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[Program]:
     """Stop backend and engine, in this order; the names of those that ran.
 
     Both are built to be killed at any moment, so one that does not heed SIGTERM gets SIGKILL.
@@ -222,23 +209,23 @@ def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[str]:
         return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
 
 
-def _ended(home: Home, name: str, timeout_s: float) -> bool:
+def _ended(home: Home, name: Program, timeout_s: float) -> bool:
     """Wait until the process has let go of its lock. (It may linger as a zombie where init is slow.)"""
     deadline = time.monotonic() + timeout_s
-    while is_held(home, name):
+    while is_locked(home.lock(name)):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
     return True
 
 
-def _stop_one(home: Home, name: str, timeout_s: float) -> bool:
+def _stop_one(home: Home, name: Program, timeout_s: float) -> bool:
     import psutil
 
     # Just started: the lock is held a moment before the file says by whom.
     deadline = time.monotonic() + 5.0
-    while is_held(home, name):
-        running = read_state(home, name)
+    while is_locked(home.lock(name)):
+        running = read_running(home, name)
         with contextlib.suppress(psutil.Error):
             if running is not None and _is_ours(process := psutil.Process(running.pid), name):
                 process.terminate()
@@ -249,58 +236,23 @@ def _stop_one(home: Home, name: str, timeout_s: float) -> bool:
         if time.monotonic() > deadline:
             raise KaosError(
                 "failed",
-                f"{home.path / f'{name}.lock'} is held, but {name}.json names no live {name}",
-                hint=f"find the process with `fuser {home.path / f'{name}.lock'}` and end it",
+                f"{home.lock(name)} is held, but {name}.json names no live {name}",
+                hint=f"find the process with `fuser {home.lock(name)}` and end it",
             )
         time.sleep(POLL_S)
     return False
 
 
-def _is_ours(process: Any, name: str) -> bool:
+def _is_ours(process: Any, name: Program) -> bool:
     """Whether a pid really runs that part of kaos: a stale file's pid may be another program's now."""
     return bool(process.status() != "zombie" and PROCESSES[name] in process.cmdline())
 
 
-def read_state(home: Home, name: str) -> Running | None:
-    """What ``backend.json`` or ``engine.json`` says; None when it is missing or not whole."""
-    try:
-        state = json.loads((home.path / f"{name}.json").read_bytes())
-        return Running(int(state["pid"]), str(state.get("version", "")), str(state.get("url", "")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _check_version(home: Home, running: Running) -> None:
     # Of a dead one only the file is left, and whatever it says, a new one may be started.
-    if running.version not in ("", __version__) and is_held(home, "backend"):
+    if running.version not in ("", __version__) and is_locked(home.lock("backend")):
         raise KaosError(
             "version_mismatch",
             f"the backend is of version {running.version}, this kaos of version {__version__}",
             hint="kaos down && kaos up",
         )
-
-
-def is_held(home: Home, name: str) -> bool:
-    """Whether a living process holds ``<name>.lock``. Takes it for an instant, shared, to find out."""
-    try:
-        fd = os.open(home.path / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold ``path`` exclusively; waits for whoever has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

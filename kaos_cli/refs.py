@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaos_cli.config import Home, write_atomic
+from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
+from kaos_formats.files import write_atomically
 
 LAST = "last"
 ROW_DIGITS = 5
@@ -48,7 +49,9 @@ def job_ref(home: Home, ws: str, positional: str | None, job: str | None, row: i
 def remember(home: Home, ws: str, jobs: Sequence[str]) -> None:
     """Keep the ids of a listing that was shown, in its order."""
     home.create()
-    write_atomic(_path(home, ws), json.dumps({"jobs": list(jobs)}).encode())
+    path = _path(home, ws)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps({"jobs": list(jobs)}).encode(), durable=False)
 
 
 def _row(home: Home, ws: str, row: int, prefix: str | None) -> str:

@@ -35,7 +35,7 @@ def status(request: Request, services: Awake) -> schemas.Status:
         kaos_version=__version__,
         pid=os.getpid(),
         url=str(request.base_url).rstrip("/"),
-        home=str(services.settings.home),
+        home=str(services.settings.home.path),
         engine=schemas.EngineStatus(
             kind="embedded" if endpoint.embedded else "remote", address=endpoint.address
         ),
@@ -50,7 +50,7 @@ def status(request: Request, services: Awake) -> schemas.Status:
             gpus=len(gpus) if isinstance(gpus, list) else gpus,
         ),
         store=schemas.StoreStatus(
-            free_bytes=_free_bytes(services.settings.home) if endpoint.embedded else None
+            free_bytes=_free_bytes(services.settings.home.path) if endpoint.embedded else None
         ),
     )
 
@@ -63,7 +63,7 @@ def environment(services: Plain) -> schemas.Environment:
     host, _, port = address.rpartition(":") if ":" in address else (address, "", _DEFAULT_PACHD_PORT)
     env = {"PACHD_PEER_SERVICE_HOST": host, "PACHD_PEER_SERVICE_PORT": port}
     if endpoint.embedded:
-        env["PACH_CONFIG"] = str(services.settings.home / "pachctl.json")
+        env["PACH_CONFIG"] = str(services.settings.home.path / "pachctl.json")
     if endpoint.token:
         env["PACH_PYTHON_AUTH_TOKEN"] = endpoint.token
     return schemas.Environment(env=env)

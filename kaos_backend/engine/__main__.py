@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import fcntl
-import json
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -19,6 +15,7 @@ from kaos_backend import __version__
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.main import detect_machine, start
 from kaos_backend.engine.workers.choice import choose
+from kaos_formats.home import Home, Running, ensure_token, make_private, read_running, try_lock, write_running
 
 HOST = "127.0.0.1"
 EXIT_USAGE = 2
@@ -33,22 +30,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="state of kaos (KAOS_HOME)")
     parser.add_argument("--port", type=int, default=0, help="loopback port (default: the last one, else any)")
     args = parser.parse_args(argv)
-    home: Path = args.home.absolute()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _log_to(home / "logs" / "engine.log")
-    lock = _lock(home / "engine.lock")
+    home = Home(args.home.absolute())
+    make_private(home.path)
+    _log_to(home.log("engine"))
+    lock = try_lock(home.lock("engine"))
     if lock is None:
-        print(f"kaos engine: one is running already in {home}", file=sys.stderr)
+        print(f"kaos engine: one is running already in {home.path}", file=sys.stderr)
         return EXIT_RUNNING
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    info = home / "engine.json"
     try:
         machine = detect_machine(os.environ)
-        runtime = choose(os.environ, home / "engine", home)
-        port = args.port or _last_free_port(info)
-        handle = start(home / "engine", HOST, port, _token(home / "token"), runtime, machine)
+        runtime = choose(os.environ, home.path / "engine", home.path)
+        port = args.port or _last_free_port(home)
+        handle = start(home.path / "engine", HOST, port, ensure_token(home.token_file), runtime, machine)
     except EngineError as e:
         log.error("%s", e.message)
         print(f"kaos engine: {e.message}", file=sys.stderr)
@@ -57,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         log.exception("the engine could not start")
         raise
     bound = int(handle.address.rpartition(":")[2])
-    _write_json(info, {"host": HOST, "port": bound, "pid": os.getpid(), "version": __version__})
+    write_running(home, "engine", Running(os.getpid(), __version__, host=HOST, port=bound))
     log.info(
         "serving %s, machine %s, runtime %s (%s)", handle.address, machine, runtime.name, runtime.isolation
     )
@@ -69,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _log_to(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     logging.basicConfig(
         filename=path,
         level=logging.INFO,
@@ -77,62 +73,18 @@ def _log_to(path: Path) -> None:
     )
 
 
-def _lock(path: Path) -> int | None:
-    """The open, locked file, or None when another process has it. The lock dies with this process."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        os.close(fd)
-        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return None
-        raise
-    return fd
-
-
-def _token(path: Path) -> str:
-    """The home's secret; made by whoever needs it first."""
-    try:
-        return path.read_text().strip() or _fresh_token(path)
-    except FileNotFoundError:
-        return _fresh_token(path)
-
-
-def _fresh_token(path: Path) -> str:
-    # Complete before it has its name: nobody reads half a secret, and the first one wins.
-    temporary = path.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(fd, f"{secrets.token_hex(32)}\n".encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        if not path.read_text().strip():
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path.read_text().strip()
-
-
-def _last_free_port(info: Path) -> int:
+def _last_free_port(home: Home) -> int:
     """The port served last time if nobody has it now, so that clients' addresses stay good; else 0."""
+    last = read_running(home, "engine")
+    if last is None:
+        return 0
     try:
-        port = int(json.loads(info.read_text())["port"])
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-    except (OSError, ValueError, KeyError, TypeError):
+            probe.bind((HOST, last.port))
+    except (OSError, OverflowError):
         return 0
-    return port
-
-
-def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
+    return last.port
 
 
 if __name__ == "__main__":

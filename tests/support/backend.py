@@ -19,8 +19,9 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.app import create_app
-from kaos_backend.home import process_lives, read_json
 from kaos_backend.settings import Settings
+from kaos_formats.files import read_json
+from kaos_formats.home import Home, process_lives
 from tests.support.archives import archive, tree_of
 
 # The smallest thing that trains: a metric that follows from the parameters, a log line, a data file's
@@ -45,7 +46,7 @@ class Backend:
     def __init__(self, home: Path) -> None:
         home.mkdir(mode=0o700, exist_ok=True)
         self.home = home
-        self.app = create_app(Settings(home=home))
+        self.app = create_app(Settings(home=Home(home)))
         self.token = (home / "token").read_text().strip()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"

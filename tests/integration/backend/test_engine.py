@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.home import read_json
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine
+from kaos_formats.files import read_json
+from kaos_formats.home import Home
 from tests.support.backend import DATA, Backend, eventually, repo, running_backend, stop_engine, traces
 
 GRID = {"lr": [0.1, 0.5]}
@@ -57,7 +58,7 @@ def test_a_second_backend_adopts_the_living_engine(home: Path) -> None:
     with running_backend(home) as first:
         first.call("GET", "/workspaces")
         pid = read_json(home / "engine.json")["pid"]
-        second = EmbeddedEngine(Settings(home=home))
+        second = EmbeddedEngine(Settings(home=Home(home)))
         endpoint = second.ensure()
         assert isinstance(endpoint, Endpoint)
         assert second.lives()

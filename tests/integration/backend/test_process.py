@@ -19,7 +19,7 @@ import requests
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.home import read_json
+from kaos_formats.files import read_json
 from tests.support.archives import archive
 from tests.support.backend import SOURCE, eventually, repo, stop_engine
 

@@ -24,6 +24,7 @@ from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.pachd.errors import from_status, translate
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.settings import Settings
+from kaos_formats.home import Home
 
 DOCS = Path(__file__).parents[3] / "docs" / "api.md"
 
@@ -39,7 +40,7 @@ class GoneEngine:
 
 
 def request(tmp_path: Path, method: str, path: str, **kwargs: Any) -> httpx.Response:
-    app = create_app(Settings(home=tmp_path), GoneEngine())
+    app = create_app(Settings(home=Home(tmp_path)), GoneEngine())
     token = (tmp_path / "token").read_text().strip()
 
     async def ask() -> httpx.Response:
@@ -66,7 +67,7 @@ def test_a_bug_is_answered_in_the_same_shape(tmp_path: Path, monkeypatch: pytest
 
 
 def test_documentation_and_openapi_name_the_same_routes(tmp_path: Path) -> None:
-    spec = create_app(Settings(home=tmp_path), GoneEngine()).openapi()
+    spec = create_app(Settings(home=Home(tmp_path)), GoneEngine()).openapi()
     served = {
         (method.upper(), re.sub(r"\{[^}]*\}", "{}", path.removeprefix("/v1")))
         for path, methods in spec["paths"].items()
@@ -82,7 +83,7 @@ def test_documentation_and_openapi_name_the_same_routes(tmp_path: Path) -> None:
 
 
 def test_documentation_names_every_query_parameter_and_field(tmp_path: Path) -> None:
-    spec = create_app(Settings(home=tmp_path), GoneEngine()).openapi()
+    spec = create_app(Settings(home=Home(tmp_path)), GoneEngine()).openapi()
     text = DOCS.read_text()
     for path, methods in spec["paths"].items():
         for operation in methods.values():
@@ -267,7 +268,7 @@ def test_times_are_rfc_3339() -> None:
 
 
 def test_every_object_that_is_answered_tells_its_format(tmp_path: Path) -> None:
-    spec = create_app(Settings(home=tmp_path), GoneEngine()).openapi()
+    spec = create_app(Settings(home=Home(tmp_path)), GoneEngine()).openapi()
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():
             for status, response in operation["responses"].items():

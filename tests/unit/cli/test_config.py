@@ -1,20 +1,12 @@
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from kaos_cli.config import Home, write_atomic
+from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
 from kaos_formats.errors import InvalidName
-
-
-def test_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert Home.of({"KAOS_HOME": "rel"}).path == tmp_path / "rel"
-    assert Home.of({}).path == Path.home() / ".kaos"
-    assert Home.of({"KAOS_HOME": ""}).path == Path.home() / ".kaos"
 
 
 def test_token_is_private_and_stays(home: Home) -> None:
@@ -24,29 +16,6 @@ def test_token_is_private_and_stays(home: Home) -> None:
     assert (home.path / "token").stat().st_mode & 0o777 == 0o600
     assert home.path.stat().st_mode & 0o777 == 0o700
     assert [p.name for p in home.path.iterdir()] == ["token"]
-
-
-def test_all_who_come_first_get_one_token(home: Home) -> None:
-    home.create()
-    barrier = threading.Barrier(8)
-    tokens = set()
-
-    def come() -> None:
-        barrier.wait()
-        tokens.add(home.token())
-
-    threads = [threading.Thread(target=come) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(tokens) == 1
-
-
-def test_empty_token_of_a_crash_is_made_anew(home: Home) -> None:
-    home.create()
-    (home.path / "token").write_text("")
-    assert len(home.token()) == 64
 
 
 def test_workspace_order_is_flag_setting_default(home: Home) -> None:
@@ -77,17 +46,3 @@ def test_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KaosError, match="cannot create"):
         Home(tmp_path / "file/below").token()
-
-
-def test_atomic_write_leaves_the_old_file_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "f"
-    write_atomic(path, b"old")
-
-    def full(self: Path, content: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -13,6 +13,7 @@ from kaos_backend.app import create_app
 from kaos_backend.settings import Settings
 from kaos_cli.client import ConnectionLost, Endpoint, KaosClient, Transport
 from kaos_cli.errors import KaosError
+from kaos_formats.home import Home
 
 
 class Recorder(Transport):
@@ -58,7 +59,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return create_app(Settings(home=tmp_path_factory.mktemp("home"))).openapi()
+    return create_app(Settings(home=Home(tmp_path_factory.mktemp("home")))).openapi()
 
 
 def test_every_method_of_the_client_is_called_here() -> None:

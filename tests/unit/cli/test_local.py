@@ -18,6 +18,7 @@ import pytest
 from kaos_cli import __version__, local
 from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
+from kaos_formats.home import is_locked
 
 # What a backend does as far as the command line sees it; `mode` (a file in KAOS_HOME) makes it misbehave.
 STAND_IN = """
@@ -75,7 +76,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Home) -> Ite
             os.kill(int(line), signal.SIGKILL)
         except ProcessLookupError:
             continue
-    eventually(lambda: not local.is_held(home, "backend") and not local.is_held(home, "engine"))
+    eventually(lambda: not is_locked(home.lock("backend")) and not is_locked(home.lock("engine")))
 
 
 def starts(home: Home) -> list[str]:
@@ -180,7 +181,7 @@ def test_a_hung_one_is_told_and_down_ends_it(stand_in: Home, monkeypatch: pytest
         connect(stand_in)
     assert "kaos down && kaos up" in caught.value.hint
     assert local.stop(stand_in, timeout_s=0.2) == ["backend"]
-    assert not local.is_held(stand_in, "backend")
+    assert not is_locked(stand_in.lock("backend"))
 
 
 def test_another_version_is_told_while_it_lives(stand_in: Home) -> None:
@@ -195,7 +196,7 @@ def test_another_version_is_told_while_it_lives(stand_in: Home) -> None:
     assert "kaos down" in caught.value.hint
     # Left behind by an older kaos, the file is no reason not to start.
     os.kill(int(starts(stand_in)[0]), signal.SIGKILL)
-    eventually(lambda: not local.is_held(stand_in, "backend"))
+    eventually(lambda: not is_locked(stand_in.lock("backend")))
     connect(stand_in)
 
 
@@ -207,8 +208,8 @@ def test_down_stops_backend_and_engine_and_waits(stand_in: Home) -> None:
     eventually(lambda: (stand_in.path / "engine.json").exists())
     assert local.stop(stand_in) == ["backend", "engine"]
     reaper.join()
-    assert not local.is_held(stand_in, "backend")
-    assert not local.is_held(stand_in, "engine")
+    assert not is_locked(stand_in.lock("backend"))
+    assert not is_locked(stand_in.lock("engine"))
     assert local.stop(stand_in) == []
 
 
@@ -216,7 +217,7 @@ def test_down_ends_one_that_does_not_listen(stand_in: Home) -> None:
     mode(stand_in, "stubborn")
     connect(stand_in)
     assert local.stop(stand_in, timeout_s=0.2) == ["backend"]
-    assert not local.is_held(stand_in, "backend")
+    assert not is_locked(stand_in.lock("backend"))
 
 
 def test_what_was_stopped_is_not_started_by_who_lost_it_but_what_crashed_is(stand_in: Home) -> None:
@@ -225,7 +226,7 @@ def test_what_was_stopped_is_not_started_by_who_lost_it_but_what_crashed_is(stan
 
     connect(stand_in)
     os.kill(int(starts(stand_in)[0]), signal.SIGKILL)
-    eventually(lambda: not local.is_held(stand_in, "backend"))
+    eventually(lambda: not is_locked(stand_in.lock("backend")))
     reconnect()
     assert len(starts(stand_in)) == 2
     local.stop(stand_in)
@@ -236,7 +237,7 @@ def test_what_was_stopped_is_not_started_by_who_lost_it_but_what_crashed_is(stan
     # Whoever comes anew starts it, and from then on a crash is a crash again.
     connect(stand_in)
     os.kill(int(starts(stand_in)[2]), signal.SIGKILL)
-    eventually(lambda: not local.is_held(stand_in, "backend"))
+    eventually(lambda: not is_locked(stand_in.lock("backend")))
     reconnect()
     assert len(starts(stand_in)) == 4
 
@@ -263,12 +264,12 @@ def test_down_with_nothing_there(home: Home) -> None:
 def test_asking_for_a_lock_takes_it_from_nobody(home: Home) -> None:
     home.create()
     path = home.path / "backend.lock"
-    assert not local.is_held(home, "backend")
+    assert not is_locked(home.lock("backend"))
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    assert local.is_held(home, "backend")
+    assert is_locked(home.lock("backend"))
     os.close(fd)
-    assert not local.is_held(home, "backend")
+    assert not is_locked(home.lock("backend"))
 
 
 def test_versions_of_cli_and_backend_are_one() -> None:
