@@ -24,14 +24,14 @@ from kaos_backend.engine.store.model import (
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
-from kaos_backend.engine.store.trees.files import Staged, remove_tree
+from kaos_backend.engine.store.trees.files import NewFile, Staged, remove_tree
 from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
 from kaos_backend.engine.store.versions import refs
 from kaos_backend.engine.store.versions.filesets import FileSets
 
-__all__ = ["Migration", "Staged", "Store", "Txn", "Upload"]
+__all__ = ["Migration", "NewFile", "Staged", "Store", "Txn", "Upload"]
 
 CACHE_DIRECTORY = "trees"
 log = logging.getLogger(__name__)
@@ -165,20 +165,15 @@ class Store(Reads):
         else:
             log.warning("object %s %s", object_.hex(), what)
 
-    def stage(self, src: Path, tag: str) -> Staged:
-        """Take the regular files below `src` in: bytes durable, rows pending until `Txn.adopt`."""
-        return files.stage(self.upload(), src, tag)
+    def stage(self, new: Iterable[NewFile], tag: str) -> Staged:
+        """Take files in: bytes durable, rows pending until `Txn.adopt`. See `files.stage`."""
+        return files.stage(self.upload(), new, tag)
 
     def materialize(self, root: bytes, path: str, dest: Path) -> None:
         """Write the file or directory at `path` of a tree below `dest`: see `files.materialize`."""
         files.materialize(self, root, path, dest)
 
     # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.
-
-    def ingest(self, src: Path, tag: str) -> bytes | None:
-        """As `stage` and `Txn.adopt`."""
-        with self.stage(src, tag) as staged, self.write() as txn:
-            return txn.adopt(staged)
 
     def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
         with self.write() as txn:

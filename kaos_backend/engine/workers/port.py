@@ -8,10 +8,10 @@ Units: memory in bytes, times in seconds, cpu in cores (fractions allowed).
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 BUILDER_IMAGE = "kaos/builder"
 """The image of pipelines whose command makes images: their workers are the builder's."""
@@ -62,12 +62,55 @@ class DatumRun:
 
 
 @dataclass(frozen=True, slots=True)
+class InputPath:
+    """A file of an input: the input's name and the path in its repo."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A regular file of an output. `data` is open until the next one is asked for.
+
+    `path` is where it lies below `out` ("/m/weights"). `origin` is set when the trial left a link to a file
+    of an input, whose content need not be read again.
+    """
+
+    path: str
+    data: BinaryIO
+    origin: InputPath | None = None
+
+
+class Output(Protocol):
+    """What a run left in `out`, as the run saw it: links inside `out` and to inputs are what they lead to.
+
+    It is held from before the run began, and stays readable while its worker runs the next datum.
+    """
+
+    def files(self) -> Iterator[OutputFile]:
+        """Every file, in any order; may be called again. Nothing of the run is alive by then.
+
+        Raises:
+            Unknown: naming what cannot be kept: a link that leads anywhere else, a pipe, socket or device,
+                what cannot be read, what is nested too deeply; or `out` itself was replaced.
+            OSError: trouble of the engine's own, worth another try.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a run ended.
 
     `code` by shell convention: 126 not executable, 127 not found, 128 + n ended by signal n (`signal` is n;
     a sandbox cannot tell these from a program that itself exits with 128 + n). None if nothing was started.
     `message` is one line for people ("used 530 MiB of 512 MiB"), empty when the reason says it all.
+    `output` is there when something was started; the caller closes it.
     """
 
     code: int | None
@@ -76,6 +119,7 @@ class Exit:
     message: str
     max_rss_bytes: int
     wall_s: float
+    output: Output | None = None
 
 
 class Worker(Protocol):

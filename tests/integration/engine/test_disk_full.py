@@ -16,6 +16,7 @@ from kaos_backend.engine.store.model import BranchKey, RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from tests.integration.engine.conftest import MACHINE, eventually
+from tests.support.files import ingest
 
 
 class FillingDisk(Disk):
@@ -41,7 +42,7 @@ def test_an_output_is_stored_as_soon_as_there_is_room(tmp_path: Path) -> None:
         source = tmp_path / "in"
         source.mkdir()
         (source / "x").write_text("x")
-        root = store.ingest(source, "default")
+        root = ingest(store, source, "default")
         repo = RepoKey("default", "a")
         with store.write() as txn:
             txn.create_repo(repo)

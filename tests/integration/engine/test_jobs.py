@@ -332,3 +332,29 @@ def test_the_meta_repo_of_a_pipeline_can_be_an_input(engine: Engine) -> None:
     assert b'"state":"PROCESSED"' in engine.files("q")["/seen"]
     (datum,) = engine.client.pps.list_datum(job=job.job)
     assert datum.data[0].file.commit.repo.type == "meta"
+
+
+def test_an_output_that_leads_outside_fails_its_datum_and_no_other(engine: Engine) -> None:
+    engine.repo("a", {"x": b"x", "y": b"y"})
+    engine.pipeline(
+        "p",
+        'if [ -e "${PACH_PFS}/a/x" ]; then ln -s /etc/passwd $OUT/l; fi; echo fine > $OUT/$$',
+        {"a": "/*"},
+    )
+    info = engine.wait("p")
+    assert info.state == pps.JobState.JOB_FAILURE
+    failed = [
+        datum for datum in engine.client.pps.list_datum(job=info.job) if datum.state == pps.DatumState.FAILED
+    ]
+    assert [datum.datum.job.id for datum in failed] == [info.job.id]
+    lines = [line.message for line in engine.client.pps.get_logs(job=info.job, datum=failed[0].datum)]
+    assert any(
+        "output refused: /l is a link to /etc/passwd, outside the output folder" in line for line in lines
+    )
+
+
+def test_a_link_to_an_input_is_kept_by_reference(engine: Engine) -> None:
+    engine.repo("a", {"b/x": b"x" * 300_000, "b/y": b"y"})
+    engine.pipeline("p", 'ln -s "${PACH_PFS}/a" $OUT/all; ln -s "${PACH_PFS}/a/b/y" $OUT/y', {"a": "/"})
+    assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+    assert engine.files("p") == {"/all/b/x": b"x" * 300_000, "/all/b/y": b"y", "/y": b"y"}

@@ -6,7 +6,7 @@ import itertools
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,9 @@ from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Transform
-from kaos_backend.engine.store.model import CommitKey, RepoKey
-from kaos_backend.engine.store.store import Staged
-from kaos_backend.engine.workers.port import DatumRun, Worker
+from kaos_backend.engine.store.model import CommitKey, FileEntry, RepoKey
+from kaos_backend.engine.store.store import NewFile, Staged
+from kaos_backend.engine.workers.port import DatumRun, InputPath, Output, Worker
 from kaos_formats.quantity import parse_duration
 
 _T = TypeVar("_T")
@@ -70,6 +70,13 @@ class _Try:
     started_us: int = 0
     recovered: bool = False
     reason: str = ""
+    output: Output | None = None
+
+    def keep(self, output: Output | None) -> None:
+        """What the newest run left in the output folder, in place of what an earlier one did."""
+        if self.output is not None:
+            self.output.close()
+        self.output = output
 
 
 @dataclass(slots=True)
@@ -125,6 +132,12 @@ class DatumRunner:
 
     def _run(self, datum: DatumRow, scratch: Path, cancel: threading.Event) -> Outcome:
         sofar = _Try(started_us=self._env.clock())
+        try:
+            return self._attempts(datum, scratch, sofar, cancel)
+        finally:
+            sofar.keep(None)
+
+    def _attempts(self, datum: DatumRow, scratch: Path, sofar: _Try, cancel: threading.Event) -> Outcome:
         files = by_name(datum.files)
         try:
             inputs = {
@@ -135,7 +148,6 @@ class DatumRunner:
             self._failed(datum, sofar, f"its inputs could not be read: {e.message}")
             return self._end(datum, DatumState.FAILED, None, sofar)
         paths = {name: group[0].path for name, group in files.items()}
-        out = scratch
         log_file = self._env.logs.datum(self._job.key, datum.id)
         # The worker needs it, whether or not our own lines could be written.
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +175,7 @@ class DatumRunner:
                 continue
             if not sofar.reason:
                 try:
-                    staged = self._with_room(partial(self._env.store.stage, out, datum.id), datum, cancel)
+                    staged = self._with_room(partial(self._stage, datum, sofar), datum, cancel)
                 except EngineError as e:
                     self._failed(datum, sofar, f"output refused: {e.message}")
                     with self._slot(cancel) as slot:
@@ -171,7 +183,7 @@ class DatumRunner:
                 else:
                     return self._end(datum, DatumState.SUCCESS, staged, sofar)
         state = DatumState.RECOVERED if sofar.recovered else DatumState.FAILED
-        return self._end(datum, state, self._partial(out, datum), sofar)
+        return self._end(datum, state, self._partial(datum, sofar), sofar)
 
     def _attempt(self, datum: DatumRow, run: MakeRun, sofar: _Try, cancel: threading.Event) -> bool:
         """One attempt and, if it failed, err_cmd. False: the worker was lost, the attempt does not count."""
@@ -179,6 +191,7 @@ class DatumRunner:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
             exit = slot.worker.run(run(self._transform.cmd, self._transform.stdin, slot.allocation), cancel)
+            sofar.keep(exit.output)
             sofar.process_us += int(exit.wall_s * 1e6)
             if exit.reason == "canceled" or cancel.is_set():
                 raise Interrupted
@@ -205,6 +218,7 @@ class DatumRunner:
         exit = slot.worker.run(
             run(self._transform.err_cmd, self._transform.err_stdin, slot.allocation), cancel
         )
+        sofar.keep(exit.output)
         if exit.reason == "canceled" or cancel.is_set():
             raise Interrupted
         if not failure(exit, self._transform.accept_return_code, None, self._timeout_s):
@@ -262,10 +276,27 @@ class DatumRunner:
             self._roots[key] = root
         return root
 
-    def _partial(self, out: Path, datum: DatumRow) -> Staged | None:
+    def _stage(self, datum: DatumRow, sofar: _Try) -> Staged | None:
+        """What the last run left, on its way into the store."""
+        if sofar.output is None:
+            return None
+        return self._env.store.stage(self._new_files(sofar.output, by_name(datum.files)), datum.id)
+
+    def _new_files(self, output: Output, inputs: Mapping[str, Sequence[File]]) -> Iterator[NewFile]:
+        """An output's files for the store; those that are files of an input go in by reference."""
+        for file in output.files():
+            yield NewFile(file.path, self._stored(file.origin, inputs) or file.data)
+
+    def _stored(self, origin: InputPath | None, inputs: Mapping[str, Sequence[File]]) -> FileEntry | None:
+        first = inputs[origin.name][0] if origin is not None else None
+        if origin is None or first is None or first.empty_files:
+            return None
+        return self._env.store.stat(self._root_of(first), origin.path)
+
+    def _partial(self, datum: DatumRow, sofar: _Try) -> Staged | None:
         """What a failed datum left behind, if it can be kept at all."""
         try:
-            return self._env.store.stage(out, datum.id) if out.is_dir() and any(out.iterdir()) else None
+            return self._stage(datum, sofar)
         except (EngineError, OSError):
             return None
 

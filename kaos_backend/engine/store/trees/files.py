@@ -1,4 +1,4 @@
-"""Between trees and real directories: `stage` takes a directory in, `materialize` writes one out."""
+"""Between trees and real files: `stage` takes files in, `materialize` writes a directory out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import errno
 import os
 import shutil
 import sqlite3
-import stat as stat_module
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, DataLoss, NotFound, Unknown, disk_full
 from kaos_backend.engine.ids import new_id
@@ -22,7 +22,14 @@ from kaos_backend.engine.store.trees.upload import Upload
 
 _COPY_BYTES = 4 << 20
 _BATCH = 500
-_MAX_DEPTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file on its way in: its path in the tree, and its content or a file of a tree that has the same."""
+
+    path: str
+    content: BinaryIO | FileEntry
 
 
 class Staged:
@@ -48,18 +55,16 @@ class Staged:
         self.upload.__exit__(None, None, None)
 
 
-def stage(upload: Upload, src: Path, tag: str) -> Staged:
-    """Take in every regular file below `src`, at its relative path and under `tag`.
-
-    Symlinks are followed; a link to a directory brings its files. Empty directories leave nothing.
+def stage(upload: Upload, files: Iterable[NewFile], tag: str) -> Staged:
+    """Take `files` in under `tag`. What iterating over them raises is passed on, and nothing is kept.
 
     Raises:
-        Unknown: naming what cannot be kept (its name, its kind, it cannot be read, a link leads nowhere).
+        Unknown: naming what cannot be kept (its name, it cannot be read).
         ResourceExhausted: the disk is full.
     """
     try:
-        for relative, path in _regular_files(src, "", 0):
-            _take(upload, relative, path, tag)
+        for file in files:
+            _take(upload, file, tag)
         upload.end_file()
         editor = TreeEditor(_no_nodes, None)
         for put in upload.operations:
@@ -77,47 +82,20 @@ def _no_nodes(_: bytes) -> Node:
     return EMPTY
 
 
-def _regular_files(directory: Path, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:
-    if depth > _MAX_DEPTH:
-        raise Unknown(f"directory {prefix} is nested too deeply (do symlinks form a loop?)")
+def _take(upload: Upload, file: NewFile, tag: str) -> None:
+    if isinstance(file.content, FileEntry):
+        upload.add_object(file.path, tag, file.content.hash, file.content.size_bytes)
+        return
+    upload.add(file.path, tag, b"")
+    while data := _read(file.content, file.path):
+        upload.add(file.path, tag, data)
+
+
+def _read(file: BinaryIO, path: str) -> bytes:
     try:
-        entries = os.scandir(directory)
+        return file.read(_COPY_BYTES)
     except OSError as error:
-        raise Unknown(f"directory {prefix} cannot be read: {error.strerror}") from error
-    with entries:
-        for entry in sorted(entries, key=lambda one: one.name):
-            relative = f"{prefix}/{entry.name}"
-            try:
-                mode = entry.stat().st_mode
-            except OSError as error:
-                raise Unknown(f"{relative} leads nowhere: {error.strerror}") from error
-            if stat_module.S_ISDIR(mode):
-                yield from _regular_files(Path(entry.path), relative, depth + 1)
-            elif stat_module.S_ISREG(mode):
-                yield relative, Path(entry.path)
-            else:
-                raise Unknown(f"{relative} is no regular file (a socket, pipe or device cannot be kept)")
-
-
-def _take(upload: Upload, relative: str, path: Path, tag: str) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
-    try:
-        upload.add(relative, tag, b"")
-        while data := _read(fd, relative):
-            upload.add(relative, tag, data)
-    finally:
-        os.close(fd)
-
-
-def _read(fd: int, relative: str) -> bytes:
-    try:
-        return os.read(fd, _COPY_BYTES)
-    except OSError as error:
-        # Such as what a link into /proc leads to.
-        raise Unknown(f"{relative} cannot be read: {error.strerror}") from error
+        raise Unknown(f"{path} cannot be read: {error.strerror}") from error
 
 
 class _Files(Protocol):

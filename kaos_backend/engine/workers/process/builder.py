@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
 from kaos_backend.engine.workers.process import environment
-from kaos_backend.engine.workers.process.places import Command, Place, link_inputs
+from kaos_backend.engine.workers.process.places import Command, Place, link_inputs, linked_sight
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 
 
@@ -54,3 +55,6 @@ class _BuildPlace:
         argv = (sys.executable, *run.cmd[1:]) if run.cmd[0] == "python" else run.cmd
         env = environment.datum(self._env, run, str(self._pfs))
         return Command(argv, env, str(self._work), sandboxed=False)
+
+    def sight(self, run: DatumRun) -> Sight:
+        return linked_sight(self._pfs, run)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
@@ -28,6 +29,10 @@ class Command:
 class Place(Protocol):
     def command(self, run: DatumRun) -> Command:
         """The run's command in this place. Raises OSError when the place cannot be made ready for it."""
+        ...
+
+    def sight(self, run: DatumRun) -> Sight:
+        """Where the run sees its inputs and its output."""
         ...
 
 
@@ -61,6 +66,10 @@ class Sandbox:
             self._lay_out()
         argv = sandbox.argv(self._bwrap.path, view, run.cmd)
         return Command(tuple(argv), environment.datum(self._env, run, "/pfs"), "/", sandboxed=True)
+
+    def sight(self, run: DatumRun) -> Sight:
+        inputs = {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()}
+        return Sight("/pfs/out", inputs)
 
     def _lay_out(self) -> None:
         """A fresh copy of the image's files, and what is mounted over them."""
@@ -105,6 +114,9 @@ class Bare:
         env = environment.datum(self._env, run, str(self._pfs))
         return Command(run.cmd, env, str(self._cwd()), sandboxed=False)
 
+    def sight(self, run: DatumRun) -> Sight:
+        return linked_sight(self._pfs, run)
+
     def _locate(self, image_path: str) -> str:
         """Where an image path is on the host, if the image has it; else the path itself."""
         inside = self._root / image_path.lstrip("/")
@@ -129,6 +141,16 @@ def link_inputs(pfs: Path, run: DatumRun) -> None:
             remove(old)
     for name, target in {**run.inputs, "out": run.out}.items():
         (pfs / name).symlink_to(target.absolute())
+
+
+def linked_sight(pfs: Path, run: DatumRun) -> Sight:
+    """What `link_inputs` gives to be seen."""
+    real = {name: os.path.realpath(folder) for name, folder in {**run.inputs, "out": run.out}.items()}
+    links = {str(pfs / name): target for name, target in real.items()}
+    # And by the engine's own name for it, which need not be free of links.
+    named = {str(folder.absolute()): real[name] for name, folder in {**run.inputs, "out": run.out}.items()}
+    links |= {name: target for name, target in named.items() if name != target}
+    return Sight(real["out"], {real[name]: (name, folder) for name, folder in run.inputs.items()}, links)
 
 
 def _copy_image(image: Image, root: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kaos_backend.engine.workers.output import FolderOutput
 from kaos_backend.engine.workers.port import DatumRun, Exit
 from kaos_backend.engine.workers.process.launch import Launcher, failed
 from kaos_backend.engine.workers.process.places import Place, remove
@@ -42,12 +44,16 @@ class ProcessWorker:
             return failed("the worker was closed", started)
         if cancel.is_set():
             return Exit(None, None, "canceled", "", 0, 0.0)
+        output = None
         try:
             request = self._request(run)
+            output = FolderOutput(run.out, self._place.sight(run))
             if self._notice:
                 _note(run.log, self._notice)
-            return self.launcher.run(request, cancel)
+            return replace(self.launcher.run(request, cancel), output=output)
         except (OSError, ValueError) as error:
+            if output is not None:
+                output.close()
             return failed(f"the worker cannot run it: {error}", started)
 
     def close(self) -> None:

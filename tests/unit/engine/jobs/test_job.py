@@ -17,6 +17,7 @@ from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.spec import Spec
 from kaos_backend.engine.store.store import Store
+from tests.support.files import new_files
 
 
 def run_of(store: Store, scratch: Path) -> JobRun:
@@ -31,7 +32,7 @@ def outcome(store: Store, directory: Path) -> Outcome:
     directory.mkdir()
     (directory / "model").write_bytes(os.urandom(200_000))
     datum = cast(DatumRow, SimpleNamespace(id="ab" * 32))
-    staged = store.stage(directory, datum.id)
+    staged = store.stage(new_files(directory), datum.id)
     return Outcome(datum, DatumState.SUCCESS, staged, "", 1, 0, 0, 0)
 
 

@@ -69,6 +69,18 @@ class Bench:
         return exit_, text_of(run.log)
 
 
+def collected(exit_: Exit) -> dict[str, bytes]:
+    """path → content of what a run left; what it only linked to reads as `@input:path`."""
+    assert exit_.output is not None
+    try:
+        return {
+            file.path: f"@{file.origin.name}:{file.origin.path}".encode() if file.origin else file.data.read()
+            for file in exit_.output.files()
+        }
+    finally:
+        exit_.output.close()
+
+
 def text_of(log: Path) -> str:
     """What the user's code printed, without the stamps."""
     lines = log.read_bytes().decode("utf-8").split("\n") if log.exists() else []

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.port import Grant
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 
-from .conftest import Bench, named, text_of, until
+from .conftest import Bench, collected, named, text_of, until
 
 
 def test_affinity(bench: Bench) -> None:
@@ -137,3 +137,22 @@ def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> N
 def test_notes_say_what_is_not_isolated(bare: Bench) -> None:
     assert bare.runtime.isolation == "none"
     assert any("bubblewrap" in note for note in bare.runtime.notes)
+
+
+@pytest.mark.parametrize("swap", ["ln -s /etc $OUT", "mkdir $OUT; echo fake > $OUT/f", ":"])
+def test_an_output_folder_that_was_replaced_fails_the_trial(bare: Bench, swap: str) -> None:
+    exit_, _ = bare.run(f"OUT=$(realpath $PACH_PFS/out); echo 1 > $OUT/f; mv $OUT $OUT.moved; {swap}")
+    with pytest.raises(Unknown, match="the output folder was moved away"):
+        collected(exit_)
+    assert "No such file" not in text_of(bare.engine_dir / "log1")
+
+
+def test_links_in_the_folder_of_links_are_not_followed(bare: Bench) -> None:
+    exit_, _ = bare.run("echo 1 > $PACH_PFS/out/f; rm $PACH_PFS/out; ln -s /etc $PACH_PFS/out")
+    assert collected(exit_) == {"/f": b"1\n"}
+
+
+def test_a_trial_in_the_sandbox_cannot_move_its_output_folder(sandboxed: Bench) -> None:
+    exit_, text = sandboxed.run("echo 1 > /pfs/out/f; mv -T /pfs/out /pfs/moved; rmdir /pfs/out")
+    assert exit_.code != 0, text
+    assert collected(exit_) == {"/f": b"1\n"}
