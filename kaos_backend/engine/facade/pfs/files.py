@@ -21,6 +21,7 @@ from kaos_backend.engine.store.model import Commit, FileEntry
 from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.edit import Delete, Operation, Overlay, Put
+from kaos_formats.protobuf import field
 
 _MAX_FILES = 100_000
 
@@ -74,11 +75,11 @@ class FileRpcs:
         if commit.base_open:
             raise Unknown(f"base commit {commit.parent} for commit {commit.key} unfinished")
         key = commit.key
-        encoded = wire.field(2, key.id.encode()) + wire.field(
+        encoded = field(2, key.id.encode()) + field(
             3,
-            wire.field(1, key.repo.name.encode())
-            + wire.field(2, key.repo.type.encode())
-            + wire.field(3, wire.field(1, key.repo.project.encode())),
+            field(1, key.repo.name.encode())
+            + field(2, key.repo.type.encode())
+            + field(3, field(1, key.repo.project.encode())),
         )
         return _Source(commit.root, commit, encoded, f"repo {key.repo} at commit {key.id}")
 
@@ -203,9 +204,9 @@ class FileRpcs:
         for a, b in self._store.diff(new.root, old.root, new_path):
             message = b""
             if a is not None:
-                message += wire.field(1, encode_new(a))
+                message += field(1, encode_new(a))
             if b is not None:
-                message += wire.field(2, encode_old(b))
+                message += field(2, encode_old(b))
             yield message
 
     # File sets
