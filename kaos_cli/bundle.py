@@ -23,7 +23,7 @@ from kaos_cli.text import printable
 from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.paths import check_paths
-from kaos_formats.shape import find_shape
+from kaos_formats.shape import Shape, find_shape
 from kaos_formats.tree import TreeEntry, bundle_id, format_tree
 
 Kind = Literal["source", "data"]
@@ -32,6 +32,8 @@ Progress = Callable[[int], None]
 
 BLOCK_BYTES = 8 << 20
 PARALLEL_BYTES = 1 << 20
+MAX_INTERPRETER_BYTES = 256
+"""As much of a program as the kernel looks at to tell how to start it."""
 
 
 class Entry(NamedTuple):
@@ -96,7 +98,9 @@ def read(
         raise _invalid(folder, error) from error
     name = _display_name(folder, root)
     if kind == "source":
-        name = check_source({file.path: file.executable for file in files}, folder) or name
+        shape = check_source({file.path: file.executable for file in files}, folder)
+        check_program(folder / shape.train)
+        name = shape.name or name
     elif not files:
         left = f" (left out: {', '.join(found.ignored[:3])})" if found.ignored else ""
         raise KaosError(
@@ -118,11 +122,8 @@ def read(
     )
 
 
-def check_source(executable: dict[str, bool], folder: Path) -> str | None:
-    """Check that the files (path → is it executable) have a shape of a source bundle.
-
-    The bundle's name when the shape gives one (``DIR/<name>/Dockerfile``), else None.
-    """
+def check_source(executable: dict[str, bool], folder: Path) -> Shape:
+    """The shape of a source bundle with these files (path → is it executable); raises KaosError."""
     try:
         shape = find_shape(executable)
     except InvalidBundle as error:
@@ -130,7 +131,26 @@ def check_source(executable: dict[str, bool], folder: Path) -> str | None:
     if not executable[shape.train]:
         train = folder / shape.train
         raise KaosError("invalid_bundle", f"{train} is not executable", hint=f"chmod +x {train}")
-    return shape.name
+    return shape
+
+
+def check_program(train: Path) -> None:
+    """Raise KaosError (invalid_bundle) for a program that would not start as its author meant."""
+    try:
+        with train.open("rb") as file:
+            start = file.read(MAX_INTERPRETER_BYTES)
+    except OSError as error:
+        raise unreadable(str(train), error) from error
+    first = start.partition(b"\n")[0]
+    if start.startswith(b"\x7fELF") or (start.startswith(b"#!") and not first.endswith(b"\r")):
+        return
+    if start.startswith(b"#!"):
+        problem = "ends its first line as Windows does: no interpreter has that name"
+        hint = f"sed -i 's/\\r$//' {train}"
+    else:
+        problem = "names no interpreter: without one it runs as a shell script, whatever it is written in"
+        hint = "make its first line #!/usr/bin/env python3, or #!/bin/sh for a shell script"
+    raise KaosError("invalid_bundle", f"{train} {problem}", hint=hint)
 
 
 def _invalid(folder: Path, error: InvalidBundle) -> KaosError:

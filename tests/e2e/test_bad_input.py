@@ -41,6 +41,16 @@ def train_not_executable(at: Path) -> list[str]:
     return ["-s", f"{at}/src"]
 
 
+def train_without_interpreter(at: Path) -> list[str]:
+    (write_source(at / "src") / "train").write_text("import os\nprint(os.environ)\n")
+    return ["-s", f"{at}/src"]
+
+
+def train_with_windows_line_ends(at: Path) -> list[str]:
+    (write_source(at / "src") / "train").write_text("#!/usr/bin/env python3\r\nprint()\r\n", newline="")
+    return ["-s", f"{at}/src"]
+
+
 def empty_data(at: Path) -> list[str]:
     (at / "empty").mkdir()
     return ["-d", f"{at}/empty"]
@@ -79,6 +89,8 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "missing Dockerfile": (no_dockerfile, "Dockerfile"),
     "missing train": (no_train, "train"),
     "train not executable": (train_not_executable, "chmod +x"),
+    "train without #!": (train_without_interpreter, "#!/usr/bin/env python3"),
+    "train with \\r\\n": (train_with_windows_line_ends, "sed -i"),
     "empty data folder": (empty_data, "empty"),
     "no such folder": (no_such_folder, "nowhere"),
     "symlink that leaves": (symlink_that_leaves, "passwd"),

@@ -188,7 +188,7 @@ def test_plain_shape_takes_the_folders_name(tmp_path: Path) -> None:
     ],
 )
 def test_accepted_shapes(files: list[str], name: str | None) -> None:
-    assert bundle.check_source(dict.fromkeys(files, True), Path("d")) == name
+    assert bundle.check_source(dict.fromkeys(files, True), Path("d")).name == name
 
 
 @pytest.mark.parametrize(
@@ -231,3 +231,27 @@ def test_big_file_that_shrinks_is_told(tmp_path: Path) -> None:
     os.truncate(data / "f", 10)
     with pytest.raises(KaosError, match="changed while"):
         bundle.hash_file(str(data / "f"), file, lambda _: None)
+
+
+@pytest.mark.parametrize("start", [b"#!/bin/sh\n", b"#!/usr/bin/env python3", b"\x7fELF\x02\x01\x01"])
+def test_programs_that_the_kernel_can_start(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "train").write_bytes(start)
+    bundle.check_program(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (b"import sys\n", "#!/usr/bin/env python3"),
+        (b"", "#!/usr/bin/env python3"),
+        (b"\n#!/bin/sh\n", "#!/usr/bin/env python3"),
+        (b"\xef\xbb\xbf#!/bin/sh\n", "#!/usr/bin/env python3"),
+        (b"#!/bin/sh\r\necho\r\n", "sed -i"),
+    ],
+)
+def test_programs_that_would_run_as_something_else(tmp_path: Path, start: bytes, told: str) -> None:
+    (tmp_path / "train").write_bytes(start)
+    with pytest.raises(KaosError, match="train") as caught:
+        bundle.check_program(tmp_path / "train")
+    assert caught.value.code == "invalid_bundle"
+    assert told in caught.value.hint
