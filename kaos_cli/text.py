@@ -24,6 +24,10 @@ def files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
+def jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
 def trials(count: int) -> str:
     return "1 trial" if count == 1 else f"{count:,} trials"
 

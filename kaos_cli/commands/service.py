@@ -65,7 +65,7 @@ def _status(
             session.terminal.answer_json({"up": False, "home": str(session.home.path)})
             return
         print(f"kaos is down (home {session.home.path})")
-        session.terminal.say("  → kaos up starts it; so does any command that needs it")
+        session.terminal.hint("kaos up starts it; so does any command that needs it")
         return
     found = session.client.status()
     if session.terminal.json:

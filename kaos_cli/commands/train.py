@@ -119,7 +119,7 @@ def list_(
         return
     if not jobs and fmt is None:
         print(f"no jobs in workspace {ws} yet")
-        session.terminal.say("  → kaos train deploy -s SRC -d DATA starts one")
+        session.terminal.hint("kaos train deploy -s SRC -d DATA starts one")
         return
     from kaos_cli.render import show
     from kaos_cli.views import jobs_table

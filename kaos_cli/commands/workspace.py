@@ -34,7 +34,7 @@ def create(
         session.terminal.answer_json(created)
         return
     print(f"workspace {name} created")
-    session.terminal.say(f"  → kaos workspace set {name} makes it the one that commands use")
+    session.terminal.hint(f"kaos workspace set {name} makes it the one that commands use")
 
 
 @app.command("list")
@@ -126,13 +126,20 @@ def kill(
         # The answer may take a while, and an idle connection does not last.
         session.client.close()
         _confirm(name, int(found["jobs"]))
+    was_current = session.home.workspace(session.env.get("KAOS_WORKSPACE")) == name
     deleted = session.client.delete_workspace(name)
     if session.home.workspace(None) == name:
         session.home.set_workspace(None)
     if session.terminal.json:
-        session.terminal.answer_json(deleted)
+        session.terminal.answer_json(deleted | {"current": session.home.workspace(None)})
         return
-    print(f"workspace {name} is gone ({found['jobs']} jobs)")
+    left = "empty" if name == DEFAULT_WORKSPACE else "gone"
+    print(f"workspace {name} is {left} ({text.jobs(found['jobs'])})")
+    if session.env.get("KAOS_WORKSPACE") == name:
+        session.terminal.warn(f"KAOS_WORKSPACE={name} is still set: commands will not find that workspace")
+    elif was_current and name != DEFAULT_WORKSPACE:
+        print(f"it was the one that commands used; they use {DEFAULT_WORKSPACE} now")
+        session.terminal.hint("kaos workspace set NAME chooses another")
 
 
 def _confirm(name: str, jobs: int) -> None:
@@ -144,6 +151,6 @@ def _confirm(name: str, jobs: int) -> None:
             f"deleting workspace {name} needs a yes",
             hint=f"kaos workspace kill {name} -y deletes it",
         )
-    question = f"Delete workspace {name} with its {jobs} jobs, their models, code and data?"
+    question = f"Delete workspace {name} with its {text.jobs(jobs)}, their models, code and data?"
     if not typer.confirm(question, default=False, err=True):
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ def test_create_list_set_info_kill(cli: Cli, backend: FakeBackend) -> None:
     assert [line.split()[:2] for line in listed[1:]] == [["default", "0"], ["*", "vision"]]
     assert cli("workspace", "info").out.startswith("workspace  vision\nsource     none yet\n")
     assert cli("train", "list").out == "no jobs in workspace vision yet\n"
-    assert cli("workspace", "kill", "vision", "-y").out == "workspace vision is gone (0 jobs)\n"
+    assert cli("workspace", "kill", "vision", "-y").out.startswith("workspace vision is gone (0 jobs)\n")
     assert cli("workspace", "list", "--json").json["current"] == "default"
 
 
@@ -77,3 +77,18 @@ def test_kill_asks(
     monkeypatch.setattr("sys.stdin", Person(typed))
     assert cli("workspace", "kill", "x").code == code
     assert ("x" in backend.workspaces) is left
+
+
+def test_kill_of_the_current_one_says_which_is_used_now(
+    cli: Cli, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("x", "y", "z"):
+        cli("workspace", "create", name)
+    cli("workspace", "set", "x")
+    assert cli("workspace", "kill", "y", "-y").out == "workspace y is gone (0 jobs)\n"
+    assert cli("workspace", "kill", "x", "-y").out == (
+        "workspace x is gone (0 jobs)\nit was the one that commands used; they use default now\n"
+    )
+    assert cli("workspace", "list", "--json").json["current"] == "default"
+    monkeypatch.setenv("KAOS_WORKSPACE", "z")
+    assert "KAOS_WORKSPACE=z is still set" in cli("workspace", "kill", "z", "-y").err
