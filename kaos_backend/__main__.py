@@ -15,12 +15,11 @@ import socket
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from kaos_backend import __version__, settings
 from kaos_backend.app import create_app
+from kaos_backend.server import Server
 from kaos_backend.settings import Settings, SettingsError
-from kaos_formats.home import Home, Running, make_private, read_running, try_lock, write_running
+from kaos_formats.home import Running, make_private, read_running, try_lock, write_running
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
@@ -29,12 +28,12 @@ GRACE_S = 5
 _log = logging.getLogger("kaos_backend")
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """Tells where it listens once it does."""
 
-    def __init__(self, config: uvicorn.Config, home: Home, url: str) -> None:
-        super().__init__(config)
-        self._home = home
+    def __init__(self, chosen: Settings, url: str) -> None:
+        super().__init__(create_app(chosen), chosen.limits, timeout_graceful_shutdown=GRACE_S)
+        self._home = chosen.home
         self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,16 +90,10 @@ def bind(chosen: Settings) -> socket.socket:
 
 
 def _serve(chosen: Settings, listener: socket.socket) -> int:
-    app = create_app(chosen)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws="none", server_header=False,
-        timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=60,
-    )  # fmt: skip
-    url = "http://{}:{}".format(*listener.getsockname())
-    server = _Server(config, chosen.home, url)
+    server = _Server(chosen, "http://{}:{}".format(*listener.getsockname()))
     # SIGHUP when the starting terminal closes must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    runner_factory = config.get_loop_factory()
+    runner_factory = server.config.get_loop_factory()
     with asyncio.Runner(loop_factory=runner_factory) as runner:
         runner.run(server.serve(sockets=[listener]))
     return 0 if server.started else 1

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from fastapi import APIRouter, Depends, FastAPI
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
 
 from kaos_backend import __version__
 from kaos_backend.api import bundles, deploys, errors, jobs, system, workspaces
-from kaos_backend.api.deps import Services, authorize
+from kaos_backend.api.deps import Services
+from kaos_backend.api.front import FrontDoor
+from kaos_backend.api.openapi import describe
 from kaos_backend.errors import KaosError
 from kaos_backend.pachd.connection import Engine
 from kaos_backend.pachd.sdk import SdkPachd
@@ -48,20 +49,23 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = settings.limits.threads
         # In a thread, so that the backend answers while the engine comes up; requests wait for it themselves.
         threading.Thread(target=_wake, args=(services,), name="wake", daemon=True).start()
         yield
 
     app = FastAPI(
-        title="kaos", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
-    )
+        title="kaos", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        lifespan=lifespan, redirect_slashes=False,
+    )  # fmt: skip
     app.state.services = services
-    root = APIRouter(prefix="/v1", dependencies=[Depends(authorize)])
+    root = APIRouter(prefix="/v1")
     for module in (system, workspaces, bundles, deploys, jobs):
         root.include_router(module.router)
     app.include_router(root)
     errors.install(app)
-    app.add_middleware(VersionHeader)
+    describe(app)
+    app.add_middleware(FrontDoor, settings=settings, token=services.token, document=app.openapi)
     return app
 
 
@@ -94,21 +98,6 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         logs=Logs(pachd, listed, trials),
         archives=Archives(pachd, listed, trials),
     )
-
-
-class VersionHeader:
-    """Puts X-Kaos-Version on every response, errors included (plain ASGI: it must not buffer streams)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_version(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[errors.VERSION_HEADER] = __version__
-            await send(message)
-
-        await self._app(scope, receive, send_with_version)
 
 
 def _wake(services: Services) -> None:

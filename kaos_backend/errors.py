@@ -85,6 +85,55 @@ class Unauthorized(KaosError):
     http_status = 401
 
 
+class Forbidden(KaosError):
+    """The request comes from a web page, or for a host that this backend is not."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class MethodNotAllowed(KaosError):
+    """``fields["allowed"]`` lists the methods that the path has."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class RequestTimeout(KaosError):
+    """The client did not send its request, or the next part of it, in time."""
+
+    code = "request_timeout"
+    http_status = 408
+
+
+class BodyTooLarge(KaosError):
+    code = "body_too_large"
+    http_status = 413
+
+
+class UriTooLong(KaosError):
+    code = "uri_too_long"
+    http_status = 414
+
+
+class UnsupportedMediaType(KaosError):
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class HeadersTooLarge(KaosError):
+    code = "headers_too_large"
+    http_status = 431
+
+
+class Busy(KaosError):
+    """All places for such requests are taken; ``retry_after_s`` later there may be one."""
+
+    code = "busy"
+    http_status = 503
+    retry_after_s = 5
+
+
 class DiskFull(KaosError):
     code = "disk_full"
     http_status = 507

@@ -7,9 +7,62 @@ from dataclasses import dataclass
 
 from kaos_formats.home import Home
 
+KIB = 1024
+MIB = 1024 * KIB
+TIB = 1024 * 1024 * MIB
+
 
 class SettingsError(Exception):
     """An environment variable has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the HTTP API takes before it refuses: sizes in bytes, times in seconds. docs/api.md shows them.
+
+    Together they bound what the process can be made to hold, so that a request which is refused for one of
+    them names the limit and costs the others nothing.
+    """
+
+    connections: int = 128
+    headers: int = 64
+    headers_bytes: int = 16 * KIB
+    path_bytes: int = 2 * KIB
+    query_bytes: int = 4 * KIB
+    head_s: float = 10.0
+    """From the connection (or the request's first byte) to the end of its headers."""
+
+    body_bytes: int = 4 * MIB
+    body_values: int = 250_000
+    """Values in a JSON body: what it takes to parse, which is many times its size."""
+    body_depth: int = 32
+    body_s: float = 30.0
+    small_body_bytes: int = 64 * KIB
+    """Bodies up to this size need no place among ``large_bodies``."""
+    upload_bytes: int = TIB
+
+    stall_s: float = 30.0
+    stall_bytes: int = 16 * KIB
+    """A client that waits to be read or to read moves so many bytes in any ``stall_s``, or is cut off."""
+
+    calls: int = 16
+    uploads: int = 4
+    downloads: int = 8
+    logs: int = 32
+    large_bodies: int = 2
+    queue: int = 64
+    """Requests that may wait for a place of each kind, for ``queue_s`` at most."""
+    queue_s: float = 10.0
+
+    @property
+    def head_bytes(self) -> int:
+        """The request's line and headers together."""
+        return self.path_bytes + self.query_bytes + self.headers_bytes + KIB
+
+    @property
+    def threads(self) -> int:
+        """As many as there are places, so that no request waits for the thread of another kind."""
+        return self.calls + self.uploads + self.downloads + self.logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +71,8 @@ class Settings:
 
     ``port`` None: the last one if it is free, else any. ``engine_port`` is handed to
     the embedded engine. With ``engine_address`` (``grpc://host:port``) a remote pachd is used instead, with
-    ``engine_token`` if it asks for one.
+    ``engine_token`` if it asks for one. ``hosts`` are names besides ``localhost`` under which a proxy or a
+    tunnel is asked for this backend.
     """
 
     home: Home
@@ -26,10 +80,13 @@ class Settings:
     engine_port: int | None = None
     engine_address: str | None = None
     engine_token: str | None = None
+    hosts: frozenset[str] = frozenset()
+    limits: Limits = Limits()
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
-    """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS and KAOS_ENGINE_TOKEN.
+    """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS, KAOS_ENGINE_TOKEN and
+    KAOS_HOSTS (comma-separated).
 
     Raises SettingsError.
     """
@@ -39,6 +96,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         engine_port=_port(environ, "KAOS_ENGINE_PORT"),
         engine_address=environ.get("KAOS_ENGINE_ADDRESS") or None,
         engine_token=environ.get("KAOS_ENGINE_TOKEN") or None,
+        hosts=frozenset(name.strip().lower() for name in environ.get("KAOS_HOSTS", "").split(",")) - {""},
     )
 
 

@@ -43,6 +43,11 @@ EXIT_CODES: dict[str, int] = {
     "invalid_resources": USAGE,
     "invalid_name": USAGE,
     "never_fits": USAGE,
+    "method_not_allowed": USAGE,
+    "body_too_large": USAGE,
+    "uri_too_long": USAGE,
+    "headers_too_large": USAGE,
+    "unsupported_media_type": USAGE,
     # It is not there.
     "not_found": MISSING,
     "no_such_workspace": MISSING,
@@ -54,7 +59,10 @@ EXIT_CODES: dict[str, int] = {
     # Nobody (for us) is there to ask.
     "unauthorized": UNREACHABLE,
     "version_mismatch": UNREACHABLE,
+    "forbidden": UNREACHABLE,
     "engine_unavailable": UNREACHABLE,
+    "busy": UNREACHABLE,
+    "request_timeout": UNREACHABLE,
     "backend_unavailable": UNREACHABLE,
     "connection_lost": UNREACHABLE,
     "stopped": UNREACHABLE,

@@ -7,11 +7,14 @@ import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from kaos_backend import errors
 from kaos_backend.api.deps import Awake
+from kaos_backend.api.openapi import ends_in
+from kaos_backend.api.operations import PLACE
 from kaos_backend.api.streams import BodyPipe
 from kaos_backend.services import views
 from kaos_formats.names import BundleKind
@@ -19,19 +22,35 @@ from kaos_formats.names import BundleKind
 router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundles"])
 
 
-@router.get("/head/tree", response_class=Response)
-def head_tree(workspace: str, kind: BundleKind, services: Awake) -> Response:
+@router.get(
+    "/head/tree",
+    response_class=PlainTextResponse,
+    responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle),
+    openapi_extra={PLACE: "downloads"},
+)
+def head_tree(workspace: str, kind: BundleKind, services: Awake) -> PlainTextResponse:
     """The file list of the current bundle as text/plain (format in docs/api.md). 404 no_bundle."""
-    return Response(services.bundles.head_tree(workspace, kind), media_type="text/plain; charset=utf-8")
+    return PlainTextResponse(services.bundles.head_tree(workspace, kind))
 
 
-@router.get("/{bundle_id}")
+@router.get("/{bundle_id}", responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle))
 def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> views.BundleAnswer:
     """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
     return views.BundleAnswer(**dict(services.bundles.get(workspace, kind, bundle_id)))
 
 
-@router.put("/{bundle_id}", status_code=201)
+@router.put(
+    "/{bundle_id}",
+    status_code=201,
+    responses=ends_in(errors.NoSuchWorkspace, errors.InvalidBundle, errors.InvalidName, errors.StaleBase),
+    openapi_extra={
+        PLACE: "uploads",
+        "requestBody": {
+            "required": True,
+            "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+)
 async def put_bundle(
     workspace: str,
     kind: BundleKind,

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from kaos_backend import errors
 from kaos_backend.api.deps import Awake
+from kaos_backend.api.openapi import ends_in
 from kaos_backend.services import views
 from kaos_backend.services.requests import Deploy
 
 router = APIRouter(prefix="/workspaces/{workspace}/deploys", tags=["deploys"])
 
 
-@router.post("")
+@router.post(
+    "",
+    responses=ends_in(
+        errors.NoSuchWorkspace, errors.NoBundle, errors.InvalidHyper, errors.InvalidResources,
+        errors.InvalidName, errors.NeverFits,
+    ),
+)  # fmt: skip
 def deploy(workspace: str, body: Deploy, services: Awake) -> views.DeployResult:
     """Deploys what is named; the same again starts nothing. 404 no_bundle, 400 invalid_*, 422 never_fits."""
     return services.deploys.deploy(workspace, body)

@@ -1,15 +1,12 @@
-"""What routes depend on: the services, and the two checks that guard the root router."""
+"""What routes depend on: the services."""
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 
-from kaos_backend import __version__
-from kaos_backend.errors import Unauthorized, VersionMismatch
 from kaos_backend.pachd.connection import Engine
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.archives import Archives
@@ -58,27 +55,6 @@ def awake_services(request: Request) -> Services:
     services = services_of(request)
     services.awake()
     return services
-
-
-async def authorize(
-    request: Request,
-    authorization: Annotated[str | None, Header()] = None,
-    x_kaos_version: Annotated[str | None, Header()] = None,
-) -> None:
-    """Refuses whoever does not hold the token, then clients of another version."""
-    expected = f"Bearer {services_of(request).token}"
-    if not hmac.compare_digest((authorization or "").encode(), expected.encode()):
-        raise Unauthorized(
-            "no or a wrong token" if authorization else "a token is needed",
-            hint="send `Authorization: Bearer <content of the file token in KAOS_HOME>`",
-        )
-    if x_kaos_version is not None and x_kaos_version != __version__:
-        raise VersionMismatch(
-            f"this backend is kaos {__version__}, the client is {x_kaos_version}",
-            hint="`kaos down`, then repeat the command: it starts a backend of its own version",
-            backend=__version__,
-            client=x_kaos_version,
-        )
 
 
 Awake = Annotated[Services, Depends(awake_services)]

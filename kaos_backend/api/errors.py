@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from kaos_backend import __version__
-from kaos_backend.errors import Internal, InvalidRequest, KaosError, NotFound
+from kaos_backend.errors import Busy, Internal, InvalidRequest, KaosError, MethodNotAllowed
 from kaos_backend.services.views import FORMAT
 
 VERSION_HEADER = "X-Kaos-Version"
@@ -35,9 +36,27 @@ def body(error: KaosError) -> dict[str, Any]:
     return {"version": FORMAT, "error": described}
 
 
-def _answer(error: KaosError, status: int | None = None) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
-    return JSONResponse(body(error), status_code=status or error.http_status, headers=headers)
+def headers(error: KaosError) -> dict[str, str]:
+    """The headers that go with an error."""
+    found: dict[str, str] = {}
+    if error.http_status == 401:
+        found["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        found["Allow"] = ", ".join(error.fields["allowed"])
+    if isinstance(error, Busy):
+        found["Retry-After"] = str(error.retry_after_s)
+    return found
+
+
+class _Ascii(JSONResponse):
+    """An error may quote what no UTF-8 can hold."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
+def _answer(error: KaosError) -> JSONResponse:
+    return _Ascii(body(error), status_code=error.http_status, headers=headers(error))
 
 
 async def _kaos_error(request: Request, error: Exception) -> JSONResponse:
@@ -58,11 +77,9 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    # The framework's own; the front door lets nothing through that leads to others.
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.url.path}"
-    if error.status_code == 404:
-        return _answer(NotFound(f"nothing is at {what}"))
-    return _answer(InvalidRequest(f"{what}: {error.detail}"), error.status_code)
+    return _answer(InvalidRequest(f"{request.method} {request.url.path}: {error.detail}"))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

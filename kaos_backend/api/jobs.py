@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from kaos_backend import errors
 from kaos_backend.api.deps import Awake
+from kaos_backend.api.openapi import ends_in
+from kaos_backend.api.operations import PLACE
 from kaos_backend.api.streams import ndjson
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import views
@@ -17,8 +20,19 @@ from kaos_backend.services.logs import End, Line, LogQuery
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
+_MAX_NUMBER = 10_000_000
+_OF_A_JOB = (errors.NoSuchWorkspace, errors.NoSuchJob, errors.Ambiguous)
 
-@router.get("")
+
+class _JsonLines(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
+class _Archive(StreamingResponse):
+    media_type = "application/zstd"
+
+
+@router.get("", responses=ends_in(errors.NoSuchWorkspace))
 def list_jobs(
     workspace: str, services: Awake, limit: Annotated[int | None, Query(ge=1, le=10_000)] = None
 ) -> views.Jobs:
@@ -26,7 +40,7 @@ def list_jobs(
     return views.Jobs(jobs=services.jobs.newest(workspace, limit))
 
 
-@router.get("/{ref}")
+@router.get("/{ref}", responses=ends_in(*_OF_A_JOB))
 def get_job(
     workspace: str, ref: str, services: Awake, sort_by: str | None = None, order: Order | None = None
 ) -> views.JobDetail:
@@ -36,37 +50,41 @@ def get_job(
     return services.trials.detail(workspace, ref, sort_by, order)
 
 
-@router.get("/{ref}/logs")
+@router.get(
+    "/{ref}/logs",
+    response_class=_JsonLines,
+    responses=ends_in(*_OF_A_JOB, errors.NotFound),
+    openapi_extra={PLACE: "logs"},
+)
 def get_logs(
     workspace: str,
     ref: str,
     request: Request,
     services: Awake,
-    trial: Annotated[int | None, Query(ge=0)] = None,
+    trial: Annotated[int | None, Query(ge=0, le=_MAX_NUMBER)] = None,
     stage: str | None = None,
     follow: bool = False,
-    tail: Annotated[int, Query(ge=0)] = 0,
-) -> StreamingResponse:
+    tail: Annotated[int, Query(ge=0, le=_MAX_NUMBER)] = 0,
+) -> _JsonLines:
     """Log lines as JSON lines, the last one ``{"end":true,"state":…}``. 404 no_such_job, not_found (no
     such trial).
     """
     reading = services.logs.open(workspace, ref, LogQuery(trial, stage, follow, tail))
-    return StreamingResponse(
-        _lines(reading, request), media_type="application/x-ndjson", headers={"Cache-Control": "no-store"}
-    )
+    return _JsonLines(_lines(reading, request), headers={"Cache-Control": "no-store"})
 
 
-@router.get("/{ref}/archive")
-def get_archive(
-    workspace: str, ref: str, services: Awake, what: What, model: str | None = None
-) -> StreamingResponse:
+@router.get(
+    "/{ref}/archive",
+    response_class=_Archive,
+    responses=ends_in(*_OF_A_JOB, errors.NoSuchModel, errors.NoBundle),
+    openapi_extra={PLACE: "downloads"},
+)
+def get_archive(workspace: str, ref: str, services: Awake, what: What, model: str | None = None) -> _Archive:
     """A tar in zstd of models, code or data. 404 no_such_job, no_such_model, no_bundle; 409 ambiguous."""
-    return StreamingResponse(
-        services.archives.open(workspace, ref, what, model), media_type="application/zstd"
-    )
+    return _Archive(services.archives.open(workspace, ref, what, model))
 
 
-@router.post("/{ref}/stop")
+@router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB))
 def stop_job(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job."""
     return views.JobAnswer(**dict(services.jobs.stop(workspace, ref)))

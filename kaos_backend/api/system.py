@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request
 
 from kaos_backend import __version__
 from kaos_backend.api import schemas
 from kaos_backend.api.deps import Awake, Plain
+from kaos_backend.api.operations import PLACE
 from kaos_backend.domain import machine
 
 router = APIRouter(tags=["system"])
@@ -18,7 +20,7 @@ router = APIRouter(tags=["system"])
 _DEFAULT_PACHD_PORT = "30650"
 
 
-@router.get("/health")
+@router.get("/health", openapi_extra={PLACE: "none"})
 async def health() -> schemas.Health:
     """Whether the backend answers; does not look at the engine."""
     return schemas.Health(kaos_version=__version__, pid=os.getpid(), ok=True)
@@ -53,6 +55,13 @@ def status(request: Request, services: Awake) -> schemas.Status:
             free_bytes=_free_bytes(services.settings.home.path) if endpoint.embedded else None
         ),
     )
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> dict[str, Any]:
+    """This document."""
+    document: dict[str, Any] = request.app.openapi()
+    return document
 
 
 @router.get("/status/env")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
-import uvicorn
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.app import create_app
-from kaos_backend.settings import Settings
+from kaos_backend.server import Server
+from kaos_backend.settings import Limits, Settings
 from kaos_formats.files import read_json
 from kaos_formats.home import Home, process_lives
 from tests.support.archives import archive, tree_of
@@ -37,23 +37,22 @@ echo "{\\"accuracy\\": $lr, \\"nested\\": {\\"loss\\": 1}}" > "$1/metrics.json"
 """
 DOCKERFILE = b"FROM python:3.11\nWORKDIR /app\nCOPY . /app/\nRUN chmod +x train\n"
 SOURCE: Mapping[str, bytes] = {"Dockerfile": DOCKERFILE, "train": TRAIN}
+ZSTD = {"Content-Type": "application/zstd"}
+LIMITS = Limits()
 DATA: Mapping[str, bytes] = {"a.txt": b"alpha\n", "sub/b.txt": b"beta\n"}
 
 
 class Backend:
     """One application, served by uvicorn in a thread, with its engine; requests carry the token."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, limits: Limits = LIMITS) -> None:
         home.mkdir(mode=0o700, exist_ok=True)
         self.home = home
-        self.app = create_app(Settings(home=Home(home)))
+        self.app = create_app(Settings(home=Home(home), limits=limits))
         self.token = (home / "token").read_text().strip()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
+        self._server = Server(self.app, limits, timeout_graceful_shutdown=1)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
         )
@@ -66,6 +65,9 @@ class Backend:
         eventually(lambda: self._server.started)
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        """What is put is a bundle, unless ``headers`` say otherwise."""
+        if method == "PUT":
+            kwargs.setdefault("headers", ZSTD)
         return self.http.request(method, f"{self.url}/{path.lstrip('/')}", timeout=60, **kwargs)
 
     def call(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
@@ -130,9 +132,9 @@ class Backend:
 
 
 @contextlib.contextmanager
-def running_backend(home: Path) -> Iterator[Backend]:
+def running_backend(home: Path, limits: Limits = LIMITS) -> Iterator[Backend]:
     """A backend in ``home``; its engine is gone afterwards."""
-    backend = Backend(home)
+    backend = Backend(home, limits)
     try:
         backend.start()
         yield backend

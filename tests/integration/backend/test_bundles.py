@@ -11,7 +11,7 @@ import pytest
 from pachyderm_sdk.api import pfs
 
 from tests.support.archives import archive, compress, hostile, member, tar, tree_of
-from tests.support.backend import DATA, Backend, eventually, repo, traces
+from tests.support.backend import DATA, ZSTD, Backend, eventually, repo, traces
 from tests.unit.backend.test_upload import HOSTILE, TREE
 
 
@@ -124,8 +124,9 @@ def test_a_client_that_goes_away_leaves_no_trace(backend: Backend, workspace: st
     for sent in (0, 10, len(body) // 2, len(body) - 1):
         with socket.create_connection((place.hostname, place.port)) as connection:
             head = (
-                f"PUT {place.path}{url(workspace, tree.id)} HTTP/1.1\r\nHost: x\r\n"
-                f"Authorization: Bearer {backend.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+                f"PUT {place.path}{url(workspace, tree.id)} HTTP/1.1\r\nHost: localhost\r\n"
+                f"Authorization: Bearer {backend.token}\r\nContent-Type: application/zstd\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
             )
             connection.sendall(head.encode() + body[:sent])
         eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("upload")])
@@ -140,7 +141,7 @@ def test_a_chunked_body_streams(backend: Backend, workspace: str) -> None:
     assert place.hostname is not None
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
     pieces = (body[i : i + 1000] for i in range(0, len(body), 1000))
-    headers = {"Authorization": f"Bearer {backend.token}"}
+    headers = {"Authorization": f"Bearer {backend.token}"} | ZSTD
     connection.request("PUT", place.path + url(workspace, bundle_id), pieces, headers, encode_chunked=True)
     assert connection.getresponse().status == 201
     connection.close()

@@ -21,7 +21,7 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_formats.files import read_json
 from tests.support.archives import archive
-from tests.support.backend import SOURCE, eventually, repo, stop_engine
+from tests.support.backend import SOURCE, ZSTD, eventually, repo, stop_engine
 
 ROOT = Path(__file__).parents[3]
 KILLS = 10
@@ -48,7 +48,8 @@ class Process:
         return self
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
-        return requests.request(method, self.url + path, headers=self.headers, timeout=60, **kwargs)
+        headers = self.headers | (ZSTD if method == "PUT" else {})
+        return requests.request(method, self.url + path, headers=headers, timeout=60, **kwargs)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)

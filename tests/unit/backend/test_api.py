@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import threading
@@ -23,7 +24,7 @@ from kaos_backend.domain.models import Cluster
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.pachd.errors import from_status, translate
 from kaos_backend.services.locks import KeyedLocks
-from kaos_backend.settings import Settings
+from kaos_backend.settings import KIB, MIB, TIB, Limits, Settings
 from kaos_formats.home import Home
 
 DOCS = Path(__file__).parents[3] / "docs" / "api.md"
@@ -45,7 +46,7 @@ def request(tmp_path: Path, method: str, path: str, **kwargs: Any) -> httpx.Resp
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://kaos") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **kwargs)
 
     return asyncio.run(ask())
@@ -80,6 +81,14 @@ def test_documentation_and_openapi_name_the_same_routes(tmp_path: Path) -> None:
         )
     }
     assert documented == served
+
+
+def test_documentation_names_every_limit(tmp_path: Path) -> None:
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.read_text(), re.MULTILINE))
+    units = {"KiB": KIB, "MiB": MIB, "TiB": TIB, "s": 1}
+    for field in dataclasses.fields(Limits):
+        number, _, unit = documented[field.name].replace(",", "").partition(" ")
+        assert float(number) * units.get(unit, 1) == field.default, field.name
 
 
 def test_documentation_names_every_query_parameter_and_field(tmp_path: Path) -> None:

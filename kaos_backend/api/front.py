@@ -1,0 +1,191 @@
+"""The front door: what every request must pass before the application sees it, or a byte of its body is read.
+
+In this order: the token, the client's version, where the request comes from, sizes, the operation and its
+parameters, the kind of body, a place among its like. What is refused here names the limit.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kaos_backend import __version__
+from kaos_backend.api.admission import Admission
+from kaos_backend.api.exchange import ClientGone, Exchange, content_length, too_large
+from kaos_backend.api.json_body import check_json
+from kaos_backend.api.operations import Operation, Operations
+from kaos_backend.errors import (
+    Forbidden,
+    HeadersTooLarge,
+    InvalidRequest,
+    KaosError,
+    MethodNotAllowed,
+    NotFound,
+    Unauthorized,
+    UnsupportedMediaType,
+    UriTooLong,
+    VersionMismatch,
+)
+from kaos_backend.settings import Settings
+
+_JSON = "application/json"
+
+
+class FrontDoor:
+    """Plain ASGI around the application; ``document`` gives its OpenAPI document."""
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, token: str, document: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self._app = app
+        self._limits = settings.limits
+        self._hosts = settings.hosts
+        self._expected = f"Bearer {token}".encode()
+        self._document = document
+        self._operations: Operations | None = None
+        self._admission = Admission(settings.limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self._limits)
+        try:
+            async with AsyncExitStack() as held:
+                await self._admit(scope, exchange, held)
+                await self._app(scope, exchange.receive, exchange.send)
+        except KaosError as error:
+            # The application answers its own; this one was raised on the way in.
+            await exchange.refuse(error)
+        except ClientGone:
+            return
+
+    async def _admit(self, scope: Scope, exchange: Exchange, held: AsyncExitStack) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        given: dict[bytes, bytes] = dict(reversed(headers))
+        self._check_client(given)
+        self._check_origin(given)
+        self._check_sizes(scope, headers)
+        operation = self._operation(scope)
+        _check_query(scope, operation)
+        length = content_length(headers)
+        most = self._most(operation)
+        if length is not None and length > most:
+            raise too_large(most)
+        if operation.media_type is not None:
+            _check_media_type(given.get(b"content-type", b""), operation.media_type)
+        exchange.allow(most)
+        if operation.media_type in (_JSON, None):
+            # Before there is a place for the call: one that sends slowly must not keep others from theirs.
+            await held.enter_async_context(self._admission.take_for(most if length is None else length))
+            body = await exchange.body()
+            if operation.media_type == _JSON:
+                check_json(body, self._limits)
+        await held.enter_async_context(self._admission.take(operation.place))
+
+    def _check_client(self, given: Mapping[bytes, bytes]) -> None:
+        authorization = given.get(b"authorization", b"")
+        if not hmac.compare_digest(authorization, self._expected):
+            raise Unauthorized(
+                "no or a wrong token" if authorization else "a token is needed",
+                hint="send `Authorization: Bearer <content of the file token in KAOS_HOME>`",
+            )
+        client = given.get(b"x-kaos-version", __version__.encode()).decode("latin-1")
+        if client != __version__:
+            raise VersionMismatch(
+                f"this backend is kaos {__version__}, the client is {client}",
+                hint="`kaos down`, then repeat the command: it starts a backend of its own version",
+                backend=__version__,
+                client=client,
+            )
+
+    def _check_origin(self, given: Mapping[bytes, bytes]) -> None:
+        """Refuses what a browser sends for somebody else's page, and names that only DNS leads here."""
+        host = given.get(b"host", b"").decode("latin-1")
+        if not self._is_ours(host):
+            raise Forbidden(
+                f"this backend is not {host!r}",
+                hint="ask it as localhost or by its IP address, or name the host in KAOS_HOSTS",
+            )
+        origin = given.get(b"origin")
+        if origin is not None and _authority(origin.decode("latin-1")) != host.lower():
+            raise Forbidden(f"a page of {origin.decode('latin-1')!r} may not use this backend")
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name == "localhost" or name in self._hosts:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _check_sizes(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+        limits = self._limits
+        path = scope.get("raw_path") or scope["path"].encode()
+        for what, found, most in (
+            ("path", len(path), limits.path_bytes),
+            ("query", len(scope["query_string"]), limits.query_bytes),
+        ):
+            if found > most:
+                raise UriTooLong(f"the {what} has {found} bytes, more than {most}", limit=most)
+        if len(headers) > limits.headers:
+            raise HeadersTooLarge(
+                f"the request has {len(headers)} headers, more than {limits.headers}", limit=limits.headers
+            )
+        size = sum(len(name) + len(value) for name, value in headers)
+        if size > limits.headers_bytes:
+            raise HeadersTooLarge(
+                f"the headers have {size} bytes, more than {limits.headers_bytes}", limit=limits.headers_bytes
+            )
+
+    def _operation(self, scope: Scope) -> Operation:
+        if self._operations is None:
+            self._operations = Operations(self._document())
+        found = self._operations.at(scope["path"])
+        what = f"{scope['method']} {scope['path']}"
+        if not found:
+            raise NotFound(f"nothing is at {what}", hint="docs/api.md lists what there is")
+        if scope["method"] not in found:
+            raise MethodNotAllowed(f"{what}: no such method here", allowed=sorted(found))
+        return found[scope["method"]]
+
+    def _most(self, operation: Operation) -> int:
+        if operation.media_type is None:
+            return 0
+        return self._limits.body_bytes if operation.media_type == _JSON else self._limits.upload_bytes
+
+
+def _check_query(scope: Scope, operation: Operation) -> None:
+    """Refuses parameters that the operation does not have, or has once. Raises InvalidRequest."""
+    text = scope["query_string"].decode("latin-1")
+    names = [name for name, _ in parse_qsl(text, keep_blank_values=True)]
+    for name in names:
+        if name not in operation.query:
+            takes = ", ".join(sorted(operation.query)) or "none"
+            raise InvalidRequest(f"unknown query parameter {name!r}", hint=f"this request takes: {takes}")
+        if names.count(name) > 1:
+            raise InvalidRequest(f"the query parameter {name!r} is given more than once")
+
+
+def _check_media_type(given: bytes, wanted: str) -> None:
+    """A page can make a browser send text/plain or a form without asking; those never mean us."""
+    found = given.decode("latin-1").partition(";")[0].strip().lower()
+    if found != wanted:
+        raise UnsupportedMediaType(
+            f"the body is {found or 'of no type'}, not {wanted}", hint=f"send `Content-Type: {wanted}`"
+        )
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
