@@ -83,6 +83,27 @@ class Controller:
         with self._lock:
             return self._runs.get(seq)
 
+    def why_waits(self, job: Job) -> str:
+        """What an unfinished job, or some of its datums, wait for now; "" when nothing holds it up."""
+        run = self.run_of(job.seq)
+        if run is not None:
+            return run.why_waits()
+        with self._env.store.read() as db:
+            head = tables.head_job(db, job.pipeline_row)
+            pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
+        if head is None:
+            return ""  # it has just ended
+        if head.seq != job.seq:
+            return f"waits for job {head.key.id[:8]} of the same pipeline, which comes first"
+        if self._not_before.get(job.seq, 0.0) > self._monotonic():
+            return "waits a moment after an error of the engine, which engine.log describes"
+        if self._busy(job.pipeline_row):
+            return "waits for a stopped job of the same pipeline to store what it has finished"
+        # A job is CREATED for no longer than until the loop looks at it.
+        state = JobState.STARTING if job.state is JobState.CREATED else job.state
+        problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
+        return next_step(state, pipeline.state, self._inputs(job), problem).reason
+
     # --- the loop
 
     def _loop(self) -> None:

@@ -9,7 +9,7 @@ from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.run.datum import Running
+from kaos_backend.engine.jobs.run.datum import Phase, Running
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.plan import Datum, Match, plan
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput
@@ -124,10 +124,23 @@ class Queries:
             order = {}
         return sorted(jobs, key=lambda job: (order.get(output_commit(job.key), len(order)), job.seq))
 
+    def reason(self, job: Job) -> str:
+        """Why a job ended as it did, or what it waits for now; "" when there is nothing to say."""
+        if job.state in TERMINAL_JOBS:
+            return job.reason
+        try:
+            return self._controller.why_waits(job)
+        except NotFound:
+            return ""  # it is being deleted
+
     def running(self, job: Job) -> list[Running]:
-        """What the workers have of a job now."""
+        """The datums of a job that are being worked on, those included that still wait for a worker."""
         run = self._controller.run_of(job.seq)
         return run.running() if run else []
+
+    def on_workers(self, job: Job) -> list[Running]:
+        """The datums that have a worker, or have just given it back."""
+        return [one for one in self.running(job) if one.phase in (Phase.RUN, Phase.STORE)]
 
     def quiet(self, job: Job) -> bool:
         """Whether nothing of a job runs any more, so that no line will be added to its logs."""

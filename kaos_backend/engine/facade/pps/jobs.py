@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -45,10 +46,11 @@ class JobCalls:
         return self._info(job, request.details)
 
     def _info(self, job: Job, details: bool) -> pps.JobInfo:
+        job = replace(job, reason=self._jobs.reason(job))
         if not details:
             return convert.job_info(job, None, details=False)
         pipeline = self._jobs.find_pipeline(job.key.pipeline, job.version)
-        return convert.job_info(job, pipeline, self._jobs.running(job), details=True)
+        return convert.job_info(job, pipeline, self._jobs.on_workers(job), details=True)
 
     def inspect_job_set(
         self, request: pps.InspectJobSetRequest, context: grpc.ServicerContext

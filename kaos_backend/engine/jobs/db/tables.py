@@ -200,6 +200,11 @@ def head_jobs(db: sqlite3.Connection) -> list[Job]:
     ]
 
 
+def head_job(db: sqlite3.Connection, pipeline_row: int) -> Job | None:
+    """The oldest unfinished job of one pipeline."""
+    return next(iter(open_jobs(db, pipeline_row)), None)
+
+
 def open_jobs(db: sqlite3.Connection, pipeline_row: int) -> list[Job]:
     rows = db.execute(
         f"{_JOB} WHERE j.pipeline = ? AND j.finished_us IS NULL ORDER BY j.seq", (pipeline_row,)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kaos_backend.engine.errors import EngineError, ResourceExhausted
+from kaos_backend.engine.errors import EngineError, ResourceExhausted, Unknown
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.scratch import clean_up
+from kaos_backend.engine.jobs.run.scratch import clean_up, file_bytes
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
@@ -27,7 +29,7 @@ from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.store.model import CommitKey, FileEntry, RepoKey
 from kaos_backend.engine.store.store import NewFile, Staged
 from kaos_backend.engine.workers.port import DatumRun, InputPath, Output, Worker
-from kaos_formats.quantity import parse_duration
+from kaos_formats.quantity import format_bytes, parse_duration
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -37,13 +39,24 @@ _LOST_WORKERS = 3
 _BACK_OFF_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+class Phase(Enum):
+    """How far a datum is: inputs laid out, waiting for a share of the machine, on a worker, output stored."""
+
+    INPUTS = auto()
+    SHARE = auto()
+    RUN = auto()
+    STORE = auto()
+
+
+@dataclass(slots=True, eq=False)
 class Running:
-    """A datum that a worker has."""
+    """A datum that is being worked on. `trouble`: what keeps it from going on now, "" if nothing does."""
 
     datum: DatumRow
     started_us: int
     cancel: threading.Event
+    phase: Phase = Phase.INPUTS
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +131,39 @@ class DatumRunner:
         self._timeout_s = parse_duration(spec.datum_timeout) if spec.datum_timeout else None
         self._slots = threading.BoundedSemaphore(spec.parallelism)
         self._roots: dict[CommitKey, bytes] = {}
+        self._parallelism = spec.parallelism
+        self._holder = f"job {job.key.id[:8]} of {job.key.pipeline}"
 
-    def run(self, datum: DatumRow, cancel: threading.Event) -> Outcome:
-        """Run a datum to its end. Raises Interrupted when `cancel` is set before that."""
+    def why_waits(self, running: int) -> str:
+        """What the next datum waits for while so many have a worker."""
+        if running >= self._parallelism:
+            return f"a place in its pipeline ({self._parallelism} at a time)"
+        return self._env.admission.why(self._request, self._holder)
+
+    def run(self, running: Running) -> Outcome:
+        """Run a datum to its end. Raises Interrupted when its `cancel` is set before that."""
+        datum = running.datum
         base = self._env.scratch / str(self._job.seq)
         # What an earlier run of it left may not have gone.
         names = (f"{datum.id}.{n}" if n else datum.id for n in itertools.count())
         scratch = next(path for path in map(base.joinpath, names) if not path.exists())
         try:
-            return self._run(datum, scratch, cancel)
+            return self._run(datum, scratch, running)
         finally:
             clean_up(scratch)
 
-    def _run(self, datum: DatumRow, scratch: Path, cancel: threading.Event) -> Outcome:
+    def _run(self, datum: DatumRow, scratch: Path, running: Running) -> Outcome:
         sofar = _Try(started_us=self._env.clock())
         try:
-            return self._attempts(datum, scratch, sofar, cancel)
+            return self._attempts(datum, scratch, sofar, running)
         finally:
             sofar.keep(None)
 
-    def _attempts(self, datum: DatumRow, scratch: Path, sofar: _Try, cancel: threading.Event) -> Outcome:
+    def _attempts(self, datum: DatumRow, scratch: Path, sofar: _Try, running: Running) -> Outcome:
         files = by_name(datum.files)
         try:
             inputs = {
-                name: self._with_room(partial(self._env.inputs.prepare, group, self._root_of), datum, cancel)
+                name: self._with_room(partial(self._env.inputs.prepare, group, self._root_of), datum, running)
                 for name, group in files.items()
             }
         except EngineError as e:
@@ -171,29 +193,31 @@ class DatumRunner:
                     timeout_s=self._timeout_s,
                 )
 
-            if not self._attempt(datum, run, sofar, cancel):
+            if not self._attempt(datum, run, sofar, running):
                 continue
             if not sofar.reason:
                 try:
-                    staged = self._with_room(partial(self._stage, datum, sofar), datum, cancel)
+                    staged = self._with_room(partial(self._stage, datum, sofar), datum, running, out)
                 except EngineError as e:
                     self._failed(datum, sofar, f"output refused: {e.message}")
-                    with self._slot(cancel) as slot:
-                        self._err_cmd(slot, run, sofar, cancel)
+                    with self._slot(running) as slot:
+                        self._err_cmd(slot, run, sofar, running)
                 else:
                     return self._end(datum, DatumState.SUCCESS, staged, sofar)
         state = DatumState.RECOVERED if sofar.recovered else DatumState.FAILED
         return self._end(datum, state, self._partial(datum, sofar), sofar)
 
-    def _attempt(self, datum: DatumRow, run: MakeRun, sofar: _Try, cancel: threading.Event) -> bool:
+    def _attempt(self, datum: DatumRow, run: MakeRun, sofar: _Try, running: Running) -> bool:
         """One attempt and, if it failed, err_cmd. False: the worker was lost, the attempt does not count."""
-        with self._slot(cancel) as slot:
+        with self._slot(running) as slot:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
-            exit = slot.worker.run(run(self._transform.cmd, self._transform.stdin, slot.allocation), cancel)
+            exit = slot.worker.run(
+                run(self._transform.cmd, self._transform.stdin, slot.allocation), running.cancel
+            )
             sofar.keep(exit.output)
             sofar.process_us += int(exit.wall_s * 1e6)
-            if exit.reason == "canceled" or cancel.is_set():
+            if exit.reason == "canceled" or running.cancel.is_set():
                 raise Interrupted
             if exit.reason == "error":
                 slot.broken = True
@@ -209,62 +233,88 @@ class DatumRunner:
                 self._failed(datum, sofar, reason)
                 # As in Pachyderm: what ran out of time has none left for err_cmd either.
                 if exit.reason not in ("timeout", "error"):
-                    self._err_cmd(slot, run, sofar, cancel)
+                    self._err_cmd(slot, run, sofar, running)
             return True
 
-    def _err_cmd(self, slot: _Slot, run: MakeRun, sofar: _Try, cancel: threading.Event) -> None:
+    def _err_cmd(self, slot: _Slot, run: MakeRun, sofar: _Try, running: Running) -> None:
         if not self._transform.err_cmd:
             return
         exit = slot.worker.run(
-            run(self._transform.err_cmd, self._transform.err_stdin, slot.allocation), cancel
+            run(self._transform.err_cmd, self._transform.err_stdin, slot.allocation), running.cancel
         )
         sofar.keep(exit.output)
-        if exit.reason == "canceled" or cancel.is_set():
+        if exit.reason == "canceled" or running.cancel.is_set():
             raise Interrupted
         if not failure(exit, self._transform.accept_return_code, None, self._timeout_s):
             sofar.recovered = True
 
     @contextmanager
-    def _slot(self, cancel: threading.Event) -> Iterator[_Slot]:
+    def _slot(self, running: Running) -> Iterator[_Slot]:
         """One of the pipeline's places, with a share of the machine and a worker."""
+        running.phase = Phase.SHARE
         with self._slots:
-            slot = self._enter(cancel)
+            slot = self._enter(running)
+            running.phase = Phase.RUN
             try:
                 yield slot
             finally:
+                running.phase = Phase.STORE
                 self._env.admission.release(slot.allocation)
                 self._pool.give_back(slot.worker, broken=slot.broken)
 
-    def _enter(self, cancel: threading.Event) -> _Slot:
+    def _enter(self, running: Running) -> _Slot:
         while True:
-            allocation = self._env.admission.acquire(self._request, cancel.is_set)
+            allocation = self._env.admission.acquire(self._request, running.cancel.is_set, self._holder)
             if allocation is None:
                 raise Interrupted
             try:
-                return _Slot(self._pool.borrow(), allocation)
+                slot = _Slot(self._pool.borrow(), allocation)
+                running.trouble = ""
+                return slot
             except EngineError as e:
                 self._env.admission.release(allocation)
+                running.trouble = e.message
                 self._crashing(e.message)
             except BaseException:
                 self._env.admission.release(allocation)
                 raise
             # As a kubelet backs off, and without holding the share meanwhile.
-            if cancel.wait(_BACK_OFF_S):
+            if running.cancel.wait(_BACK_OFF_S):
                 raise Interrupted
 
-    def _with_room(self, do: Callable[[], _T], datum: DatumRow, cancel: threading.Event) -> _T:
-        """The result of `do`, however long the disk is full or fails: a finished run must outlast that."""
+    def _with_room(
+        self, do: Callable[[], _T], datum: DatumRow, running: Running, out: Path | None = None
+    ) -> _T:
+        """The result of `do`, however long the disk is full or fails: a finished run must outlast that.
+
+        Raises:
+            Unknown: it is the folder `out` that finds no room, and never can on this disk.
+        """
         noted = False
         while True:
             try:
-                return do()
+                done = do()
+                running.trouble = ""
+                return done
             except (ResourceExhausted, OSError, sqlite3.Error) as e:
+                if out is not None and isinstance(e, ResourceExhausted):
+                    self._refuse_too_large(out)
+                running.trouble = str(e)
                 self._crashing(str(e))
                 if not noted:
                     log.warning("datum %s of job %s waits: %s", datum.id, self._job.key, e)
                 noted = True
-            if cancel.wait(_BACK_OFF_S):
+            if running.cancel.wait(_BACK_OFF_S):
                 raise Interrupted
+
+    def _refuse_too_large(self, out: Path) -> None:
+        size, disk = file_bytes(out), shutil.disk_usage(self._env.store.root)
+        # It is there already, and is there once more before it can go.
+        if 2 * size > disk.total:
+            raise Unknown(
+                f"its {format_bytes(size)} can never fit: the disk has {format_bytes(disk.total)} in all and"
+                " needs room for it twice; write less, or move KAOS_HOME to a larger disk"
+            )
 
     def _root_of(self, file: File) -> bytes:
         key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)

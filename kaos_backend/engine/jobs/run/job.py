@@ -10,14 +10,14 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 
 from kaos_backend.engine.errors import EngineError, ResourceExhausted
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
-from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Running
+from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Phase, Running
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
@@ -70,6 +70,8 @@ class JobRun:
         self._root: bytes | None = None
         self._unmerged: list[bytes] = []
         self._refreshed_at = 0.0
+        # What keeps ends from being written down.
+        self._trouble = ""
 
     # --- from other threads
 
@@ -83,9 +85,24 @@ class JobRun:
         self._env.admission.nudge()
 
     def running(self) -> list[Running]:
-        """What the workers are at."""
+        """What is being worked on."""
         with self._changed:
             return list(self._running.values())
+
+    def why_waits(self) -> str:
+        """What the datums that no worker has wait for, in a line; "" when none waits."""
+        with self._changed:
+            pending, running, trouble = len(self._pending), list(self._running.values()), self._trouble
+        phases = Counter(one.phase for one in running if not one.trouble)
+        phases[Phase.SHARE] += pending
+        what = {Phase.INPUTS: "inputs to be laid out", Phase.STORE: "their outputs to be stored"}
+        if phases[Phase.SHARE]:
+            what[Phase.SHARE] = self._runner.why_waits(phases[Phase.RUN])
+        said = [f"{_wait(phases[phase])} for {text}" for phase, text in what.items() if phases[phase]]
+        troubles = Counter(one.trouble for one in running if one.trouble)
+        if trouble:
+            troubles[trouble] += 1
+        return "; ".join([*said, *(f"{_wait(count)}: {text}" for text, count in troubles.items())])
 
     def restart(self, filters: list[str]) -> bool:
         """Start the running datums again whose inputs match every filter (a path or a hash in hex)."""
@@ -213,7 +230,7 @@ class JobRun:
                 self._running[datum.id] = running
             outcome = None
             try:
-                outcome = self._runner.run(datum, running.cancel)
+                outcome = self._runner.run(running)
             except Interrupted:
                 pass
             except (OSError, sqlite3.Error) as e:
@@ -271,9 +288,12 @@ class JobRun:
                     self._ended = [*ended, *self._ended]
                 if not isinstance(e, ResourceExhausted):
                     raise
+                self._trouble = e.message
                 self._crashing(e.message)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, _DISK_FULL_S)
+            else:
+                self._trouble = ""
 
     def _idle(self) -> bool:
         return not self._pending and not self._running
@@ -383,6 +403,10 @@ class JobRun:
 
     def _note(self, text: str) -> None:
         note(self._env.logs.master(self.job.key), self._env.clock(), text)
+
+
+def _wait(count: int) -> str:
+    return "1 datum waits" if count == 1 else f"{count} datums wait"
 
 
 def _is_open(txn: Txn, key: CommitKey) -> bool:

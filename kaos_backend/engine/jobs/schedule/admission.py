@@ -14,6 +14,7 @@ from kaos_backend.engine.jobs.schedule.machine import (
     allocatable_of,
     allocate,
     release,
+    shortage,
 )
 
 
@@ -24,6 +25,8 @@ class Admission:
         self.machine = machine
         self._allocatable = allocatable_of(machine)
         self._waiting: deque[object] = deque()
+        # Who has what, by the identity of the allocation: two may be equal.
+        self._holders: dict[int, str] = {}
         self._changed = threading.Condition()
 
     @property
@@ -31,8 +34,11 @@ class Admission:
         with self._changed:
             return self._allocatable
 
-    def acquire(self, request: Request, given_up: Callable[[], bool]) -> Allocation | None:
-        """Wait for a share. None once `given_up()` is true (call `nudge` when that changes)."""
+    def acquire(self, request: Request, given_up: Callable[[], bool], holder: str) -> Allocation | None:
+        """Wait for a share. None once `given_up()` is true (call `nudge` when that changes).
+
+        `holder` is what others that wait are told of who has it.
+        """
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -42,6 +48,7 @@ class Admission:
                         allocated = allocate(self._allocatable, request)
                         if allocated is not None:
                             self._allocatable, allocation = allocated
+                            self._holders[id(allocation)] = holder
                             return allocation
                     self._changed.wait()
                 return None
@@ -54,7 +61,17 @@ class Admission:
         """Give a share back."""
         with self._changed:
             self._allocatable = release(self._allocatable, allocation)
+            del self._holders[id(allocation)]
             self._changed.notify_all()
+
+    def why(self, request: Request, holder: str) -> str:
+        """What `request` waits for now, and which other holders have it: "1 cpu (0 of 2 free), …"."""
+        with self._changed:
+            allocatable, others = self._allocatable, sorted({*self._holders.values()} - {holder})
+        short = shortage(self.machine, allocatable, request)
+        if not short:
+            return "its turn on this machine"
+        return f"{short}, in use by {', '.join(others)}" if others else short
 
     def nudge(self) -> None:
         """Make everyone who waits look again whether to give up."""

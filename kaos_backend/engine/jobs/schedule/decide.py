@@ -30,6 +30,8 @@ class InputState:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """`reason`: what the job waits for, or why it is given up."""
+
     do: Do
     reason: str = ""
 
@@ -44,15 +46,16 @@ def next_step(
     if job is JobState.CREATED:
         return Step(Do.START)
     if job is JobState.STARTING:
-        if not all(i.finished for i in inputs):
-            return Step(Do.WAIT)
+        unfinished = [i.name for i in inputs if not i.finished]
+        if unfinished:
+            return Step(Do.WAIT, f"waits for {', '.join(unfinished)} to finish")
         bad = [i.name for i in inputs if i.error]
         if bad:
             return Step(
                 Do.GIVE_UP, f"unrunnable because the following upstream pipelines failed: {', '.join(bad)}"
             )
     if pipeline is PipelineState.FAILURE:
-        return Step(Do.WAIT)
+        return Step(Do.WAIT, "waits for an update of its pipeline, which cannot run as it is")
     if image_problem:
         return Step(Do.CRASH, image_problem)
     return Step(Do.RUN)

@@ -124,6 +124,22 @@ def allocate(allocatable: Allocatable, request: Request) -> tuple[Allocatable, A
     return left, Allocation(request, tuple(shares), gpus)
 
 
+def shortage(machine: Machine, allocatable: Allocatable, request: Request) -> str:
+    """What of `request` is not free now, with how much is; "" when each part of it is."""
+    short = []
+    shared = Request(request.millicores)
+    if allocate(replace(allocatable, memory_bytes=0, gpus=frozenset()), shared) is None:
+        free = sum(allocatable.cores) / CORE
+        short.append(f"{request.millicores / CORE:g} cpu ({free:g} of {machine.cpus} free)")
+    if request.memory_bytes > allocatable.memory_bytes:
+        free_bytes = format_bytes(allocatable.memory_bytes)
+        total = format_bytes(machine.memory_bytes)
+        short.append(f"{format_bytes(request.memory_bytes)} of memory ({free_bytes} of {total} free)")
+    if request.gpus > len(allocatable.gpus):
+        short.append(f"{request.gpus} gpu ({len(allocatable.gpus)} of {machine.gpus} free)")
+    return ", ".join(short)
+
+
 def release(allocatable: Allocatable, allocation: Allocation) -> Allocatable:
     """`allocatable` with `allocation` given back."""
     back = dict(allocation.shares)
