@@ -1,0 +1,179 @@
+"""Folders whose content can be made again: emptied at any depth, put out of the way where they cannot be.
+
+What user code, another program or a failing disk made of such a folder must never keep kaos from starting.
+Nothing here follows a link or touches what is mounted somewhere below.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ALL = os.R_OK | os.W_OK | os.X_OK
+_GONE = ".gone-"
+_NAMES = 100
+
+
+def remove_tree(path: Path) -> str:
+    """Remove a file, a link or a folder of any depth and any modes; a missing one is fine.
+
+    It is renamed first, so that `path` is free at once and never half there. What cannot be removed stays
+    beside it under a name that starts with ".gone-", or at `path` if it cannot be renamed either; returns the
+    reason then, else "".
+    """
+    aside = path.with_name(f"{_GONE}{path.name[:64]}-{os.urandom(4).hex()}")
+    try:
+        path.rename(aside)
+        if aside.is_dir() and not aside.is_symlink():
+            _remove_folder(aside)
+        else:
+            aside.unlink()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{error.strerror} ({error.filename})"
+    return ""
+
+
+def clean_up(path: Path) -> None:
+    """`remove_tree`, for where nothing depends on it: what stays is told in the log."""
+    if problem := remove_tree(path):
+        _log.warning("%s could not be removed: %s", path, problem)
+
+
+def folder(path: Path) -> Path:
+    """A folder to write into, with what it has: `path`, after what else stands there was put aside.
+
+    Another name beside it where that cannot be moved. Only for what can be made again.
+    Raises OSError when the folder above allows neither.
+    """
+    return _folder(path, empty=False)
+
+
+def empty_folder(path: Path) -> Path:
+    """As `folder`, with nothing in it."""
+    return _folder(path, empty=True)
+
+
+def _folder(path: Path, *, empty: bool) -> Path:
+    for left in path.parent.glob(f"{_GONE}{path.name[:64]}-*"):
+        clean_up(left)
+    chosen: Path | None = None
+    for number in range(_NAMES):
+        candidate = path.with_name(f"{path.name}.{number}") if number else path
+        if chosen is None:
+            chosen = candidate if _makes(candidate, empty=empty) else None
+        elif os.path.lexists(candidate):
+            clean_up(candidate)  # an earlier start had to turn to it
+        else:
+            break
+    if chosen is None:
+        raise OSError(f"{path} can neither be used nor be moved out of the way")
+    return chosen
+
+
+def _makes(path: Path, *, empty: bool) -> bool:
+    """Whether there is such a folder at `path` now."""
+    if not empty and _usable(path):
+        return True
+    if os.path.lexists(path):
+        what = "" if path.is_dir() else "it was no folder"
+        problem = remove_tree(path)
+        if os.path.lexists(path):
+            # Perhaps something is mounted there, on purpose: then it serves, once it is empty.
+            if empty and _usable(path) and not any(remove_tree(entry) for entry in path.iterdir()):
+                return True
+            _log.warning("%s cannot be used: %s", path, problem)
+            return False
+        if what or problem:
+            _log.warning("%s was made again: %s", path, what or problem)
+    path.mkdir(mode=0o700)
+    return True
+
+
+def _usable(path: Path) -> bool:
+    if path.is_dir() and not os.access(path, _ALL):
+        try:
+            path.chmod(0o700)
+        except OSError:
+            return False
+    return path.is_dir() and os.access(path, _ALL)
+
+
+def _remove_folder(path: Path) -> None:
+    """Raises OSError for the first thing that stays, after everything else is gone."""
+    top = _open(str(path), None)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    path.rmdir()
+
+
+def _empty(top: int) -> None:
+    """Remove all that is below an open folder.
+
+    Folders are moved up to the top before they are emptied, so that neither the stack nor the number of
+    descriptors nor the length of a path grows with the depth; and what something is mounted on cannot be
+    moved, so that it is left alone.
+    """
+    mark = os.urandom(4).hex()
+    names = (f"{_GONE}{mark}-{number}" for number in itertools.count())
+    folders: deque[str] = deque()
+    problems: list[OSError] = []
+
+    def clear(at: int) -> None:
+        with os.scandir(at) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in found:
+            try:
+                if is_folder:
+                    folders.append(_move_up(name, at, next(names), top))
+                else:
+                    os.unlink(name, dir_fd=at)
+            except OSError as error:
+                problems.append(error)
+
+    clear(top)
+    while folders:
+        name = folders.popleft()
+        try:
+            at = _open(name, top)
+            try:
+                clear(at)
+            finally:
+                os.close(at)
+            os.rmdir(name, dir_fd=top)
+        except OSError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _move_up(name: str, at: int, new_name: str, top: int) -> str:
+    try:
+        os.rename(name, new_name, src_dir_fd=at, dst_dir_fd=top)
+    except PermissionError:
+        # One that may not be written to cannot get another parent. Whoever made it is gone by now.
+        os.chmod(name, 0o700, dir_fd=at)
+        os.rename(name, new_name, src_dir_fd=at, dst_dir_fd=top)
+    return new_name
+
+
+def _open(name: str, at: int | None) -> int:
+    """A descriptor of a folder that may be written to, if it can be made so."""
+    try:
+        fd = os.open(name, _OPEN, dir_fd=at)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=at)
+        fd = os.open(name, _OPEN, dir_fd=at)
+    with suppress(OSError):
+        os.fchmod(fd, 0o700)
+    return fd
