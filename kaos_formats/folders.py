@@ -38,7 +38,7 @@ def remove_tree(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return f"{error.strerror} ({error.filename})"
+        return f"{error.strerror} ({error.filename})" if error.filename else str(error)
     return ""
 
 
@@ -94,7 +94,7 @@ def _makes(path: Path, *, empty: bool) -> bool:
             return False
         if what or problem:
             _log.warning("%s was made again: %s", path, what or problem)
-    path.mkdir(mode=0o700)
+    path.mkdir(mode=0o700, parents=True)
     return True
 
 

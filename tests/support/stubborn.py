@@ -1,4 +1,4 @@
-"""Things on a disk that cannot be removed, for as long as a test lasts; skips it where that is not allowed."""
+"""Things on a disk that cannot be removed, while a test lasts; skips it where that is not allowed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.scratch import remove_tree
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
 
@@ -51,10 +50,8 @@ class Controller:
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Remove what a crash left lying about, then begin."""
-        remove_tree(self._env.scratch)
-        self._env.scratch.mkdir(parents=True)
-        self._env.inputs.sweep()
+        """Begin with what a crash left."""
+        self._env.inputs.open()
         self._thread.start()
 
     def stop(self) -> None:

@@ -19,12 +19,12 @@ from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.logs import Logs
-from kaos_backend.engine.jobs.run.scratch import remove_tree
 from kaos_backend.engine.jobs.schedule.admission import Admission
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, Json, defaults, merge_patch
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_backend.engine.workers.port import Runtime
+from kaos_formats.folders import clean_up, empty_folder, folder
 
 
 class Jobs(Queries):
@@ -42,7 +42,7 @@ class Jobs(Queries):
     ) -> None:
         self.machine = machine
         self.clock = clock
-        self.logs = Logs(data_dir / "logs")
+        self.logs = Logs(folder(data_dir / "logs"))
         self.admission = Admission(machine)
         self._new_id = new_id
         env = RunEnv(
@@ -51,7 +51,7 @@ class Jobs(Queries):
             admission=self.admission,
             inputs=InputCache(store, data_dir / "trees"),
             logs=self.logs,
-            scratch=data_dir / "scratch" / "datums",
+            scratch=empty_folder(folder(data_dir / "scratch") / "datums"),
             clock=clock,
         )
         super().__init__(store, Controller(env, monotonic))
@@ -104,7 +104,7 @@ class Jobs(Queries):
         if not must_exist and tables.find_pipeline(txn.db, key) is None:
             return
         pipelines.delete_pipeline(txn, key, self._controller.cancel, force=force, keep_repo=keep_repo)
-        txn.on_commit(lambda: remove_tree(self.logs.pipeline_dir(key)))
+        txn.on_commit(lambda: clean_up(self.logs.pipeline_dir(key)))
 
     def delete_pipelines(
         self, txn: Txn, projects: Sequence[str], *, force: bool, keep_repo: bool
@@ -159,7 +159,7 @@ class Jobs(Queries):
         job = tables.get_job(txn.db, key)
         kill_job(txn, job, "job deleted", self._controller.cancel)
         tables.delete_job(txn.db, job)
-        txn.on_commit(lambda: remove_tree(self.logs.job_dir(key)))
+        txn.on_commit(lambda: clean_up(self.logs.job_dir(key)))
 
     def restart_datum(self, key: JobKey, filters: list[str]) -> bool:
         """Start running datums again; False when none matches."""

@@ -24,7 +24,7 @@ from kaos_backend.engine.store.model import (
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
-from kaos_backend.engine.store.trees.files import NewFile, Staged, remove_tree
+from kaos_backend.engine.store.trees.files import NewFile, Staged
 from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
@@ -33,10 +33,7 @@ from kaos_backend.engine.store.versions.filesets import FileSets
 
 __all__ = ["Migration", "NewFile", "Staged", "Store", "Txn", "Upload"]
 
-CACHE_DIRECTORY = "trees"
 log = logging.getLogger(__name__)
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Store(Reads):
@@ -83,7 +80,6 @@ class Store(Reads):
         with store.read() as connection:
             store.damage.load(connection)
             store.objects.sweep(connection)
-        _drop_stale_cache(root / CACHE_DIRECTORY)
         if not any(project.name == DEFAULT_PROJECT for project in store.list_projects()):
             with store.write() as txn:
                 txn.create_project(DEFAULT_PROJECT)
@@ -182,17 +178,3 @@ class Store(Reads):
     def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
         with self.write() as txn:
             return txn.build_tree(entries)
-
-
-def _drop_stale_cache(cache: Path) -> None:
-    """Remove laid-out inputs that a power cut may have damaged (those of an earlier boot), and those of
-    versions that did not compare them with their hashes.
-    """
-    boot = f"{_BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ''} verified"
-    mark = cache / ".boot"
-    if mark.exists() and mark.read_text() == boot:
-        return
-    if cache.exists():
-        remove_tree(cache)
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark.write_text(boot)

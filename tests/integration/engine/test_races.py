@@ -11,9 +11,10 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.jobs import controller
 from kaos_backend.engine.jobs.run import datum as datums
-from kaos_backend.engine.jobs.run import logs, scratch
+from kaos_backend.engine.jobs.run import logs
 from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.store.store import Store
+from kaos_formats import folders
 from tests.integration.engine.conftest import Engine, eventually
 
 SLOW = """
@@ -79,7 +80,7 @@ def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch
 
     monkeypatch.setattr(Store, "stage", failing("stage", Store.stage))
     monkeypatch.setattr(logs, "append", failing("note", logs.append))
-    monkeypatch.setattr(scratch, "remove_tree", failing("clean", scratch.remove_tree))
+    monkeypatch.setattr(folders, "_remove_folder", failing("clean", folders._remove_folder))
     monkeypatch.setattr(InputCache, "prepare", failing("inputs", InputCache.prepare))
     monkeypatch.setattr(datums, "by_name", failing("begin", datums.by_name))
     engine.repo("a", {"/1": b"1"})

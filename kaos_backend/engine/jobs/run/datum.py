@@ -21,7 +21,7 @@ from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, st
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.scratch import clean_up, file_bytes
+from kaos_backend.engine.jobs.run.scratch import file_bytes
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
@@ -29,6 +29,7 @@ from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.store.model import CommitKey, FileEntry, RepoKey
 from kaos_backend.engine.store.store import NewFile, Staged
 from kaos_backend.engine.workers.port import DatumRun, InputPath, Output, Worker
+from kaos_formats.folders import clean_up
 from kaos_formats.quantity import format_bytes, parse_duration
 
 _T = TypeVar("_T")

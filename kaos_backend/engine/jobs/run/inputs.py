@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kaos_backend.engine.errors import DataLoss
-from kaos_backend.engine.jobs.run.scratch import remove_tree
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
+from kaos_formats.folders import clean_up, empty_folder, folder
 
 _VERSION = b"1"
 _KEEP_S = 7 * 24 * 3600.0
+_MARK = ".boot"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def input_key(files: Sequence[File]) -> str:
@@ -42,15 +44,23 @@ class InputCache:
         self._used: set[str] = set()
         self._now_s = now_s
 
-    def sweep(self) -> None:
-        """Remove what a crash left half made, and what is old. Only at start, before anything is prepared."""
+    def open(self) -> None:
+        """Remove what a crash left half made, what a power cut may have damaged, and what is old.
+
+        Only at start, before anything is prepared.
+        """
+        # Laid out before this boot, it may be hollow; before contents were compared with their hashes, wrong.
+        mark = f"{_BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ''} verified"
+        self._root = folder(self._root)
+        if _text(self._root / _MARK) != mark:
+            self._root = empty_folder(self._root)
+            (self._root / _MARK).write_text(mark)
         oldest = self._now_s() - _KEEP_S
-        self._root.mkdir(parents=True, exist_ok=True)
         for entry in self._root.iterdir():
-            # Finished ones have their key as name; `.boot` is the store's mark.
-            half = len(entry.name) != 64 and entry.name != ".boot"
-            if half or (entry.is_dir() and entry.stat().st_mtime < oldest):
-                remove_tree(entry)
+            # Finished ones have their key as name.
+            finished = len(entry.name) == 64 and entry.is_dir() and not entry.is_symlink()
+            if entry.name != _MARK and not (finished and entry.stat().st_mtime >= oldest):
+                clean_up(entry)
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
         """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
@@ -98,3 +108,10 @@ def _holder(files: Sequence[File], path: str) -> str:
     """The commit that `path`, found below one of `files`, comes from."""
     file = next((file for file in files if path.startswith(file.path)), files[0])
     return f"repo {file.project}/{file.repo} at commit {file.commit}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""

@@ -22,7 +22,6 @@ from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.scratch import clean_up
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
 from kaos_backend.engine.jobs.schedule.states import (
@@ -38,6 +37,7 @@ from kaos_backend.engine.jobs.spec.spec import PfsInput
 from kaos_backend.engine.store.model import Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn
 from kaos_backend.engine.store.trees.glob import match_glob
+from kaos_formats.folders import clean_up
 from kaos_formats.quantity import parse_duration
 
 log = logging.getLogger(__name__)

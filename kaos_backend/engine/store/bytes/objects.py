@@ -16,7 +16,6 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from blake3 import blake3
 from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.store.bytes.damage import Damage
 from kaos_backend.engine.store.bytes.disk import Disk
+from kaos_formats.folders import clean_up
 
 LOOSE_BYTES = 1 << 20
 """Objects of this size (bytes) and above are files of their own."""
@@ -253,12 +253,14 @@ class ObjectStore:
         orphans = [path for path in self.packs.iterdir() if path.name not in known]
         orphans += list(self.tmp.iterdir())
         for directory in self.loose.iterdir():
+            if not directory.is_dir():
+                orphans.append(directory)
+                continue
             paths = {_hash_of(path): path for path in directory.iterdir()}
             indexed = locate(db, [hash_ for hash_ in paths if hash_])
             orphans += [path for hash_, path in paths.items() if hash_ not in indexed]
         for path in orphans:
-            with suppress(FileNotFoundError):
-                path.unlink()
+            clean_up(path)
         return len(orphans)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -19,6 +18,7 @@ from kaos_backend.engine.store.model import FileEntry
 from kaos_backend.engine.store.trees.edit import Put, TreeEditor
 from kaos_backend.engine.store.trees.tree import EMPTY, Node, look_up, walk
 from kaos_backend.engine.store.trees.upload import Upload
+from kaos_formats.folders import clean_up
 
 _COPY_BYTES = 4 << 20
 _BATCH = 500
@@ -138,7 +138,7 @@ def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
         raise
     finally:
         if temporary.exists():
-            remove_tree(temporary)
+            clean_up(temporary)
 
 
 def _publish(temporary: Path, dest: Path) -> None:
@@ -185,11 +185,3 @@ def _write_files(store: _Files, batch: list[FileEntry], base: str, directories: 
                 raise error.at(entry.path) from error
             finally:
                 os.close(fd)
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory, read-only ones inside it included. What cannot be deleted stays."""
-    for directory, _, _ in os.walk(path):
-        with suppress(OSError):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)

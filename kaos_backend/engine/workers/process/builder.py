@@ -18,6 +18,7 @@ from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
 from kaos_backend.engine.workers.process import environment
 from kaos_backend.engine.workers.process.places import Command, Place, link_inputs, linked_sight
 from kaos_backend.engine.workers.process.worker import ProcessWorker
+from kaos_formats.folders import empty_folder, folder
 
 
 class VenvBuilder:
@@ -27,12 +28,14 @@ class VenvBuilder:
 
     def __init__(self, engine_dir: Path) -> None:
         self._engine_dir = engine_dir.absolute()
+        self._scratch = empty_folder(folder(self._engine_dir / "scratch") / "builders")
+        for made_again in ("images", "venvs"):
+            folder(self._engine_dir / made_again)
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
         """Raises EngineError when the build's program is not installed or no files can be written."""
-        folder = self._engine_dir / "scratch" / "workers" / uuid.uuid4().hex
         try:
-            return ProcessWorker(folder, partial(self._place, spec=spec))
+            return ProcessWorker(self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec))
         except OSError as error:
             raise Unknown(f"cannot start a builder: {error}") from error
 

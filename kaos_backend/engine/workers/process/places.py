@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
+from kaos_formats.folders import clean_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Sandbox:
     def command(self, run: DatumRun) -> Command:
         view = self._view(run)
         if not sandbox.intact(self._root, view.mount_points):
-            remove(self._root)
+            clean_up(self._root)
             self._lay_out()
         argv = sandbox.argv(self._bwrap.path, view, run.cmd)
         return Command(tuple(argv), environment.datum(self._env, run, "/pfs"), "/", sandboxed=True)
@@ -138,7 +138,7 @@ def link_inputs(pfs: Path, run: DatumRun) -> None:
         if old.is_symlink() or old.is_file():
             old.unlink()
         else:
-            remove(old)
+            clean_up(old)
     for name, target in {**run.inputs, "out": run.out}.items():
         (pfs / name).symlink_to(target.absolute())
 
@@ -167,18 +167,3 @@ def _make_folder(root: Path, image_path: str) -> None:
         if folder.is_symlink() or name in ("..", "pfs"):
             return
         folder.mkdir(exist_ok=True)
-
-
-def remove(path: Path) -> None:
-    """Remove a tree that user code had its hands on: folders may have lost their write permission."""
-
-    def retry(function: Callable[..., Any], name: str, _: Any) -> None:
-        with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            if not Path(name).is_symlink():
-                Path(name).chmod(0o700)
-            function(name)
-
-    shutil.rmtree(path, onerror=retry)
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)

@@ -11,8 +11,9 @@ from kaos_backend.engine.errors import EngineError, Unknown
 from kaos_backend.engine.workers.port import WorkerSpec
 from kaos_backend.engine.workers.process import sandbox
 from kaos_backend.engine.workers.process.images import Image, ImageStore
-from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox, remove
+from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox
 from kaos_backend.engine.workers.process.worker import ProcessWorker
+from kaos_formats.folders import empty_folder, folder
 
 NOT_ISOLATED = (
     "code sees and may change what this user may: only file modes protect inputs and other trials",
@@ -42,9 +43,7 @@ class ProcessRuntime:
         engine_dir = engine_dir.absolute()
         hidden = tuple({engine_dir, (home or engine_dir).absolute()})
         self._store = ImageStore(engine_dir)
-        self._scratch = engine_dir / "scratch" / "workers"
-        remove(self._scratch)
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
         self._bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
         if isolate and self._bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")

@@ -12,7 +12,8 @@ from typing import Any
 from kaos_backend.engine.workers.output import FolderOutput
 from kaos_backend.engine.workers.port import DatumRun, Exit
 from kaos_backend.engine.workers.process.launch import Launcher, failed
-from kaos_backend.engine.workers.process.places import Place, remove
+from kaos_backend.engine.workers.process.places import Place
+from kaos_formats.folders import clean_up
 
 
 class ProcessWorker:
@@ -34,7 +35,7 @@ class ProcessWorker:
             self._place = make(folder)
             self.launcher = Launcher()
         except BaseException:
-            remove(folder)
+            clean_up(folder)
             raise
 
     def run(self, run: DatumRun, cancel: threading.Event) -> Exit:
@@ -63,7 +64,7 @@ class ProcessWorker:
                 return
             self._closed = True
         self.launcher.close()
-        remove(self.folder)
+        clean_up(self.folder)
 
     def _request(self, run: DatumRun) -> dict[str, Any]:
         command = self._place.command(run)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.engine.jobs.run.logs import Line, Tail, append, parse_line
-from kaos_backend.engine.jobs.run.scratch import remove_tree
 
 
 def test_a_tail_gives_whole_lines_once_and_the_rest_at_the_end(tmp_path: Path) -> None:
@@ -59,20 +58,3 @@ def test_damaged_lines_are_still_shown() -> None:
     assert parse_line(b"garbage") == Line(0, True, "garbage")
     assert parse_line(b"12 u ") == Line(12, True, "")
     assert parse_line(b"12 u a b") == Line(12, True, "a b")
-
-
-def test_scratch_goes_whatever_user_code_made_of_it(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "kept").touch()
-    scratch = tmp_path / "scratch"
-    inner = scratch / "a" / "b"
-    inner.mkdir(parents=True)
-    (inner / "file").touch()
-    (scratch / "link").symlink_to(outside)
-    inner.chmod(0o500)
-    (scratch / "a").chmod(0)
-    remove_tree(scratch)
-    remove_tree(scratch)
-    assert not scratch.exists()
-    assert (outside / "kept").exists()

@@ -12,7 +12,7 @@ import pytest
 from kaos_backend.engine.errors import EngineError, NotFound, Unknown
 from kaos_backend.engine.store.check import check_store
 from kaos_backend.engine.store.store import NewFile, Store
-from kaos_backend.engine.store.trees.files import remove_tree
+from kaos_formats.folders import clean_up
 from tests.support.files import ingest, new_files
 
 from .conftest import put
@@ -50,7 +50,7 @@ def test_in_and_out_again(store: Store, source: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         store.materialize(root, "/nope", tmp_path / "cache" / "nope")
     assert sorted(one.name for one in (tmp_path / "cache").iterdir()) == ["file", "one", "part"]
-    remove_tree(dest)
+    clean_up(dest)
     assert not dest.exists()
 
 
@@ -116,20 +116,6 @@ def test_staged_files_wait_for_their_transaction(store: Store, source: Path) -> 
     with store.stage(new_files(source), "d"):
         assert len(list(store.objects.packs.iterdir())) == 1
     assert list(store.objects.packs.iterdir()) == [], "what was not adopted is gone"
-
-
-def test_the_cache_does_not_outlive_the_boot(store: Store, source: Path, tmp_path: Path) -> None:
-    root = ingest(store, source, "d")
-    assert root is not None
-    cache = store.root / "trees"
-    store.materialize(root, "/", cache / "one")
-    store.close()
-    again = Store.open(store.root)
-    assert (cache / "one").is_dir(), "a restart keeps it"
-    again.close()
-    (cache / ".boot").write_text("another boot")
-    Store.open(store.root).close()
-    assert not (cache / "one").exists()
 
 
 def test_many_sizes_come_back(store: Store) -> None:

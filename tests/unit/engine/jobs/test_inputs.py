@@ -1,0 +1,113 @@
+"""The cache of inputs, whatever an earlier run of the engine left of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kaos_backend.engine.jobs.run.inputs import InputCache
+from kaos_backend.engine.jobs.spec.plan import File
+from kaos_backend.engine.store.model import FileSource
+from kaos_backend.engine.store.store import Store
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "engine")
+    yield opened
+    opened.close()
+
+
+class Started:
+    """A cache as a start of the engine finds it, and one input of one file."""
+
+    def __init__(self, store: Store, root: Path, now_s: Callable[[], float] = time.time) -> None:
+        self.cache = InputCache(store, root, now_s)
+        self.cache.open()
+        tree = store.build_tree({"/f": FileSource(b"content")})
+        assert tree is not None
+        self._tree = tree
+        self._store = store
+
+    def prepare(self) -> Path:
+        entry = self._store.stat(self._tree, "/f")
+        file = File("a", "default", "a", "master", "c", "/f", entry.hash, entry.size_bytes)
+        return self.cache.prepare([file], lambda _: self._tree)
+
+
+def test_a_restart_keeps_what_is_laid_out(store: Store, tmp_path: Path) -> None:
+    first = Started(store, tmp_path / "trees").prepare()
+    made = (first / "f").stat().st_ino
+    assert Started(store, tmp_path / "trees").prepare() == first
+    assert (first / "f").stat().st_ino == made
+
+
+def test_another_boot_lays_it_out_again(store: Store, tmp_path: Path) -> None:
+    first = Started(store, tmp_path / "trees").prepare()
+    (tmp_path / "trees" / ".boot").write_text("another boot")
+    Started(store, tmp_path / "trees")
+    assert not first.exists()
+
+
+def test_what_nobody_used_for_a_week_goes(store: Store, tmp_path: Path) -> None:
+    first = Started(store, tmp_path / "trees").prepare()
+    Started(store, tmp_path / "trees", lambda: time.time() + 6 * DAY_S)
+    assert first.exists()
+    Started(store, tmp_path / "trees", lambda: time.time() + 8 * DAY_S)
+    assert not first.exists()
+
+
+def a_file_for_the_cache(trees: Path, entry: Path) -> None:
+    trees.rename(trees.with_name("elsewhere"))
+    trees.write_text("no folder")
+
+
+def a_file_for_an_input(trees: Path, entry: Path) -> None:
+    entry.rename(trees.with_name("elsewhere"))
+    entry.write_text("no folder")
+
+
+def a_link_for_an_input(trees: Path, entry: Path) -> None:
+    entry.rename(trees.with_name("elsewhere"))
+    entry.symlink_to(trees.with_name("none"))
+
+
+def a_folder_for_the_mark(trees: Path, entry: Path) -> None:
+    (trees / ".boot").unlink()
+    (trees / ".boot" / "x").mkdir(parents=True)
+
+
+def bytes_for_the_mark(trees: Path, entry: Path) -> None:
+    (trees / ".boot").write_bytes(os.urandom(40))
+
+
+def rubbish(trees: Path, entry: Path) -> None:
+    (trees / "x").write_text("x")
+    (trees / ".half.made").mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        a_file_for_the_cache,
+        a_file_for_an_input,
+        a_link_for_an_input,
+        a_folder_for_the_mark,
+        bytes_for_the_mark,
+        rubbish,
+    ],
+)
+def test_what_is_damaged_is_made_again(
+    store: Store, tmp_path: Path, damage: Callable[[Path, Path], None]
+) -> None:
+    trees = tmp_path / "trees"
+    damage(trees, Started(store, trees).prepare())
+    entry = Started(store, trees).prepare()
+    assert (entry / "f").read_text() == "content"
+    assert {path.name for path in trees.iterdir()} == {".boot", entry.name}
