@@ -33,6 +33,10 @@ PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV
 # Settings that would put packages elsewhere, or that make sense for the size of image layers only.
 MISPLACING = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON", "PIP_LOG", "PIP_NO_CACHE_DIR")
 MAX_NESTING = 20
+PIP_ERROR = "ERROR: "
+# The last of pip's errors says what it comes down to, but for this one.
+PIP_ADVICE = "ResolutionImpossible"
+MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class VenvStore:
 def install(venv: Path, python: Python, command: PipCommand, fs: RootFs) -> None:
     """Run pip for one step. All of pip's own configuration applies: this process's environment is passed on.
 
-    Raises Refused when pip fails; its output has gone to stdout by then.
+    Raises Refused when pip fails, with the line in which it said why; its output has gone to stdout by then.
     """
     words = [*_pip(venv, python), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
     for argument in command.arguments:
@@ -124,12 +128,27 @@ def install(venv: Path, python: Python, command: PipCommand, fs: RootFs) -> None
     env["PATH"] = f"{venv / 'bin'}:{os.environ.get('PATH', os.defpath)}"
     env["VIRTUAL_ENV"] = str(venv)
     cwd = fs.resolve(command.cwd)
-    sys.stdout.flush()
-    done = subprocess.run(
-        words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False
-    )
-    if done.returncode != 0:
-        raise Refused(f"pip ended with exit code {done.returncode}; what it said is above")
+    errors = []
+    with subprocess.Popen(
+        words,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            if line.startswith(PIP_ERROR) and PIP_ADVICE not in line:
+                errors.append(line.removeprefix(PIP_ERROR).strip()[:MAX_REASON])
+    if pip.returncode != 0:
+        why = errors[-1] if errors else "see what it said in the build's log"
+        raise Refused(f"pip: {why} (exit code {pip.returncode})")
 
 
 def _create(python: Python, path: Path) -> None:
