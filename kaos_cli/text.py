@@ -98,6 +98,11 @@ def number(value: object) -> str:
     return str(value)
 
 
+def metric(value: object) -> str:
+    """As ``number``; what is not finite comes as protobuf's words for it."""
+    return number(float(value)) if isinstance(value, str) else number(value)
+
+
 def progress(pipeline: dict[str, int] | None) -> str:
     """``7/9`` done of total, ``+ 2 failed`` where some did; "" for a pipeline that does not run."""
     if not pipeline:

@@ -13,6 +13,7 @@ from kaos_cli.session import Session
 
 Json = Mapping[str, Any]
 LEADERS = 10
+NOTES = 5
 DONE = frozenset({"success", "skipped"})
 
 
@@ -87,8 +88,8 @@ def trials_table(job: Json, trials: Sequence[Json]) -> Table:
     for trial in trials:
         cells = [str(trial["trial"]), trial["model"], trial["state"]]
         cells += [text.number(trial["params"].get(name)) for name in params]
-        cells += [text.number(trial["metrics"].get(metric["name"]))] if metric else []
-        cells += [text.number(trial["metrics"].get(name)) for name in others]
+        cells += [text.metric(trial["metrics"].get(metric["name"]))] if metric else []
+        cells += [text.metric(trial["metrics"].get(name)) for name in others]
         rows.append([text.printable(cell) for cell in [*cells, text.duration(trial.get("duration_s"))]])
     return Table(columns, rows)
 
@@ -157,6 +158,13 @@ def failures(job: Json, flag: str) -> list[str]:
     return lines
 
 
+def notes(job: Json) -> list[str]:
+    """A line for each of the first notes on what trials wrote, and how many more there are."""
+    lines = [f"trial {trial['trial']}: {note}" for trial in job["trials"] for note in trial["notes"]]
+    more = [f"… and {len(lines) - NOTES} more notes (--json has them)"] if len(lines) > NOTES else []
+    return [text.printable(line) for line in lines[:NOTES]] + more
+
+
 def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns: bool) -> None:
     """``kaos train info`` for a person; with a format the table of trials alone."""
     terminal = session.terminal
@@ -170,7 +178,7 @@ def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns:
         show(table, terminal, None, all_columns)
         if line := order_line(job):
             print(line)
-    for line in failures(job, session.flag(ws)):
+    for line in [*notes(job), *failures(job, session.flag(ws))]:
         print(line)
 
 
@@ -185,7 +193,7 @@ def show_outcome(session: Session, ws: str, job: Json) -> None:
             print(f"… the first {LEADERS} of {len(job['trials']):,} trials (kaos train info{flag} shows all)")
         if line := order_line(job):
             print(line)
-    for line in failures(job, flag):
+    for line in [*notes(job), *failures(job, flag)]:
         print(line)
     state = job["state"] + (f": {text.printable(job['reason'])}" if job.get("reason") else "")
     took = text.duration(job.get("duration_s"))

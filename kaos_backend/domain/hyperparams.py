@@ -77,6 +77,7 @@ def expand(raw: Mapping[str, Any]) -> Grid:
         value = raw[name]
         if not name:
             raise InvalidHyper("a hyperparameter has an empty name")
+        _check_text(f"the name {name!r}", name)
         if isinstance(value, list):
             axes[name] = _axis(name, value)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -11,10 +12,20 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
 
 Number = int | float
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 Order = Literal["asc", "desc"]
 
 MAX_METRICS_BYTES = 1024 * 1024
+MAX_MODEL_BYTES = 8 * MAX_METRICS_BYTES
+MAX_FILES = 100
+MAX_METRICS = 1000
+MAX_NAME_LENGTH = 256
+MAX_NOTES = 10
 _MAX_DEPTH = 16
+_MAX_DIGITS = 64
+_SHOWN = 60
+# In place of a number that no float is near.
+_TOO_LARGE = object()
 
 _LOWER_IS_BETTER = {
     "loss", "losses", "error", "errors", "err", "mse", "rmse", "mae", "mape", "msle", "rmsle", "perplexity",
@@ -44,30 +55,53 @@ def is_metrics_file(path: str) -> bool:
     return fnmatchcase(path.rpartition("/")[2], "metrics*.json")
 
 
-def flatten(value: object) -> dict[str, Number]:
-    """The finite numbers of a JSON object; nested names are joined with dots. Lists, strings, booleans are
-    left out.
-    """
-    found: dict[str, Number] = {}
-    if isinstance(value, dict):
-        _flatten_into(found, "", value, 0)
-    return found
+@dataclass(frozen=True, slots=True)
+class File:
+    """A metrics file of a model: its path there, its size, and its content (None: too large to be read)."""
+
+    path: str
+    size: int
+    content: bytes | None
 
 
-def read(files: Iterable[tuple[str, bytes]]) -> dict[str, Number]:
-    """The metrics of one model from its metrics files (path, content); a broken file contributes nothing.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The metrics of one model, and what of its files could not be read, in words."""
 
+    metrics: Mapping[str, Number]
+    notes: Sequence[str] = ()
+
+
+def read(files: Iterable[File]) -> Reading:
+    """The numbers in the metrics files of one model; whatever else is in them costs that alone, and a note.
+
+    Nested names are joined with dots. Lists, strings, booleans and null are no metrics and need no note.
     Files nearer to the model's root win where two name the same metric.
     """
     found: dict[str, Number] = {}
-    for _, content in sorted(files, key=lambda f: (f[0].count("/"), f[0])):
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError):
-            continue
-        for name, number in flatten(value).items():
-            found.setdefault(name, number)
-    return found
+    notes: list[str] = []
+    for number, file in enumerate(sorted(files, key=lambda f: (f.path.count("/"), f.path))):
+        if number == MAX_FILES:
+            notes.append(f"only the first {MAX_FILES} metrics files are read")
+            break
+        trouble = _File(found)
+        trouble.read(file)
+        notes += [f"{_shown(file.path)}: {note}" for note in trouble.notes]
+    if len(found) > MAX_METRICS:
+        notes.append(f"only the first {MAX_METRICS} of {len(found)} metrics are kept")
+        found = dict(itertools.islice(found.items(), MAX_METRICS))
+    if len(notes) > MAX_NOTES:
+        notes[MAX_NOTES - 1 :] = [f"and {len(notes) - MAX_NOTES + 1} more notes"]
+    return Reading(found, notes)
+
+
+def to_json(value: Number) -> Number | NonFinite:
+    """``value`` as JSON can hold it, in the words that protobuf's JSON has for what is not finite."""
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def guess_order(name: str) -> Order:
@@ -89,10 +123,10 @@ def choose(names: Iterable[str], sort_by: str | None = None, order: Order | None
 
 
 def sort_best_first(
-    rows: Sequence[T], metrics: Sequence[Mapping[str, Number]], metric: Metric | None
+    rows: Sequence[T], metrics: Sequence[Mapping[str, Number | NonFinite]], metric: Metric | None
 ) -> list[T]:
-    """``rows`` best first by ``metric`` (numbers compared as numbers); those without it keep their order,
-    last.
+    """``rows`` best first by ``metric`` (numbers compared as numbers). In both directions come last what is
+    infinite, what is no number, and what is not there.
     """
     if metric is None:
         return list(rows)
@@ -102,19 +136,105 @@ def sort_best_first(
     return [rows[i] for i in indexed]
 
 
-def _row_key(value: Number | None, sign: int) -> tuple[int, Number]:
-    return (1, 0) if value is None else (0, sign * value)
+def _row_key(value: Number | NonFinite | None, sign: int) -> tuple[int, Number]:
+    if value is None:
+        return (3, 0)
+    if isinstance(value, str):
+        value = float(value)
+    if math.isfinite(value):
+        return (0, sign * value)
+    return (2, 0) if math.isnan(value) else (1, sign * value)
 
 
-def _flatten_into(found: dict[str, Number], prefix: str, value: Mapping[str, Any], depth: int) -> None:
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, bool):
-            continue
-        if isinstance(item, int) or (isinstance(item, float) and math.isfinite(item)):
-            found.setdefault(name, item)
-        elif isinstance(item, dict) and depth < _MAX_DEPTH:
-            _flatten_into(found, f"{name}.", item, depth + 1)
+class _File:
+    """Reads one file into ``found``, which earlier files have filled, and notes what is wrong with it."""
+
+    def __init__(self, found: dict[str, Number]) -> None:
+        self._found = found
+        self.notes: list[str] = []
+
+    def read(self, file: File) -> None:
+        if file.content is None:
+            self.notes.append(
+                f"{file.size} bytes; read are {MAX_METRICS_BYTES} of a file, {MAX_MODEL_BYTES} of a model"
+            )
+            return
+        try:
+            value = json.loads(
+                file.content.decode("utf-8-sig"),
+                parse_int=_int,
+                parse_float=_float,
+                object_pairs_hook=self._object,
+            )
+        except UnicodeDecodeError as error:
+            self.notes.append(f"no UTF-8 at byte {error.start}")
+        except json.JSONDecodeError as error:
+            self.notes.append(f"no JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+        except RecursionError:
+            self.notes.append("no metrics: nested too deeply")
+        else:
+            if isinstance(value, dict):
+                self._flatten("", value, 0)
+            else:
+                self.notes.append("no metrics: not a JSON object")
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen:
+                    self.notes.append(f"{_shown(name)} is given more than once, the last one counts")
+                seen.add(name)
+        return value
+
+    def _flatten(self, prefix: str, value: Mapping[str, Any], depth: int) -> None:
+        for key, item in value.items():
+            name = f"{prefix}{key}"
+            if item is _TOO_LARGE:
+                self.notes.append(f"{_shown(name)} is a number too large to be kept")
+            elif isinstance(item, dict):
+                if depth < _MAX_DEPTH:
+                    self._flatten(f"{name}.", item, depth + 1)
+                else:
+                    self.notes.append(f"{_shown(name)} is nested too deeply")
+            elif isinstance(item, int | float) and not isinstance(item, bool):
+                self._keep(name, item)
+
+    def _keep(self, name: str, value: Number) -> None:
+        if len(name) > MAX_NAME_LENGTH:
+            self.notes.append(f"{_shown(name)}: a name of {len(name)} characters")
+        elif not _is_text(name):
+            self.notes.append(f"{_shown(name)} is no valid Unicode text")
+        else:
+            self._found.setdefault(name, value)
+
+
+def _int(digits: str) -> Number | object:
+    """An integer that any reader of JSON can hold, else the float nearest to it."""
+    if len(digits) < _MAX_DIGITS:
+        value = int(digits)
+        if -(2**63) <= value < 2**63:
+            return value
+    return _float(digits)
+
+
+def _float(digits: str) -> float | object:
+    value = float(digits)
+    return value if math.isfinite(value) else _TOO_LARGE
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: str) -> str:
+    """A name as a note has it: on one line, short, and surely text."""
+    return name if name.isprintable() and len(name) <= _SHOWN else json.dumps(name[:_SHOWN])
 
 
 def _words(name: str) -> list[str]:

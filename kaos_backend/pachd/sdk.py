@@ -239,7 +239,8 @@ class SdkPachd:
             meta, _ = json.JSONDecoder().raw_decode(content.decode("utf-8", "replace").lstrip())
         except ValueError:
             return ""
-        return str(meta.get("reason", "")) if isinstance(meta, dict) else ""
+        reason = str(meta.get("reason", "")) if isinstance(meta, dict) else ""
+        return reason.encode("utf-8", "replace").decode()
 
     def logs(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaos_backend import errors
@@ -144,21 +145,15 @@ class Trials:
                     self._ended.popitem(last=False)
         return results
 
-    def _metrics(self, workspace: str, job_id: str) -> dict[str, dict[str, metrics.Number]]:
+    def _metrics(self, workspace: str, job_id: str) -> dict[str, metrics.Reading]:
         """Metrics by model id, from one stream of all metrics files of the job's output."""
-        files: dict[str, list[tuple[str, bytes]]] = {}
         tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, METRICS_GLOB)
         try:
-            reader = TarReader(IteratorSource(tar))
-            for member in reader:
-                model, _, path = member.name.strip("/").partition("/")
-                if member.kind != "file" or not metrics.is_metrics_file(path):
-                    continue
-                if member.size <= metrics.MAX_METRICS_BYTES:
-                    files.setdefault(model, []).append((path, b"".join(reader.payload())))
+            # A tar of Pachyderm's comes in order of paths: one model's files follow one another.
+            by_model = itertools.groupby(_metrics_files(tar), key=lambda found: found[0])
+            return {model: metrics.read(file for _, file in files) for model, files in by_model}
         except errors.NotFound:
             return {}
-        return {model: metrics.read(found) for model, found in files.items()}
 
     def _reasons(self, workspace: str, job_id: str, trials: Sequence[TrialDatum]) -> dict[str, str]:
         failed = [t.datum for t in trials if t.datum is not None and t.datum.state in _FAILED]
@@ -174,6 +169,21 @@ class Trials:
         return said[-1].removeprefix(_FAILED_LINE) if said else ""
 
 
+def _metrics_files(tar: Iterator[bytes]) -> Iterator[tuple[str, metrics.File]]:
+    """(model id, file) of each metrics file in a tar of models."""
+    reader = TarReader(IteratorSource(tar))
+    current, room = "", 0
+    for member in reader:
+        model, _, path = member.name.strip("/").partition("/")
+        if member.kind != "file" or not metrics.is_metrics_file(path):
+            continue
+        if model != current:
+            current, room = model, metrics.MAX_MODEL_BYTES
+        readable = member.size <= min(room, metrics.MAX_METRICS_BYTES)
+        room -= member.size if readable else 0
+        yield model, metrics.File(path, member.size, b"".join(reader.payload()) if readable else None)
+
+
 def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.TrialState, str]:
     """The state of a trial and what it waits for or was kept from running by (why it failed is with it).
 
@@ -187,14 +197,15 @@ def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.Tri
 
 def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> views.Trial:
     state, reason = standing(trial, train, outcome)
-    datum = trial.datum
+    datum, reading = trial.datum, results.readings.get(trial.model, metrics.Reading({}))
     return views.Trial(
         trial=trial.point.number,
         model=trial.model,
         state=state,
         reason=reason or (results.reasons.get(datum.id, "") if datum is not None else ""),
         params=trial.point.params,
-        metrics=results.metrics.get(trial.model, {}),
+        metrics={name: metrics.to_json(value) for name, value in reading.metrics.items()},
+        notes=reading.notes,
         started=rfc3339(trial.running.started) if trial.running is not None else None,
         finished=None,
         duration_s=datum.seconds if datum is not None else None,
@@ -206,7 +217,7 @@ _FAILED_LINE = "datum failed: "
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    metrics: Mapping[str, Mapping[str, metrics.Number]]
+    readings: Mapping[str, metrics.Reading]
     reasons: Mapping[str, str]
 
 

@@ -15,7 +15,7 @@ from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
 from kaos_backend.domain.jobs import TrialState
-from kaos_backend.domain.metrics import Metric, Number
+from kaos_backend.domain.metrics import Metric, NonFinite, Number
 from kaos_backend.domain.models import Job, JobState
 from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
 
@@ -114,7 +114,8 @@ class Trial(View):
     state: TrialState
     reason: str
     params: Mapping[str, Scalar]
-    metrics: Mapping[str, Number]
+    metrics: Mapping[str, Number | NonFinite]
+    notes: Sequence[str]
     started: str | None
     finished: str | None
     duration_s: float | None

@@ -58,7 +58,7 @@ def test_a_grid_survives_kills_at_many_points(mortal: Home, tmp_path: Path, vict
         now = finished(job)
         assert {model: now.get(model) for model in seen} == seen, "a finished trial was lost or ran again"
         seen = now
-        if job["state"] not in ("queued", "building", "training"):
+        if job["state"] not in ("waiting", "running"):
             break
         if kills < 8:
             goal = min(TRIALS, len(seen) + dice.choice([0, 1]))

@@ -118,6 +118,59 @@ def test_a_job_that_only_built(backend: Backend, workspace: str) -> None:
     assert logs(backend, workspace)[-1]["state"] == "success"
 
 
+ODD = {
+    "surrogate": r'{"\ud800": 1, "accuracy": 0.5}',
+    "nan": '{"accuracy": NaN, "loss": 1}',
+    "inf": '{"accuracy": Infinity}',
+    "digits": '{"accuracy": 0.25, "n": ' + "9" * 5000 + "}",
+    "deep": '{"x": ' * 3000 + "1" + "}" * 3000,
+    "broken": '{"accuracy": ',
+}
+
+
+def test_odd_metrics_cost_one_trial_that_metric_and_a_note(backend: Backend, workspace: str) -> None:
+    kinds = "".join(
+        f"""*'"{kind}"'*) printf '%s' '{text}' > "$1/metrics.json";;\n""" for kind, text in ODD.items()
+    )
+    train = f'#!/bin/sh\ncase $(cat "$KAOS_PARAMS") in\n{kinds}esac\n'
+    source = backend.put(workspace, "source", {**SOURCE, "train": train.encode()})
+    backend.deploy(
+        workspace, source=source, data=backend.put(workspace, "data", DATA), hyper={"kind": list(ODD)}
+    )
+    job = backend.wait(workspace)
+    assert job["state"] == "success"
+    trials = {trial["params"]["kind"]: trial for trial in job["trials"]}
+    assert {kind: trial["metrics"] for kind, trial in trials.items()} == {
+        "surrogate": {"accuracy": 0.5},
+        "nan": {"accuracy": "NaN", "loss": 1},
+        "inf": {"accuracy": "Infinity"},
+        "digits": {"accuracy": 0.25},
+        "deep": {},
+        "broken": {},
+    }
+    noted = {kind: trial["notes"] for kind, trial in trials.items() if trial["notes"]}
+    assert set(noted) == {"surrogate", "digits", "deep", "broken"}
+    assert noted["surrogate"] == [r'metrics.json: "\ud800" is no valid Unicode text']
+    for order in ("asc", "desc"):
+        path = f"/workspaces/{workspace}/jobs/last?sort_by=accuracy&order={order}"
+        ordered = [trial["params"]["kind"] for trial in backend.call("GET", path)["trials"]]
+        assert set(ordered[:2]) == {"surrogate", "digits"}
+        assert ordered[2:4] == ["inf", "nan"]
+
+
+def test_text_that_no_protocol_can_carry_is_refused_on_the_way_in(backend: Backend, workspace: str) -> None:
+    deploys = f"/workspaces/{workspace}/deploys"
+    for path, body, code in (
+        ("/workspaces", r'{"name": "x", "description": "\ud800"}', "invalid_request"),
+        (deploys, r'{"hyper": {"\ud800": 1}}', "invalid_request"),
+        (deploys, r'{"hyper": {"a": "\udfff"}}', "invalid_request"),
+        (deploys, r'{"resources": {"memory": "' + "9" * 5000 + '"}}', "invalid_resources"),
+        (deploys, r'{"author": "\ud800"}', "invalid_request"),
+    ):
+        headers = {"Content-Type": "application/json"}
+        backend.error("POST", path, 400, code, data=body, headers=headers)
+
+
 SLOW = TRAIN + b"echo started; exec sleep 60\n"
 
 

@@ -278,6 +278,7 @@ def trial(number: int, state: str = "success", accuracy: float | None = 0.9, **p
         "trial": number, "model": f"1909d1-5c3ca7-0000000{number}", "state": state,
         "reason": "exit code 1" if state == "failed" else "", "params": params,
         "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": round(1 - accuracy, 6)},
+        "notes": [],
         "started": None, "finished": None, "duration_s": 1.5,
     }  # fmt: skip
 

@@ -183,6 +183,17 @@ def test_the_list_says_what_a_job_waits_for(cli: Cli, two: FakeBackend) -> None:
     assert "waits for job 77777777" in cli("train", "list", "--all").out
 
 
+def test_what_is_not_finite_is_shown_and_what_could_not_be_read_is_noted(
+    cli: Cli, backend: FakeBackend
+) -> None:
+    trials = [trial(n, lr=n) | {"metrics": {"accuracy": v}} for n, v in enumerate((0.5, "Infinity", "NaN"))]
+    trials[2]["notes"] = ["metrics-2.json: no JSON: Expecting value at line 1, column 3"]
+    backend.jobs["default"] = [job("success", trials)]
+    done = cli("train", "info").out
+    assert [row.split()[4] for row in done.splitlines() if "1909d1-5c3ca7-" in row] == ["0.5", "inf", "nan"]
+    assert "trial 2: metrics-2.json: no JSON: Expecting value at line 1, column 3" in done
+
+
 def test_a_failed_build_points_to_its_log(cli: Cli, backend: FakeBackend) -> None:
     stages = [
         stage("failed", 1, 0, 0, name="build", reason="pip says no"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.hyperparams import expand, parse_grid, short_ids
 from kaos_backend.errors import InvalidHyper
 
@@ -118,3 +119,27 @@ def test_huge_integers_sort() -> None:
 def test_colliding_ids_grow_until_they_differ() -> None:
     same = "a" * 10
     assert short_ids([same + "0", same + "1", "b" * 11]) == [same + "0", same + "1", "b" * 8]
+
+
+HOSTILE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**310) | st.floats()
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(st.characters()), HOSTILE, max_size=4) | HOSTILE)
+def test_any_json_is_refused_or_can_be_deployed_and_read_back(raw: Any) -> None:
+    """Refused are also the lone surrogates that Hypothesis makes: nothing that follows could carry them."""
+    try:
+        grid = parse_grid(raw)
+    except InvalidHyper as error:
+        error.message.encode()
+        return
+    for trial in grid.trials:
+        trial.text.encode()
+    about = parse(Description("hyper", grid.id, grid=grid.as_given(), trials=len(grid.trials)).to_json())
+    assert about is not None
+    assert about.grid is not None
+    assert expand(about.grid).id == grid.id
