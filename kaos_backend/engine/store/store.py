@@ -11,7 +11,7 @@ from pathlib import Path
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.store.bytes.damage import Damage, record
+from kaos_backend.engine.store.bytes.damage import Damage, erase, record
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.bytes.objects import ObjectStore, locate
 from kaos_backend.engine.store.changes import ChangeBus
@@ -147,6 +147,13 @@ class Store(Reads):
     def _known(self, hashes: list[bytes]) -> set[bytes]:
         with self.read() as db:
             return locate(db, hashes).keys() - self.damage.among(hashes)
+
+    def clear_damage(self, objects: Sequence[bytes]) -> None:
+        """What was thought to be damaged turned out to be whole."""
+        with self._db.write() as db:
+            erase(db, objects)
+            db.execute("COMMIT")
+        self.damage.healed(objects)
 
     def _save_damage(self, object_: bytes, what: str) -> None:
         try:

@@ -16,7 +16,7 @@ from kaos_backend.engine.facade.convert import commit_given, commit_message, fin
 from kaos_backend.engine.facade.pfs import tar
 from kaos_backend.engine.facade.pfs.modify import Modify
 from kaos_backend.engine.facade.rpc import Handlers, client_stream, server_stream, unary
-from kaos_backend.engine.store.check import check_store
+from kaos_backend.engine.store.check import Finding, check
 from kaos_backend.engine.store.model import Commit, FileEntry
 from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.store import Store
@@ -258,9 +258,12 @@ class FileRpcs:
         new = self._store.filesets.add(operations, root, request.ttl_seconds)
         return pfs.CreateFileSetResponse(file_set_id=new)
 
-    def _fsck(self, _request: pfs.FsckRequest, _: grpc.ServicerContext) -> Iterator[pfs.FsckResponse]:
-        for problem in check_store(self._store):
-            yield pfs.FsckResponse(error=problem)
+    def _fsck(self, request: pfs.FsckRequest, _: grpc.ServicerContext) -> Iterator[pfs.FsckResponse]:
+        for found in check(self._store, request.fix):
+            if isinstance(found, Finding):
+                yield (
+                    pfs.FsckResponse(fix=str(found)) if found.repaired else pfs.FsckResponse(error=str(found))
+                )
 
 
 def _in_range(path: str, lower: str, upper: str) -> bool:
