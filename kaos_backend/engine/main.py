@@ -13,6 +13,7 @@ import psutil
 
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
     AdminService,
@@ -134,6 +135,7 @@ def start(
             VersionService(),
             EnterpriseService(),
             HealthService(),
+            EngineService(store),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

@@ -1,0 +1,1 @@
+"""The engine's own service, for what pachd's protocol lacks."""

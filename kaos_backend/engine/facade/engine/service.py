@@ -1,0 +1,59 @@
+"""`kaos_v1.Engine`: check and repair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
+from kaos_backend.engine.store import check
+from kaos_backend.engine.store.model import RepoKey
+from kaos_backend.engine.store.store import Store
+from kaos_formats import kaos_v1
+
+
+class EngineService:
+    name = kaos_v1.SERVICE
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handlers(self) -> Handlers:
+        return {
+            "Check": server_stream(self._check, kaos_v1.CheckRequest),
+            "Damaged": unary(self._damaged, kaos_v1.DamagedRequest),
+        }
+
+    def _check(self, request: kaos_v1.CheckRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
+        for told in check.check(self._store, request.repair):
+            if isinstance(told, check.Progress):
+                response = kaos_v1.CheckResponse(
+                    progress=kaos_v1.Progress(
+                        objects=told.objects,
+                        objects_total=told.objects_total,
+                        bytes=told.bytes,
+                        bytes_total=told.bytes_total,
+                    )
+                )
+            else:
+                response = kaos_v1.CheckResponse(finding=_finding(told))
+            yield bytes(response)
+
+    def _damaged(self, request: kaos_v1.DamagedRequest, _: grpc.ServicerContext) -> bytes:
+        commit = self._store.resolve_commit(RepoKey(request.project, request.repo), request.commit)
+        paths = check.damaged_files(self._store, commit.root, request.path)
+        return bytes(kaos_v1.DamagedResponse(paths=paths))
+
+
+def _finding(found: check.Finding) -> kaos_v1.Finding:
+    repo = found.repo
+    return kaos_v1.Finding(
+        project="" if repo is None else repo.project,
+        repo="" if repo is None else str(repo).removeprefix(f"{repo.project}/"),
+        commit=found.commit,
+        path=found.path,
+        object="" if found.object is None else found.object.hex(),
+        what=found.what,
+        repaired=found.repaired,
+    )

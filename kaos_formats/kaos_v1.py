@@ -1,0 +1,82 @@
+"""The messages of `kaos_v1.Engine`, the embedded engine's own gRPC service beside pachd's.
+
+It has what one machine needs and Pachyderm's protocol lacks; elsewhere its methods are UNIMPLEMENTED. A message
+is a JSON object; fields may be added, so readers pass over those that they do not know.
+
+    Check(CheckRequest) → stream of CheckResponse, one field of each set
+    Damaged(DamagedRequest) → DamagedResponse
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import msgspec
+
+SERVICE = "kaos_v1.Engine"
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """Encoded by ``bytes(message)`` and decoded by ``FromString``, as the SDK's messages are."""
+
+    def __bytes__(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:
+        """Raises msgspec.ValidationError or DecodeError."""
+        return msgspec.json.decode(data, type=cls)
+
+
+class CheckRequest(Message):
+    """Read and compare all that is stored; `repair` what can be had from elsewhere on the machine."""
+
+    repair: bool = False
+
+
+class Finding(Message):
+    """One thing that is wrong.
+
+    `repo` is ``name``, ``name.meta`` or ``name.spec``; `commit` the newest one that holds `path`. They are
+    empty where no commit speaks of what is wrong. `object` is 64 hex digits, or empty when it is no object.
+    """
+
+    project: str
+    repo: str
+    commit: str
+    path: str
+    object: str
+    what: str
+    repaired: bool
+
+
+class Progress(Message):
+    """Objects and bytes that have been read and compared, and how many there are."""
+
+    objects: int
+    objects_total: int
+    bytes: int
+    bytes_total: int
+
+
+class CheckResponse(Message, omit_defaults=True):
+    finding: Finding | None = None
+    progress: Progress | None = None
+
+
+class DamagedRequest(Message):
+    """Which files at and below `path` of a commit (an id or a branch) are known to be damaged?"""
+
+    project: str
+    repo: str
+    commit: str
+    path: str
+
+
+class DamagedResponse(Message):
+    paths: list[str] = []
+
+
+def method(name: str) -> str:
+    """The full name of a method, as channels take it."""
+    return f"/{SERVICE}/{name}"
