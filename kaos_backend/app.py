@@ -21,6 +21,7 @@ from kaos_backend.pachd.connection import Engine
 from kaos_backend.pachd.sdk import SdkPachd
 from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles
+from kaos_backend.services.checks import Checks
 from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
@@ -97,6 +98,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         trials=trials,
         logs=Logs(pachd, listed, trials),
         archives=Archives(pachd, listed, trials),
+        checks=Checks(pachd),
     )
 
 

@@ -139,6 +139,20 @@ class DiskFull(KaosError):
     http_status = 507
 
 
+class DataLoss(KaosError):
+    """Stored content is damaged or gone; the message names the file."""
+
+    code = "data_loss"
+    http_status = 500
+
+
+class NeedsEmbeddedEngine(KaosError):
+    """What was asked for is none of pachd's business, and pachd is not the embedded engine."""
+
+    code = "needs_embedded_engine"
+    http_status = 501
+
+
 class EngineUnavailable(KaosError):
     code = "engine_unavailable"
     http_status = 503

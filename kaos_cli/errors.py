@@ -48,6 +48,7 @@ EXIT_CODES: dict[str, int] = {
     "uri_too_long": USAGE,
     "headers_too_large": USAGE,
     "unsupported_media_type": USAGE,
+    "needs_embedded_engine": USAGE,
     # It is not there.
     "not_found": MISSING,
     "no_such_workspace": MISSING,
@@ -69,6 +70,7 @@ EXIT_CODES: dict[str, int] = {
     # What was asked for is right, but it did not work out.
     "failed": FAILED,
     "stale_base": FAILED,
+    "data_loss": FAILED,
     "disk_full": FAILED,
     "changed": FAILED,
     "io": FAILED,

@@ -1,7 +1,7 @@
 """The messages of `kaos_v1.Engine`, the embedded engine's own gRPC service beside pachd's.
 
-It has what one machine needs and Pachyderm's protocol lacks; elsewhere its methods are UNIMPLEMENTED. A message
-is a JSON object; fields may be added, so readers pass over those that they do not know.
+It has what one machine needs and Pachyderm's protocol lacks; elsewhere its methods are UNIMPLEMENTED. A
+message is a JSON object; fields may be added, so readers pass over those that they do not know.
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse

@@ -11,6 +11,7 @@ from kaos_backend.pachd.connection import Engine
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles
+from kaos_backend.services.checks import Checks
 from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.logs import Logs
@@ -36,6 +37,7 @@ class Services:
     trials: Trials
     logs: Logs
     archives: Archives
+    checks: Checks
 
     def awake(self) -> None:
         """Makes sure that the engine lives and that what a crash interrupted has been finished."""

@@ -25,7 +25,12 @@ _ALWAYS: tuple[type[errors.KaosError], ...] = (
     errors.Internal,
 )
 _WITH_BODY: tuple[type[errors.KaosError], ...] = (errors.UnsupportedMediaType,)
-_WITH_PLACE: tuple[type[errors.KaosError], ...] = (errors.Busy, errors.EngineUnavailable, errors.DiskFull)
+_WITH_PLACE: tuple[type[errors.KaosError], ...] = (
+    errors.Busy,
+    errors.EngineUnavailable,
+    errors.DiskFull,
+    errors.DataLoss,
+)
 
 _HEADERS = {
     401: {"WWW-Authenticate": "How to authenticate: `Bearer`."},

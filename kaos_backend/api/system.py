@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
 
 from kaos_backend import __version__
-from kaos_backend.api import schemas
+from kaos_backend.api import errors, schemas
 from kaos_backend.api.deps import Awake, Plain
+from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
 from kaos_backend.domain import machine
+from kaos_backend.errors import KaosError, NeedsEmbeddedEngine
+from kaos_backend.services import requests, views
 
 router = APIRouter(tags=["system"])
 
@@ -76,6 +83,34 @@ def environment(services: Plain) -> schemas.Environment:
     if endpoint.token:
         env["PACH_PYTHON_AUTH_TOKEN"] = endpoint.token
     return schemas.Environment(env=env)
+
+
+class _JsonLines(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
+@router.post(
+    "/check",
+    response_class=_JsonLines,
+    responses=ends_in(NeedsEmbeddedEngine),
+    openapi_extra={PLACE: "logs"},
+)
+def check(body: requests.Check, services: Awake) -> _JsonLines:
+    """Reads and compares all that is stored: JSON lines of progress, findings and an end. 501
+    needs_embedded_engine.
+    """
+    lines = services.checks.run(body.repair)
+    # The first one is made now, so that what cannot be done is an answer and not a broken stream.
+    first = next(lines)
+    return _JsonLines(_check_lines(first, lines), headers={"Cache-Control": "no-store"})
+
+
+def _check_lines(first: views.CheckLine, rest: Iterator[views.CheckLine]) -> Iterator[bytes]:
+    try:
+        for line in chain((first,), rest):
+            yield line.model_dump_json(exclude_none=True).encode() + b"\n"
+    except KaosError as error:
+        yield json.dumps(errors.body(error)).encode() + b"\n"
 
 
 def _free_bytes(home: Path) -> int:

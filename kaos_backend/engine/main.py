@@ -135,7 +135,7 @@ def start(
             VersionService(),
             EnterpriseService(),
             HealthService(),
-            EngineService(store),
+            EngineService(store, data_dir / "trees"),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

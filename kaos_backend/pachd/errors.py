@@ -41,6 +41,13 @@ def from_status(code: grpc.StatusCode, details: str) -> errors.KaosError:
         )
     if code is status.RESOURCE_EXHAUSTED:
         return errors.DiskFull(details, hint="free some space and try again; nothing was stored")
+    if code is status.UNIMPLEMENTED:
+        return errors.NeedsEmbeddedEngine(
+            f"this pachd cannot do that: {details}",
+            hint="only the embedded engine can, which runs where KAOS_ENGINE_ADDRESS is not set",
+        )
+    if code is status.DATA_LOSS:
+        return errors.DataLoss(details, hint="`kaos fsck` names all that is damaged")
     if code is status.FAILED_PRECONDITION and "this machine has" in details:
         return errors.NeverFits(details, hint="ask for less with --cpu, --memory or --gpu")
     return errors.Internal(f"{code.name}: {details}", hint=_HINT_LOG)

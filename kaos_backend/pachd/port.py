@@ -2,8 +2,8 @@
 
 One implementation, ``pachd.sdk``. Every method raises errors of ``kaos_backend.errors`` only: NotFound for a
 project, repo, branch, commit, pipeline or job that does not exist, EngineUnavailable when nobody answers,
-DiskFull, NeverFits, and Internal with the server's text for the rest. Reads are retried once after the engine
-has been brought back; writes are not, since nobody knows whether they happened.
+DiskFull, NeverFits, DataLoss, and Internal with the server's text for the rest. Reads are retried once after
+the engine has been brought back; writes are not, since nobody knows whether they happened.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from kaos_backend.domain.models import (
     RunningDatum,
     StartCommit,
 )
+from kaos_formats import kaos_v1
 
 
 class LogStream(Protocol):
@@ -141,3 +142,10 @@ class Pachd(Protocol):
         tail: int = 0,
     ) -> LogStream:
         """The log of a job or of one of its datums; following ends when the job has ended."""
+
+    # -- what only the embedded engine has
+    def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
+        """Reads and compares all that is stored, and repairs what it can. Raises NeedsEmbeddedEngine."""
+
+    def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
+        """The files at and below a path that are known to be damaged; elsewhere none ever is."""

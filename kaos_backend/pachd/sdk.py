@@ -33,6 +33,7 @@ from kaos_backend.pachd.connection import Cancelable, Connection, Engine, in_tra
 from kaos_backend.pachd.errors import translate
 from kaos_backend.pachd.port import LogStream
 from kaos_backend.pachd.prefetch import prefetch
+from kaos_formats import kaos_v1
 
 _ALL_VERSIONS = -1
 
@@ -257,6 +258,40 @@ class SdkPachd:
             request["datum"] = pps.Datum(id=datum_id, job=_job(project, pipeline, job_id))
         request["job"] = _job(project, pipeline, job_id)
         return _SdkLogStream(self._connection, request)
+
+    # -- what only the embedded engine has
+
+    def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
+        request = kaos_v1.CheckRequest(repair=repair)
+
+        def call(client: Client) -> Iterator[kaos_v1.CheckResponse]:
+            method = client._channel.unary_stream(
+                kaos_v1.method("Check"),
+                request_serializer=bytes,
+                response_deserializer=kaos_v1.CheckResponse.FromString,
+            )
+            return cast(Iterator[kaos_v1.CheckResponse], method(request))
+
+        for response in self._connection.stream(call):
+            told = response.finding or response.progress
+            if told is not None:
+                yield told
+
+    def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
+        request = kaos_v1.DamagedRequest(project=project, repo=repo, commit=commit_id, path=path)
+
+        def call(client: Client) -> kaos_v1.DamagedResponse:
+            method = client._channel.unary_unary(
+                kaos_v1.method("Damaged"),
+                request_serializer=bytes,
+                response_deserializer=kaos_v1.DamagedResponse.FromString,
+            )
+            return cast(kaos_v1.DamagedResponse, method(request))
+
+        try:
+            return self._connection.read(call).paths
+        except errors.NeedsEmbeddedEngine:
+            return []
 
     def _list(self, call: Any) -> list[Any]:
         return self._connection.read(lambda c: list(call(c)))

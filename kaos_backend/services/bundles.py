@@ -40,28 +40,39 @@ class Bundles:
         self._now = now
 
     def get(self, workspace: str, kind: BundleKind, bundle_id: str) -> views.Bundle:
-        """The current bundle (``head``), or that of an id which is current or staged. Raises NoBundle."""
+        """The current bundle (``head``), or that of an id which is current or staged. Raises NoBundle, also
+        for an id of which something is known to be damaged, so that it is sent again.
+        """
         inputs.require_workspace(self._pachd, workspace)
         head = inputs.head(self._pachd, workspace, kind)
         if head is not None and bundle_id in ("head", head.description.id):
             found = views.bundle(head.description)
-            if found is not None:
+            if found is not None and (bundle_id == "head" or self._whole(workspace, kind, head.commit)):
                 return found
         if bundle_id != "head":
             staged = self.staged(workspace, kind, bundle_id)
             found = views.bundle(staged[1]) if staged else None
-            if found is not None:
+            if staged is not None and found is not None and self._whole(workspace, kind, staged[0]):
                 return found
         raise no_bundle(workspace, kind, bundle_id)
 
     def head_tree(self, workspace: str, kind: BundleKind) -> bytes:
-        """The tree text of the current bundle. Raises NoBundle."""
+        """The tree text of the current bundle, which an upload may build on. Raises NoBundle, also for one of
+        which something is known to be damaged.
+        """
         inputs.require_workspace(self._pachd, workspace)
         head = inputs.head(self._pachd, workspace, kind)
-        if head is None:
+        if head is None or not self._whole(workspace, kind, head.commit):
             raise no_bundle(workspace, kind, "head")
-        tree = inputs.read_tree(self._pachd, workspace, kind, head.commit.id, head.description.id)
+        try:
+            tree = inputs.read_tree(self._pachd, workspace, kind, head.commit.id, head.description.id)
+        except errors.DataLoss as error:
+            raise no_bundle(workspace, kind, "head") from error
         return tree.text
+
+    def _whole(self, workspace: str, kind: str, commit: Commit) -> bool:
+        """Whether nothing of a bundle's commit is known to be damaged."""
+        return not self._pachd.damaged(workspace, kind, commit.id, "/")
 
     def staged(self, workspace: str, kind: BundleKind, bundle_id: str) -> tuple[Commit, Description] | None:
         """The finished staging commit of a bundle, if there is one."""
@@ -95,7 +106,13 @@ class Bundles:
             base = head if base_id is not None else None
             if base_id is not None and (head is None or head.description.id != base_id):
                 raise _stale(workspace, kind, base_id, head)
-            return self._store(workspace, kind, bundle_id, name, base, body)
+            if base is not None and not self._whole(workspace, kind, base.commit):
+                raise _stale(workspace, kind, base.description.id, base)
+            stored = self._store(workspace, kind, bundle_id, name, base, body)
+            if head is not None and head.description.id == bundle_id:
+                # It was sent to heal the current one, whose content is whole again by now.
+                self.discard_quietly(workspace, kind, bundle_id)
+            return stored
 
     def forget(self, workspace: str, kind: BundleKind, bundle_id: str) -> None:
         """Removes a bundle that was sent and not deployed; one that is not there is no error."""
@@ -120,12 +137,17 @@ class Bundles:
     def _known(
         self, workspace: str, kind: BundleKind, bundle_id: str, head: inputs.Head | None
     ) -> Description | None:
-        if head is not None and head.description.id == bundle_id:
+        if (
+            head is not None
+            and head.description.id == bundle_id
+            and self._whole(workspace, kind, head.commit)
+        ):
             return head.description
         staged = self.staged(workspace, kind, bundle_id)
-        if staged is not None:
+        if staged is not None and self._whole(workspace, kind, staged[0]):
             return staged[1]
-        # A half-written one of a backend that died; nobody else can be writing it, we hold its lock.
+        # A damaged one, or a half-written one of a backend that died; nobody else can be writing it, we hold
+        # its lock.
         self.discard(workspace, kind, bundle_id)
         return None
 
@@ -149,6 +171,8 @@ class Bundles:
                 if base
                 else None
             )
+        except errors.DataLoss as error:
+            raise _stale(workspace, kind, base.description.id if base else "", base) from error
         except errors.NotFound as error:
             # Its deploy is being carried out right now: there, but without content yet.
             raise _stale(workspace, kind, base.description.id if base else "", base) from error

@@ -24,7 +24,7 @@ from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
 from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
-from kaos_backend.services.fill import fill
+from kaos_backend.services.fill import fill, heal
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import Deploy
@@ -83,6 +83,9 @@ class Deploys:
     def _deploy(self, workspace: str, request: Deploy, grid: hyperparams.Grid | None) -> views.DeployResult:
         heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
         ids = {repo: head.description.id if head else None for repo, head in heads.items()}
+        current = heads[names.HYPER]
+        if grid is not None and current is not None and current.description.id == grid.id:
+            heal(self._pachd, workspace, current)
         deployed = ids | {k: i for k, i in ((names.SOURCE, request.source), (names.DATA, request.data)) if i}
         # Without a grid there is one trial, with the training code's own defaults.
         default = hyperparams.expand({})

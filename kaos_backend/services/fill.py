@@ -8,6 +8,7 @@ from kaos_backend.domain import hyperparams
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
+from kaos_backend.services.inputs import Head
 from kaos_formats import names
 
 
@@ -28,3 +29,19 @@ def content(repo: str, description: Description) -> list[FileOp]:
         return [DeleteFile("/"), *files]
     paths = (names.bundle_dir(description.id), names.tree_path(description.id))
     return [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]
+
+
+def heal(pachd: Pachd, workspace: str, head: Head) -> None:
+    """Writes the trials of the current grid once more, if any of them is known to be damaged."""
+    if not pachd.damaged(workspace, names.HYPER, head.commit.id, "/"):
+        return
+    grid = head.description
+    branch = names.staging_branch(grid.id)
+    about = Description(kind="staging", id=grid.id)
+    commit_id = pachd.start_commit(workspace, names.HYPER, branch, about.to_json())
+    try:
+        fill(pachd, workspace, names.HYPER, commit_id, grid)
+    finally:
+        # Only the content counted, which is shared with the current commit. The branch goes first.
+        pachd.drop_branch(workspace, names.HYPER, branch)
+        pachd.drop_commit_set(commit_id)

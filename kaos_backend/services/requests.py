@@ -40,3 +40,9 @@ class Deploy(Request):
     @property
     def settings_given(self) -> bool:
         return self.parallelism is not None or self.resources not in (None, Resources())
+
+
+class Check(Request):
+    """``repair``: what is damaged is restored where there is another copy of it on the machine."""
+
+    repair: bool = False

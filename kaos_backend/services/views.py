@@ -227,3 +227,39 @@ def span(jobs: Sequence[Job]) -> tuple[datetime | None, datetime | None, datetim
     done = all(j.state.terminal for j in jobs)
     finished = max((j.finished for j in jobs if j.finished), default=None) if done else None
     return created, started, finished
+
+
+class CheckProgress(View):
+    objects: int
+    objects_total: int
+    bytes: int
+    bytes_total: int
+
+
+class CheckFinding(View):
+    """`workspace`, `repo`, `commit` and `path` are empty where no commit speaks of what is wrong."""
+
+    workspace: str
+    repo: str
+    commit: str
+    path: str
+    object: str
+    what: str
+    repaired: bool
+
+
+class CheckEnd(View):
+    """`damaged` counts the findings, `repaired` those that are whole again."""
+
+    objects: int
+    bytes: int
+    damaged: int
+    repaired: int
+
+
+class CheckLine(Answer):
+    """One line of the answer to a check: one of these, `end` (or an error) the last."""
+
+    progress: CheckProgress | None = None
+    finding: CheckFinding | None = None
+    end: CheckEnd | None = None

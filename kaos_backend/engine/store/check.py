@@ -19,7 +19,7 @@ from kaos_backend.engine.store.bytes.objects import (
     locate,
 )
 from kaos_backend.engine.store.model import CommitKey, RepoKey
-from kaos_backend.engine.store.store import CACHE_DIRECTORY, Store
+from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.files import Staged
 from kaos_backend.engine.store.trees.tree import Node, decode, walk
 from kaos_backend.engine.store.txn import fetch_tree
@@ -65,19 +65,19 @@ class Progress:
     bytes_total: int
 
 
-def check(store: Store, repair: bool = False) -> Iterator[Finding | Progress]:
+def check(store: Store, repair: bool = False, laid_out: Path | None = None) -> Iterator[Finding | Progress]:
     """Read and hash every object, and look over every tree of every commit. Others may work meanwhile.
 
     What is damaged is known as such afterwards: the same content is taken when it is sent again. With
-    `repair` it is first looked for in all packs, whatever the index says of them, and among the inputs that
-    are laid out for jobs.
+    `repair` it is first looked for in all packs, whatever the index says of them, and in the directories of
+    `laid_out`, each of which has files at their paths.
     """
-    return _Check(store, repair).run()
+    return _Check(store, repair, laid_out).run()
 
 
-def findings(store: Store, repair: bool = False) -> list[Finding]:
+def findings(store: Store, repair: bool = False, laid_out: Path | None = None) -> list[Finding]:
     """As `check`, without the progress."""
-    return [found for found in check(store, repair) if isinstance(found, Finding)]
+    return [found for found in check(store, repair, laid_out) if isinstance(found, Finding)]
 
 
 def damaged_files(store: Store, root: bytes | None, path: str) -> list[str]:
@@ -93,9 +93,10 @@ def damaged_files(store: Store, root: bytes | None, path: str) -> list[str]:
 
 
 class _Check:
-    def __init__(self, store: Store, repair: bool) -> None:
+    def __init__(self, store: Store, repair: bool, laid_out: Path | None) -> None:
         self._store = store
         self._repair = repair
+        self._laid_out = laid_out
         # What is wrong with an object, and with a directory's listing.
         self._objects: dict[bytes, str] = {}
         self._listings: dict[bytes, str] = {}
@@ -274,9 +275,10 @@ class _Check:
         for pack, offset, length in packed.get(hash_, ()):
             yield _pieces(pack, offset, length)
         yield _pieces(self._store.objects.loose_path(hash_))
-        for laid_out in (self._store.root / CACHE_DIRECTORY).glob("*/"):
-            for path in paths:
-                yield _pieces(laid_out / path.lstrip("/"))
+        if self._laid_out is not None:
+            for directory in self._laid_out.glob("*/"):
+                for path in paths:
+                    yield _pieces(directory / path.lstrip("/"))
 
 
 def _pieces(path: Path, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

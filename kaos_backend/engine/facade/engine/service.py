@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 
@@ -14,10 +15,13 @@ from kaos_formats import kaos_v1
 
 
 class EngineService:
+    """`inputs` is where inputs are laid out for jobs: copies to repair from."""
+
     name = kaos_v1.SERVICE
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, inputs: Path | None = None) -> None:
         self._store = store
+        self._inputs = inputs
 
     def handlers(self) -> Handlers:
         return {
@@ -26,7 +30,7 @@ class EngineService:
         }
 
     def _check(self, request: kaos_v1.CheckRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
-        for told in check.check(self._store, request.repair):
+        for told in check.check(self._store, request.repair, self._inputs):
             if isinstance(told, check.Progress):
                 response = kaos_v1.CheckResponse(
                     progress=kaos_v1.Progress(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pachyderm_sdk import Client
 
+from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import AdminService, EnterpriseService, HealthService, VersionService
 from kaos_backend.engine.facade.pfs.service import PfsService
@@ -37,6 +38,7 @@ def address(store: Store) -> Iterator[tuple[str, int]]:
             VersionService(),
             EnterpriseService(),
             HealthService(),
+            EngineService(store),
         ],
         TOKEN,
     )

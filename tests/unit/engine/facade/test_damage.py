@@ -12,6 +12,7 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.store.store import Store
+from kaos_formats import kaos_v1
 
 LARGE = os.urandom(9 << 20)
 SMALL = os.urandom(200_000)
@@ -94,3 +95,48 @@ def test_a_pack_that_is_gone(client: Client, store: Store, commit: pfs.Commit) -
         list(client.pfs.get_file(file=pfs.File(commit=commit, path="/small")))
     assert told.value.code() is grpc.StatusCode.DATA_LOSS
     assert "is gone: there is no packs/" in told.value.details()
+
+
+def check(client: Client, repair: bool = False) -> list[kaos_v1.Finding]:
+    method = client._channel.unary_stream(
+        kaos_v1.method("Check"),
+        request_serializer=bytes,
+        response_deserializer=kaos_v1.CheckResponse.FromString,
+    )
+    told = list(method(kaos_v1.CheckRequest(repair=repair)))
+    assert told[0].progress is not None
+    return [response.finding for response in told if response.finding is not None]
+
+
+@pytest.mark.parametrize("which", ["/large", "/small"])
+def test_check(client: Client, store: Store, commit: pfs.Commit, which: str) -> None:
+    assert check(client) == []
+    hash_ = hurt(store, which)
+    (found,) = check(client, repair=True)
+    assert (found.project, found.repo, found.commit) == ("default", "data", commit.id)
+    assert (found.path, found.object, found.repaired) == (which, hash_.hex(), False)
+
+
+def test_fsck(client: Client, store: Store, commit: pfs.Commit) -> None:
+    assert list(client.pfs.fsck()) == []
+    hash_ = hurt(store, "/large")
+    (told,) = client.pfs.fsck()
+    assert f"/large in repo default/data at commit {commit.id}: object {hash_.hex()}" in told.error
+
+
+def test_which_files_of_a_commit_are_damaged(client: Client, store: Store, commit: pfs.Commit) -> None:
+    method = client._channel.unary_unary(
+        kaos_v1.method("Damaged"),
+        request_serializer=bytes,
+        response_deserializer=kaos_v1.DamagedResponse.FromString,
+    )
+
+    def damaged(path: str) -> list[str]:
+        request = kaos_v1.DamagedRequest(project="default", repo="data", commit="master", path=path)
+        return list(method(request).paths)
+
+    hurt(store, "/large")
+    assert damaged("/") == [], "nobody has looked yet"
+    check(client)
+    assert damaged("/") == ["/large"]
+    assert damaged("/good") == []

@@ -63,31 +63,31 @@ def test_what_no_commit_holds_is_checked_too(store: Store) -> None:
 
 @pytest.mark.parametrize("damage", [flip, cut, remove])
 @pytest.mark.parametrize("where", ["pack", "loose"])
-def test_inputs_that_are_laid_out_repair(store: Store, where: str, damage: object) -> None:
+def test_inputs_that_are_laid_out_repair(store: Store, tmp_path: Path, where: str, damage: object) -> None:
     files = PLACES[where]
     commit = put(store, files)
     root = store.inspect_commit(commit).root
     assert root is not None
-    store.materialize(root, "/", store.root / "trees" / ("0" * 64))
+    store.materialize(root, "/", tmp_path / "trees" / ("0" * 64))
     assert callable(damage)
     damage(store, place(store, files["/f"]))
-    found = findings(store, repair=True)
+    found = findings(store, repair=True, laid_out=tmp_path / "trees")
     assert found
     assert all(one.repaired for one in found)
     assert content(store, commit) == files
     assert findings(store) == []
 
 
-def test_laid_out_inputs_that_were_changed_repair_nothing(store: Store) -> None:
+def test_laid_out_inputs_that_were_changed_repair_nothing(store: Store, tmp_path: Path) -> None:
     commit = put(store, {"/f": LARGE})
     root = store.inspect_commit(commit).root
     assert root is not None
-    laid_out = store.root / "trees" / ("0" * 64)
+    laid_out = tmp_path / "trees" / ("0" * 64)
     store.materialize(root, "/", laid_out)
     (laid_out / "f").chmod(0o644)
     (laid_out / "f").write_bytes(b"changed by a trial")
     remove(store, place(store, LARGE))
-    (found,) = findings(store, repair=True)
+    (found,) = findings(store, repair=True, laid_out=tmp_path / "trees")
     assert not found.repaired
     assert list(store.objects.tmp.iterdir()) == []
 
