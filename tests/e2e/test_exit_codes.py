@@ -126,9 +126,12 @@ def held(home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate) -> 
     """A job that trains until the test ends; the arguments that deploy it, and find it the next time."""
     deploy = ["train", "deploy", "-s", write_source(tmp_path / "src", body=gate.wait), "-d", data]
     job = home.json(*deploy, "-w", workspace)["job"]
-    eventually(lambda: home.json("train", "info", job, "-w", workspace)["state"] == "training", "training")
+    eventually(
+        lambda: home.json("train", "info", job, "-w", workspace)["stages"][-1]["state"] == "running",
+        "training",
+    )
     yield deploy
-    assert home.json("train", "info", job, "-w", workspace)["state"] == "training"
+    assert home.json("train", "info", job, "-w", workspace)["stages"][-1]["state"] == "running"
 
 
 def test_124_the_time_limit_of_the_command(kaos: Kaos, held: list[str | Path]) -> None:

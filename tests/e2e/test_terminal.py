@@ -41,7 +41,8 @@ def test_ctrl_c_detaches_and_kills_nothing(
     waiting = home.spawn("train", "deploy", "-w", workspace, "-s", src, "-d", data, "--wait")
     eventually(
         lambda: (
-            (jobs := home.json("train", "list", "-w", workspace)["jobs"]) and jobs[0]["state"] == "training"
+            (jobs := home.json("train", "list", "-w", workspace)["jobs"])
+            and jobs[0]["stages"][-1]["state"] == "running"
         ),
         "training",
     )
@@ -51,7 +52,7 @@ def test_ctrl_c_detaches_and_kills_nothing(
     # The build has ended well, whatever training does: so does following it.
     home.run("train", "logs", "-w", workspace, "--build", "-f")
     assert "kaos train" in told
-    assert home.json("train", "list", "-w", workspace)["jobs"][0]["state"] == "training"
+    assert home.json("train", "list", "-w", workspace)["jobs"][0]["stages"][-1]["state"] == "running"
     gate.open()
     home.run("train", "logs", "-w", workspace, "-f")
     assert home.json("train", "info", "-w", workspace)["state"] == "success"
@@ -112,7 +113,7 @@ def test_who_waits_does_not_start_what_was_stopped(
     try:
         bundles = ["-s", str(write_source(tmp_path / "src", body=gate.wait)), "-d", str(data)]
         job = kaos.json("train", "deploy", *bundles)["job"]
-        eventually(lambda: kaos.json("train", "info")["state"] == "training", "training")
+        eventually(lambda: kaos.json("train", "info")["stages"][-1]["state"] == "running", "training")
         client = kaos.spawn(*waiting, *(bundles if "deploy" in waiting else [job]))
         assert client.stdout is not None
         if "wait" in waiting:
