@@ -23,7 +23,7 @@ MEANINGS: dict[int, str] = {
     FAILED: "the job, a trial or the operation failed",
     USAGE: "wrong use or invalid input: type something else",
     MISSING: "no such thing: a job, trial, model, metric, workspace or template that is not there",
-    UNREACHABLE: "backend or engine out of reach: not running, of another version, or with another token",
+    UNREACHABLE: "backend or engine out of reach: not running, too busy, of another version, another token",
     TIMED_OUT: "the command's own `--timeout` has passed; the job goes on",
     INTERRUPTED: "interrupted (Ctrl-C); the job goes on",
 }
@@ -69,6 +69,7 @@ EXIT_CODES: dict[str, int] = {
     "stopped": UNREACHABLE,
     # What was asked for is right, but it did not work out.
     "failed": FAILED,
+    "waiting": FAILED,
     "stale_base": FAILED,
     "data_loss": FAILED,
     "disk_full": FAILED,

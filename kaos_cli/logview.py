@@ -66,7 +66,6 @@ def _read(
     reader, resumed = Reader(), False
     last_alive = time.monotonic()
     printed = False
-    end: Line = {}
     while True:
         try:
             # The tail was shown; what came since is all of it wanted.
@@ -86,18 +85,19 @@ def _read(
                 raise _told(error) from error
             resumed = True
             time.sleep(PAUSE_MAX_S)
-    if not printed and not session.terminal.json:
-        session.terminal.say(_nothing(end, trial))
-    return exit_code(end["state"]) if end and follow else OK
+    if not printed:
+        _tell_nothing(session, end, trial)
+    return exit_code(end["state"]) if follow else OK
 
 
-def _nothing(end: Line, trial: int | None) -> str:
-    """What a log without lines is told as: what the trial or the job waits for, or why it never spoke."""
+def _tell_nothing(session: Session, end: Line, trial: int | None) -> None:
+    """Say why a log has no lines. Raises KaosError (waiting) when nothing runs yet that could have any."""
     what, about = ("the job", end) if trial is None else (f"trial {trial}", end.get("trial") or end)
-    state, reason = str(about.get("state") or ""), str(about.get("reason") or "")
-    if state in ACTIVE:
-        return f"no lines yet: {what} is {state}{f': {printable(reason)}' if reason else ''} (-f waits)"
-    return f"no lines: {what} {state}{f': {printable(reason)}' if reason else ''}"
+    state, reason = str(about.get("state") or ""), printable(str(about.get("reason") or ""))
+    told = f"{what} is {state}" + (f": {reason}" if reason else "")
+    if state == "waiting":
+        raise KaosError("waiting", f"no lines yet, as {told}", hint="the same with -f waits for them")
+    session.terminal.say(f"no lines{' yet' if state in ACTIVE else ''}; {told}")
 
 
 def _print(session: Session, line: Line, several: bool) -> None:

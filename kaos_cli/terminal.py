@@ -50,7 +50,8 @@ class Terminal:
             print(text, file=sys.stderr, flush=True)
 
     def hint(self, *lines: str) -> None:
-        """What to type next, a line for each."""
+        """What to type next, a line for each, below what was printed so far."""
+        sys.stdout.flush()
         for line in lines:
             self.say(f"  → {line}")
 

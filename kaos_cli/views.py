@@ -1,4 +1,4 @@
-"""How jobs and trials look: values of the API in, tables and lines out. Fetches nothing."""
+"""How jobs and trials look: values of the API in, tables and lines out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kaos_cli import text
+from kaos_cli.failures import show_failures
 from kaos_cli.render import Column, Table, show
 from kaos_cli.session import Session
 
@@ -138,26 +139,6 @@ def _stage(stage: Json) -> str:
     return f"{state}; {done} of {stage['total']} done, {counts}"
 
 
-def failures(job: Json, flag: str) -> list[str]:
-    """A line for each kind of failure: why, which trials, and where their log is."""
-    for stage in job["stages"]:
-        if stage["state"] == "failed" and not stage["trials"]:
-            return [f"  → kaos train logs {job['id'][:8]} --stage {stage['name']}{flag}"]
-    by_reason: dict[str, list[int]] = {}
-    for trial in job["trials"]:
-        if trial["state"] == "failed":
-            by_reason.setdefault(trial.get("reason") or "failed", []).append(trial["trial"])
-    lines = []
-    for reason, numbers in by_reason.items():
-        shown = ", ".join(map(str, numbers[:6])) + (
-            f", … ({len(numbers)} in all)" if len(numbers) > 6 else ""
-        )
-        what = "trial" if len(numbers) == 1 else "trials"
-        lines.append(text.printable(f"{what} {shown} failed: {reason}"))
-        lines.append(f"  → kaos train logs {job['id'][:8]} --trial {numbers[0]}{flag}")
-    return lines
-
-
 def notes(job: Json) -> list[str]:
     """A line for each of the first notes on what trials wrote, and how many more there are."""
     lines = [f"trial {trial['trial']}: {note}" for trial in job["trials"] for note in trial["notes"]]
@@ -178,8 +159,9 @@ def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns:
         show(table, terminal, None, all_columns)
         if line := order_line(job):
             print(line)
-    for line in [*notes(job), *failures(job, session.flag(ws))]:
+    for line in notes(job):
         print(line)
+    show_failures(session, ws, job)
 
 
 def show_outcome(session: Session, ws: str, job: Json) -> None:
@@ -193,10 +175,11 @@ def show_outcome(session: Session, ws: str, job: Json) -> None:
             print(f"… the first {LEADERS} of {len(job['trials']):,} trials (kaos train info{flag} shows all)")
         if line := order_line(job):
             print(line)
-    for line in [*notes(job), *failures(job, flag)]:
+    for line in notes(job):
         print(line)
+    show_failures(session, ws, job)
     state = job["state"] + (f": {text.printable(job['reason'])}" if job.get("reason") else "")
     took = text.duration(job.get("duration_s"))
     print(f"job {job['id'][:8]} {state}" + (f", took {took}" if took else ""))
     if any(trial["state"] in DONE for trial in job["trials"]):
-        terminal.say(f"  → kaos train get --model best{flag} fetches the best model")
+        terminal.hint(f"kaos train get --model best{flag} fetches the best model")

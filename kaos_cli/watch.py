@@ -18,13 +18,12 @@ from kaos_cli.progress import Stage, stage
 from kaos_cli.session import Session
 from kaos_cli.terminal import while_read
 
-FINAL = frozenset({"success", "partial", "failed", "killed"})
 ACTIVE = frozenset({"waiting", "running"})
 PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 0.5
 PAUSE_SHARE = 0.05
 PATIENCE_S = 60.0
-PASSING = frozenset({"engine_unavailable", "connection_lost"})
+PASSING = frozenset({"engine_unavailable", "connection_lost", "busy"})
 
 
 def exit_code(state: str) -> int:
@@ -129,7 +128,7 @@ def _poll(
                     raise
                 sleep(PAUSE_MAX_S)
                 continue
-            if job["state"] in FINAL:
+            if job["state"] not in ACTIVE:
                 return job
             now = next((one for one in job["stages"] if one["state"] in ACTIVE), None)
             for name, bar in bars.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundles import write_data, write_grid, write_source
+from tests.support.bundles import DOCKERFILE, write_data, write_grid, write_source
 from tests.support.home import Home
 
 
@@ -84,6 +84,36 @@ def test_a_failing_trial_costs_the_others_nothing(
     log = home.run("train", "logs", "-w", workspace, "--trial", str(by_x[2]["trial"])).stdout
     assert "two is refused" in log
     assert sorted(stamps(home, workspace)) == sorted(by_x[x]["model"] for x in (1, 3))
+
+
+def test_failures_are_explained_where_the_job_is_shown(
+    home: Home, workspace: str, tmp_path: Path, data: Path
+) -> None:
+    body = (
+        "if params['x'] == 1: import nothing_like_it\nif params['x'] > 1: sys.exit('the data has no labels')"
+    )
+    grid = write_grid(tmp_path / "grid.json", {"x": [1, 2, 3]})
+    src = write_source(tmp_path / "src", body=body)
+    done = home.run(
+        "train", "deploy", "-w", workspace, "-s", src, "-d", data, "-h", grid, "--wait", check=False
+    )
+    assert done.returncode == 1
+    for told in (done.stdout, home.run("train", "info", "-w", workspace).stdout):
+        assert "ModuleNotFoundError: No module named 'nothing_like_it'  (train, line " in told
+        assert told.count("    the data has no labels\n") == 1
+        assert "all 3 trials failed" in told
+        assert "train   success" not in told
+
+
+def test_a_build_that_pip_fails_says_why(home: Home, workspace: str, tmp_path: Path, data: Path) -> None:
+    src = write_source(
+        tmp_path / "src", dockerfile=f"{DOCKERFILE}RUN pip install --no-index no-such-package==9\n"
+    )
+    done = home.run("train", "deploy", "-w", workspace, "-s", src, "-d", data, "--wait", check=False)
+    assert done.returncode == 1
+    why = "Dockerfile:4: RUN pip install --no-index no-such-package==9: pip: No matching distribution found"
+    assert why in done.stdout
+    assert why in home.run("train", "info", "-w", workspace).stdout
 
 
 def test_over_memory_fails_by_that_name_and_harms_no_other(

@@ -251,9 +251,9 @@ def test_wait_ends_with_a_leaderboard_and_the_outcome(cli: Cli, backend: FakeBac
         "    2  1909d1-5c3ca7-00000002  failed      9                  1.5s\n"
         "sorted by accuracy, highest first (a guess; --asc turns it)\n"
         "trial 2 failed: exit code 1\n"
-        "  → kaos train logs 4f1c0de2 --trial 2\n"
         "job 4f1c0de2 partial, took 12s\n"
     )
+    assert "kaos train logs 4f1c0de2 --trial 2" in done.err
     assert "kaos train get --model best" in done.err
 
 

@@ -58,8 +58,9 @@ def test_info(cli: Cli, two: FakeBackend) -> None:
         "    1  1909d1-5c3ca7-00000001  failed   0.01                  1.5s\n"
         "sorted by accuracy, highest first (a guess; --asc turns it)\n"
         "trial 1 failed: exit code 1\n"
-        "  → kaos train logs 4f1c0de2 --trial 1\n"
     )
+    assert done.err == "  → kaos train logs 4f1c0de2 --trial 1 shows all of it\n"
+    assert cli("train", "info", JOB_ID, "-q").err == ""
     for told in (
         JOB_ID,
         "by ada@lab",
@@ -171,11 +172,20 @@ def test_logs_that_break_off_go_on_where_they_were(
 def test_no_lines_yet(cli: Cli, two: FakeBackend) -> None:
     two.log_lines = [{"end": True, "state": "waiting", "reason": "waits for job 0f3a11c2"}]
     done = cli("train", "logs", JOB_ID)
-    assert (done.code, done.out) == (0, "")
-    assert "no lines yet: the job is waiting: waits for job 0f3a11c2" in done.err
+    assert (done.code, done.out) == (1, "")
+    assert "no lines yet, as the job is waiting: waits for job 0f3a11c2" in done.err
+    assert json.loads(cli("train", "logs", JOB_ID, "--json").err)["error"]["code"] == "waiting"
     waits = {"state": "waiting", "reason": "waits for 2 cores"}
     two.log_lines = [{"end": True, "state": "running", "reason": "", "trial": waits}]
-    assert "trial 1 is waiting: waits for 2 cores" in cli("train", "logs", JOB_ID, "--trial", "1").err
+    done = cli("train", "logs", JOB_ID, "--trial", "1")
+    assert done.code == 1
+    assert "trial 1 is waiting: waits for 2 cores" in done.err
+    # One that runs, or is done, and has said nothing is another thing.
+    two.log_lines = [
+        {"end": True, "state": "running", "reason": "", "trial": {"state": "running", "reason": ""}}
+    ]
+    done = cli("train", "logs", JOB_ID, "--trial", "1")
+    assert (done.code, done.err) == (0, "no lines yet; trial 1 is running\n")
 
 
 def test_the_list_says_what_a_job_waits_for(cli: Cli, two: FakeBackend) -> None:
@@ -202,7 +212,7 @@ def test_a_failed_build_points_to_its_log(cli: Cli, backend: FakeBackend) -> Non
     backend.jobs["default"] = [job("failed", [], stages=stages, reason="the build failed: pip says no")]
     done = cli("train", "info").out
     assert "train   unrunnable: the build failed; 0 of 2 done" in done
-    assert "kaos train logs 4f1c0de2 --stage build" in done
+    assert "kaos train logs 4f1c0de2 --stage build" in cli("train", "info").err
 
 
 def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
