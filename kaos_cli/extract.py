@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import zstandard
 
 from kaos_cli.errors import KaosError
 from kaos_cli.text import printable
+from kaos_formats.folders import clean_up
 from kaos_formats.tar import Member, TarError, TarReader
 
 COPY_BYTES = 1 << 20
@@ -49,7 +49,7 @@ def staging(out: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        clean_up(temporary)
 
 
 def unpack(stream: BinaryIO, into: Path, progress: Callable[[int], None] = lambda _: None) -> Written:
@@ -140,7 +140,7 @@ def place(staged: Path, out: Path, force: bool) -> None:
                     part.unlink()
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
-                shutil.rmtree(target)
+                clean_up(target)
             (staged / path).replace(target)
     except OSError as error:
         raise KaosError("io", f"cannot write {error.filename}: {error.strerror}") from error

@@ -49,7 +49,7 @@ class Jobs(Queries):
             store=store,
             runtime=runtime,
             admission=self.admission,
-            inputs=InputCache(store, data_dir / "trees"),
+            inputs=InputCache(store, data_dir / "trees", protected=runtime.protects_inputs),
             logs=self.logs,
             scratch=empty_folder(folder(data_dir / "scratch") / "datums"),
             clock=clock,

@@ -13,6 +13,7 @@ class Pair:
         self.name = runtime.name
         self.isolation = runtime.isolation
         self.notes = runtime.notes
+        self.protects_inputs = runtime.protects_inputs
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """See `Runtime.start_worker`."""

@@ -135,11 +135,15 @@ class Worker(Protocol):
 
 
 class Runtime(Protocol):
-    """Starts workers. `isolation` is one word, `notes` say what is not isolated."""
+    """Starts workers.
+
+    `isolation` is one word, `notes` say what is not isolated. `protects_inputs`: no run can change those.
+    """
 
     name: str
     isolation: str
     notes: tuple[str, ...]
+    protects_inputs: bool
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """Raises `EngineError` naming the image when it is not there or broken."""

@@ -13,11 +13,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from kaos_formats.folders import remove_tree
 from kaos_pipelines.build.commands import FileCommand
 from kaos_pipelines.build.errors import Refused
 from kaos_pipelines.build.words import Word
 
 MAX_LINKS = 40
+MAX_DEPTH = 200
 CLAUSE = re.compile(r"([ugoa]*)([+=-])([rwxXst]*)")
 
 
@@ -32,7 +34,7 @@ class RootFs:
         exist.
         """
         queue = [*(cwd.split("/") if not path.startswith("/") else ()), *path.split("/")]
-        at, links = self.root, 0
+        at, links, depth = self.root, 0, len(self.root.parts)
         while queue:
             name = queue.pop(0)
             if name in ("", "."):
@@ -41,6 +43,8 @@ class RootFs:
                 at = at.parent if at != self.root else at
                 continue
             at = at / name
+            if len(at.parts) - depth > MAX_DEPTH:
+                raise Refused(f"{path[:100]} is nested more than {MAX_DEPTH} folders deep")
             if at.is_symlink() and (follow or any(part not in ("", ".") for part in queue)):
                 links += 1
                 if links > MAX_LINKS:
@@ -51,7 +55,7 @@ class RootFs:
         return at
 
     def image_path(self, host: Path) -> str:
-        return "/" + host.relative_to(self.root).as_posix().removeprefix(".")
+        return "/" + "/".join(host.relative_to(self.root).parts)
 
     def mkdir(self, path: str, cwd: str = "/") -> Path:
         """Make a folder and those above it."""
@@ -197,7 +201,8 @@ def _rm(fs: RootFs, command: FileCommand) -> None:
         if host.is_dir() and not host.is_symlink():
             if not options & {"r", "R"}:
                 raise Refused(f"rm: {path} is a folder; add -r")
-            shutil.rmtree(host)
+            if problem := remove_tree(host):
+                raise Refused(f"rm: {path} cannot be removed: {problem}")
         else:
             host.unlink()
 
@@ -272,8 +277,10 @@ def _cp(fs: RootFs, command: FileCommand) -> None:
     sources, target, into = _destination(fs, command, paths)
     for source in sources:
         host = _need(fs, "cp", source, command.cwd)
-        contents = "T" in options or source.rstrip("/").rpartition("/")[2] in (".", "..")
-        goal = target / host.name if into and not contents else target
+        # A link is copied as what it leads to, but under its own name.
+        name = source.rstrip("/").rpartition("/")[2] or host.name
+        contents = "T" in options or name in (".", "..")
+        goal = target / name if into and not contents else target
         if host.is_dir():
             if not options & {"r", "R", "a"}:
                 raise Refused(f"cp: {source} is a folder; add -r")

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from kaos_formats.folders import clean_up
 
 BUILDING = ".building"
 
@@ -44,12 +45,12 @@ class ImageWriter:
         self._sweep()
         folder = self._building / directory_name(image)
         with FileLock(self._lock_of(folder)):
-            _remove(folder)
+            clean_up(folder)
             folder.mkdir()
             try:
                 yield folder
             finally:
-                _remove(folder)
+                clean_up(folder)
 
     def publish(self, image: str, root: Path, config: Mapping[str, Any]) -> Path:
         """Make `root` (inside the building folder) and `config` the image's content, durably."""
@@ -74,7 +75,7 @@ class ImageWriter:
             if folder.is_dir():
                 lock = FileLock(self._lock_of(folder))
                 with contextlib.suppress(Timeout), lock.acquire(timeout=0):
-                    _remove(folder)
+                    clean_up(folder)
 
     def _lock_of(self, folder: Path) -> str:
         return f"{folder}.lock"
@@ -115,11 +116,3 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, whatever modes a Dockerfile's chmod gave to what is in it."""
-    for folder, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            Path(folder).chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)

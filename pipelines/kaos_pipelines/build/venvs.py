@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kaos_formats.folders import clean_up
 from kaos_pipelines.build.errors import Refused
 from kaos_pipelines.build.pip import Argument, PipCommand, references
 from kaos_pipelines.build.pythons import Python
@@ -97,7 +97,7 @@ class VenvStore:
         try:
             if self.ready(key):
                 return path
-            shutil.rmtree(path, ignore_errors=True)
+            clean_up(path)
             try:
                 _create(python, path)
                 fill(path)
@@ -107,7 +107,7 @@ class VenvStore:
                     mark.flush()
                     os.fsync(mark.fileno())
             except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
+                clean_up(path)
                 raise
         finally:
             lock.release()

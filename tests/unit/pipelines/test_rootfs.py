@@ -64,6 +64,30 @@ def test_file_commands(fs: RootFs) -> None:
     assert (root / "p").stat().st_mode & 0o7777 == 0o777
 
 
+def test_hidden_files_in_the_root_keep_their_names(fs: RootFs) -> None:
+    sh(
+        fs,
+        "echo x > a && cp a .env && mkdir .d ..e && cp a .d/.f && cp -r .d .g && mv .env .env2 && ln -s a .l",
+    )
+    assert sorted(path.name for path in fs.root.iterdir()) == ["..e", ".d", ".env2", ".g", ".l", "a"]
+    assert (fs.root / ".g" / ".f").read_text() == "x\n"
+    assert (fs.image_path(fs.root), fs.image_path(fs.root / ".env")) == ("/", "/.env")
+
+
+def test_a_link_is_copied_as_its_content_under_its_own_name(fs: RootFs) -> None:
+    sh(fs, "echo x > target && ln -s target link && mkdir d && cp link d && cp ./link d/")
+    assert [path.name for path in (fs.root / "d").iterdir()] == ["link"]
+    assert (fs.root / "d" / "link").read_text() == "x\n"
+
+
+def test_depth_that_no_output_could_have_is_refused(fs: RootFs) -> None:
+    sh(fs, f"mkdir -p {'d/' * 200}")
+    with pytest.raises(Refused, match="nested more than 200 folders deep"):
+        sh(fs, f"mkdir -p {'e/' * 1100}")
+    with pytest.raises(Refused, match="nested more than 200 folders deep"):
+        sh(fs, "mkdir f && cp -r d f/d")
+
+
 @pytest.mark.parametrize(
     "line",
     [

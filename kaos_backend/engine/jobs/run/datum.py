@@ -132,6 +132,7 @@ class DatumRunner:
         self._timeout_s = parse_duration(spec.datum_timeout) if spec.datum_timeout else None
         self._slots = threading.BoundedSemaphore(spec.parallelism)
         self._roots: dict[CommitKey, bytes] = {}
+        self._seen_inputs: set[str] = set()
         self._parallelism = spec.parallelism
         self._holder = f"job {job.key.id[:8]} of {job.key.pipeline}"
 
@@ -164,7 +165,9 @@ class DatumRunner:
         files = by_name(datum.files)
         try:
             inputs = {
-                name: self._with_room(partial(self._env.inputs.prepare, group, self._root_of), datum, running)
+                name: self._with_room(
+                    partial(self._env.inputs.prepare, group, self._root_of, self._seen_inputs), datum, running
+                )
                 for name, group in files.items()
             }
         except EngineError as e:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.errors import DataLoss, Unknown
+from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
-from kaos_formats.folders import clean_up, empty_folder, folder
+from kaos_formats.folders import clean_up, empty_folder, folder, remove_tree
 
 _VERSION = b"1"
 _KEEP_S = 7 * 24 * 3600.0
 _MARK = ".boot"
+_SEAL = ".seal"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger(__name__)
 
 
 def input_key(files: Sequence[File]) -> str:
@@ -31,18 +36,26 @@ def input_key(files: Sequence[File]) -> str:
 
 
 class InputCache:
-    """Materialised inputs below one directory: `<key>/<path in repo>`.
+    """Materialised inputs below one directory: `<key>/<path in repo>`, and `<key>.seal` beside each.
 
-    An entry that no job has used for a week goes at the next start.
+    A seal is a digest of what `stat` says of every file, taken when they were laid out: it tells whether code
+    that nothing kept from it has changed them since. It is as old as the last use of its entry, and an entry
+    that no job has used for a week goes at the next start.
+
+    Args:
+        protected: no run can change the files of its inputs; then one look at each after a start is enough.
     """
 
-    def __init__(self, store: Store, root: Path, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, root: Path, now_s: Callable[[], float] = time.time, *, protected: bool = False
+    ) -> None:
         self._store = store
         self._root = root
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._used: set[str] = set()
         self._now_s = now_s
+        self._protected = protected
 
     def open(self) -> None:
         """Remove what a crash left half made, what a power cut may have damaged, and what is old.
@@ -56,33 +69,50 @@ class InputCache:
             self._root = empty_folder(self._root)
             (self._root / _MARK).write_text(mark)
         oldest = self._now_s() - _KEEP_S
+        kept = {_MARK}
+        for seal in self._root.glob(f"*{_SEAL}"):
+            if seal.lstat().st_mtime >= oldest:
+                kept |= {seal.name, seal.name.removesuffix(_SEAL)}
         for entry in self._root.iterdir():
-            # Finished ones have their key as name.
-            finished = len(entry.name) == 64 and entry.is_dir() and not entry.is_symlink()
-            if entry.name != _MARK and not (finished and entry.stat().st_mtime >= oldest):
+            if entry.name not in kept:
                 clean_up(entry)
 
-    def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes]) -> Path:
-        """The directory that holds `files`, all of one input; `root_of` gives the tree of a file's commit."""
+    def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes], seen: set[str]) -> Path:
+        """The directory that holds `files`, all of one input, exactly as they are stored.
+
+        `root_of` gives the tree of a file's commit. `seen` belongs to the job: what is in it is not looked at
+        again, so that a job pays for one look at each of its inputs, not for one per datum.
+        """
         key = input_key(files)
         dest = self._root / key
-        if key in self._used:
+        if key in seen:
             return dest
         with self._guard:
             lock = self._locks.setdefault(key, threading.Lock())
         # Datums that start together share one copy; the others wait for it.
         with lock:
-            if dest.exists():
-                os.utime(dest)
-            else:
-                try:
-                    self._lay_out(files, root_of, dest)
-                except DataLoss as error:
-                    raise error.at(_holder(files, error.where)) from error
-        with self._guard:
+            if key not in seen and not (self._protected and key in self._used):
+                self._make_sure_of(files, root_of, dest)
+            seen.add(key)
             self._used.add(key)
-            self._locks.pop(key, None)
         return dest
+
+    def _make_sure_of(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
+        """Lay the input out, unless it is there as it was laid out."""
+        seal = dest.with_name(f"{dest.name}{_SEAL}")
+        if os.path.lexists(dest) and _text(seal) != _digest(dest):
+            log.warning("%s was changed or damaged and is laid out again", dest)
+            if problem := remove_tree(dest):
+                raise Unknown(f"{dest} was changed since it was laid out and cannot be made again: {problem}")
+        if not dest.exists():
+            try:
+                self._lay_out(files, root_of, dest)
+            except DataLoss as error:
+                raise error.at(_holder(files, error.where)) from error
+            fresh = seal.with_name(f".{seal.name}.{new_id()}")
+            fresh.write_text(_digest(dest))
+            fresh.replace(seal)
+        os.utime(seal)
 
     def _lay_out(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
         if len(files) == 1 and not files[0].empty_files:
@@ -115,3 +145,30 @@ def _text(path: Path) -> str:
         return path.read_text()
     except (OSError, ValueError):
         return ""
+
+
+def _digest(top: Path) -> str:
+    """What `stat` says of a folder and of all that is below it; empty where it cannot be read.
+
+    Whoever changes a file's content leaves a trace here: its ctime is nobody's to set.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    todo = [os.fspath(top)]
+    try:
+        while todo:
+            at = todo.pop()
+            with os.scandir(at) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            _add(digest, "", os.lstat(at))
+            for entry in entries:
+                _add(digest, entry.name, entry.stat(follow_symlinks=False))
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib.blake2b, name: str, status: os.stat_result) -> None:
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    digest.update(repr((name, status.st_mode, status.st_ino, status.st_size, *times)).encode())

@@ -48,6 +48,7 @@ class ProcessRuntime:
         if isolate and self._bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")
         self.isolation = "bubblewrap" if self._bwrap else "none"
+        self.protects_inputs = self._bwrap is not None
         self.notes: tuple[str, ...] = ALWAYS_SHARED
         if not self._bwrap:
             self.notes = (f"no sandbox: {why}; install bubblewrap for one", *NOT_ISOLATED, *ALWAYS_SHARED)

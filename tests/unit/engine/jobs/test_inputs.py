@@ -38,7 +38,7 @@ class Started:
     def prepare(self) -> Path:
         entry = self._store.stat(self._tree, "/f")
         file = File("a", "default", "a", "master", "c", "/f", entry.hash, entry.size_bytes)
-        return self.cache.prepare([file], lambda _: self._tree)
+        return self.cache.prepare([file], lambda _: self._tree, set())
 
 
 def test_a_restart_keeps_what_is_laid_out(store: Store, tmp_path: Path) -> None:
@@ -110,4 +110,51 @@ def test_what_is_damaged_is_made_again(
     damage(trees, Started(store, trees).prepare())
     entry = Started(store, trees).prepare()
     assert (entry / "f").read_text() == "content"
-    assert {path.name for path in trees.iterdir()} == {".boot", entry.name}
+    assert {path.name for path in trees.iterdir()} == {".boot", entry.name, f"{entry.name}.seal"}
+
+
+def rewrite(entry: Path) -> None:
+    (entry / "f").chmod(0o644)
+    (entry / "f").write_bytes(b"CONTENT")
+    (entry / "f").chmod(0o444)
+
+
+def rewrite_in_secret(entry: Path) -> None:
+    before = (entry / "f").stat()
+    rewrite(entry)
+    os.utime(entry / "f", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def forbid(entry: Path) -> None:
+    (entry / "f").chmod(0o000)
+
+
+def add(entry: Path) -> None:
+    entry.chmod(0o755)
+    (entry / "g").touch()
+
+
+def swap(entry: Path) -> None:
+    entry.chmod(0o755)
+    (entry / "f").rename(entry / ".f")
+    (entry / "f").symlink_to(".f")
+
+
+def lose_the_seal(entry: Path) -> None:
+    entry.with_name(f"{entry.name}.seal").unlink()
+
+
+@pytest.mark.parametrize("change", [rewrite, rewrite_in_secret, forbid, add, swap, lose_the_seal])
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_was_changed_is_laid_out_again(
+    store: Store, tmp_path: Path, change: Callable[[Path], None], restart: bool
+) -> None:
+    started = Started(store, tmp_path / "trees")
+    entry = started.prepare()
+    change(entry)
+    again = (Started(store, tmp_path / "trees") if restart else started).prepare()
+    assert again == entry
+    assert [path.name for path in entry.iterdir()] == ["f"]
+    assert not (entry / "f").is_symlink()
+    assert (entry / "f").read_bytes() == b"content"
+    assert (entry / "f").stat().st_mode & 0o777 == 0o444

@@ -12,7 +12,7 @@ import pytest
 
 from kaos_backend.engine.errors import EngineError, Unknown
 from kaos_backend.engine.workers.port import Grant, WorkerSpec
-from kaos_formats.removal import remove_tree
+from kaos_formats.folders import clean_up
 
 from .conftest import Bench, collected, named, text_of, until
 
@@ -319,7 +319,7 @@ def test_what_cannot_be_kept_fails_the_trial_by_name(bench: Bench, script: str, 
     assert exit_.code == 0
     with pytest.raises(Unknown, match=message):
         collected(exit_)
-    remove_tree(bench.engine_dir / f"out{bench.runs}")
+    clean_up(bench.engine_dir / f"out{bench.runs}")
 
 
 def test_the_folder_of_a_model_cannot_be_a_link_to_the_host(bench: Bench) -> None:
@@ -354,3 +354,11 @@ def test_an_output_outlives_the_next_datum_and_the_worker(bench: Bench) -> None:
     worker.close()
     assert collected(first) == {"/f": b"1\n"}
     assert collected(second) == {"/f": b"2\n"}
+
+
+def test_folders_of_any_depth_go_with_their_worker(bench: Bench) -> None:
+    worker = bench.worker()
+    exit_, text = bench.run(f"cd ${{TMPDIR:-/tmp}} && python3 -c '{NEST}'", worker)
+    assert (exit_.code, text) == (0, "")
+    worker.close()
+    assert list((bench.engine_dir / "scratch" / "workers").iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.workers.output import MAX_DEPTH, FolderOutput, Sight
-from kaos_formats.removal import remove_tree
+from kaos_formats.folders import clean_up
 from tests.support.files import nest
 
 SECRET = b"the host's secret"
@@ -48,7 +48,7 @@ def trial(tmp_path: Path) -> Iterator[Trial]:
     opened = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if os.path.lexists(fd)]
     assert not [path for path in opened if path.is_relative_to(tmp_path)], "no descriptor is left"
     # Too deep for what the test's runner removes folders with.
-    remove_tree(trial.out)
+    clean_up(trial.out)
 
 
 def test_files_folders_and_hard_links(trial: Trial) -> None:
