@@ -10,6 +10,9 @@ import grpc
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, EngineError, disk_full
 
+_MAX_DETAILS_BYTES = 2500
+"""A status is a header, percent-encoded (up to three times as long); clients take 8 KiB of headers."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -19,17 +22,24 @@ class Cancelled(EngineError):
     default_code = "CANCELLED"
 
 
+def details(message: str) -> str:
+    """A message as a status can carry it: valid Unicode, and short enough for the limit on HTTP/2 headers."""
+    text = message.encode("utf-8", "backslashreplace")
+    if len(text) <= _MAX_DETAILS_BYTES:
+        return text.decode()
+    return f"{text[:_MAX_DETAILS_BYTES].decode('utf-8', 'ignore')} … ({len(text)} bytes)"
+
+
 def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     """End the call with the status that `error` stands for; what nobody foresaw is logged and INTERNAL."""
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         error = disk_full("the store")
     if isinstance(error, EngineError):
-        context.abort(getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), error.message)
+        context.abort(getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), details(error.message))
     if isinstance(error, sqlite3.Error):
         _log.exception("the database failed")
-        context.abort(grpc.StatusCode.INTERNAL, f"the store failed: {error}; see engine.log")
+        context.abort(grpc.StatusCode.INTERNAL, details(f"the store failed: {error}; see engine.log"))
     _log.exception("a call failed in a way that nobody foresaw")
-    context.abort(
-        grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}: {error}); see engine.log"
-    )
+    text = f"internal error ({type(error).__name__}: {error}); see engine.log"
+    context.abort(grpc.StatusCode.INTERNAL, details(text))
     raise AssertionError("abort returns never")

@@ -34,12 +34,15 @@ class Context:
         """(path below the destination, file) for what one source of a COPY names; "" stands for the file
         itself.
 
-        Raises Refused when the source leaves the context or matches nothing.
+        Raises Refused when the source is no pattern, leaves the context or matches nothing.
         """
         pattern = _clean(source.text, source.glob)
         found: list[tuple[str, ContextFile]] = []
         depth = len(pattern)
-        matcher = re.compile("/".join(_element(part) for part in pattern))
+        try:
+            matcher = re.compile("/".join(_element(part) for part in pattern))
+        except re.error as error:
+            raise Refused(f"{source.text} is no pattern: {error}") from error
         for path, file in self.files.items():
             parts = path.split("/")
             if len(parts) >= depth and matcher.fullmatch("/".join(parts[:depth])):
@@ -111,26 +114,37 @@ def _clean(text: str, glob: str | None) -> list[str]:
 
 
 def _element(pattern: str) -> str:
-    """Go's filepath.Match for one path element, as a regular expression."""
-    out, at = "", 0
+    """Go's filepath.Match for one path element, as a regular expression that never goes back over a star:
+    what stands between two stars is found at the first place where it fits, and kept.
+    """
+    first, *rest = _between_stars(pattern)
+    if not rest:
+        return first
+    *middle, last = rest
+    return first + "".join(f"(?>[^/]*?{part})" for part in middle if part) + "[^/]*" + last
+
+
+def _between_stars(pattern: str) -> list[str]:
+    """The pieces of a pattern that its stars are between, as regular expressions."""
+    out, at = [""], 0
     while at < len(pattern):
         char = pattern[at]
         close = pattern.find("]", at + 2) if char == "[" else -1
         if char == "*":
-            out += "[^/]*"
+            out.append("")
         elif char == "?":
-            out += "[^/]"
+            out[-1] += "[^/]"
         elif char == "\\" and at + 1 < len(pattern):
             at += 1
-            out += re.escape(pattern[at])
+            out[-1] += re.escape(pattern[at])
         elif close > 0:
             body = pattern[at + 1 : close]
             negated = body[0] in "^!"
             body = re.sub(r"([\\\[\]^&~|])", r"\\\1", body[negated:])
-            out += f"(?!/)[{'^' if negated else ''}{body}]"
+            out[-1] += f"(?!/)[{'^' if negated else ''}{body}]"
             at = close
         else:
-            out += re.escape(char)
+            out[-1] += re.escape(char)
         at += 1
     return out
 
@@ -139,7 +153,7 @@ class Ignore:
     """`.dockerignore`: patterns from the root, `**`, exceptions with `!`; the last match decides."""
 
     def __init__(self, text: str) -> None:
-        self._rules: list[tuple[bool, re.Pattern[str]]] = []
+        self._rules: list[tuple[bool, _Rule]] = []
         for line in text.removeprefix("\ufeff").splitlines():
             rule = line.strip()
             if not rule or rule.startswith("#"):
@@ -148,17 +162,43 @@ class Ignore:
             parts = _ignore_parts(rule[exception:].strip())
             if parts:
                 try:
-                    self._rules.append((not exception, re.compile(_ignore_regex(parts))))
+                    compiled = [None if part == "**" else re.compile(_element(part)) for part in parts]
                 except re.error as error:
                     raise BuildError(f"{rule!r} is no pattern: {error}", file=".dockerignore") from error
+                self._rules.append((not exception, compiled))
 
     def matches(self, path: str) -> bool:
         """Whether the file, or a folder above it, is left out."""
+        parts = path.split("/")
         ignored = False
-        for leaves_out, pattern in self._rules:
-            if leaves_out != ignored and pattern.fullmatch(path):
+        for leaves_out, rule in self._rules:
+            if leaves_out != ignored and _matches(rule, parts):
                 ignored = leaves_out
         return ignored
+
+
+_Rule = Sequence[re.Pattern[str] | None]
+"""A pattern's elements; None stands for `**`."""
+
+
+def _matches(rule: _Rule, parts: Sequence[str]) -> bool:
+    """Whether a rule names the path or a folder above it. Each `**` takes as little as will do."""
+    at = element = 0
+    retry: tuple[int, int] | None = None  # where the last `**` ends if what follows it fails: path, rule
+    while element < len(rule):
+        pattern = rule[element]
+        if pattern is None:
+            element += 1
+            retry = at, element
+        elif at < len(parts) and pattern.fullmatch(parts[at]):
+            at += 1
+            element += 1
+        elif retry is not None and retry[0] < len(parts):
+            at, element = retry[0] + 1, retry[1]
+            retry = at, element
+        else:
+            return False
+    return at < len(parts) or rule[-1] is not None
 
 
 def _ignore_parts(rule: str) -> Sequence[str]:
@@ -169,14 +209,3 @@ def _ignore_parts(rule: str) -> Sequence[str]:
         elif part not in ("", ".", ".."):
             parts.append(part)
     return parts
-
-
-def _ignore_regex(parts: Sequence[str]) -> str:
-    out = ""
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part == "**":
-            out += ".*" if last else "(?:.*/)?"
-        else:
-            out += _element(part) + ("" if last else "/")
-    return out + "(?:/.*)?"

@@ -93,8 +93,12 @@ def commit_message(project: str, repo: str, type: str, id: str) -> pfs.Commit:
 
 
 def request_message(spec: dict[str, Any]) -> pps.CreatePipelineRequest:
-    """The proto form of a spec in JSON."""
-    message: pps.CreatePipelineRequest = pps.CreatePipelineRequest().from_dict(spec)
+    """The proto form of a spec in JSON. Raises InvalidArgument for values that it cannot hold."""
+    try:
+        message: pps.CreatePipelineRequest = pps.CreatePipelineRequest().from_dict(spec)
+        bytes(message)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InvalidArgument(f"could not make effective spec: {error}") from None
     return message
 
 

@@ -20,7 +20,7 @@ from kaos_backend.engine.jobs.db.pipelines import CreatePipeline
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_backend.engine.jobs.spec.spec import parse_json
+from kaos_backend.engine.jobs.spec.spec import parse, parse_json
 from kaos_backend.engine.store.store import Txn
 
 Context = grpc.ServicerContext
@@ -82,6 +82,7 @@ class PpsService:
         )
 
     def _create(self, creation: CreatePipeline, dry_run: bool, context: Context) -> None:
+        parse(creation.effective)  # says which field does not fit, which betterproto does not
         message = convert.request_message(creation.effective)
         message.update, message.reprocess = creation.update, creation.reprocess
         part = pps.CreatePipelineTransaction(

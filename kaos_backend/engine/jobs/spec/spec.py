@@ -290,7 +290,9 @@ def parse_json(text: str, what: str = "spec") -> Json:
     """The object in `text`; InvalidArgument when it is not one JSON object."""
     try:
         value = json.loads(text)
-    except ValueError as e:
+        # Surrogates alone, which JSON can escape but nobody can store.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as e:
         raise InvalidArgument(f"could not make effective spec: {what} is not valid JSON: {e}") from None
     if not isinstance(value, dict):
         raise InvalidArgument(f"could not make effective spec: {what} must be a JSON object")
