@@ -19,7 +19,7 @@ from kaos_backend import __version__, settings
 from kaos_backend.app import create_app
 from kaos_backend.server import Server
 from kaos_backend.settings import Settings, SettingsError
-from kaos_formats.home import Running, make_private, read_running, try_lock, write_running
+from kaos_formats.home import Running, log_file, make_private, read_running, try_lock, write_running
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
@@ -48,10 +48,9 @@ def main() -> int:
     try:
         chosen = settings.from_environment(os.environ)
         make_private(chosen.home.path)
-        make_private(chosen.home.logs)
+        _log_to(log_file(chosen.home, "backend"))
     except (SettingsError, OSError) as error:
         return _fail(str(error), EXIT_USAGE)
-    _log_to(chosen.home.log("backend"))
     lock = try_lock(chosen.home.lock("backend"))
     if lock is None:
         running = read_running(chosen.home, "backend")

@@ -21,7 +21,7 @@ from kaos_backend.errors import EngineUnavailable
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.settings import Settings
 from kaos_formats.files import write_atomically
-from kaos_formats.home import Running, ensure_token, is_locked, make_private, process_lives, read_running
+from kaos_formats.home import Running, ensure_token, is_locked, log_file, process_lives, read_running
 
 START_TIMEOUT_S = 60.0
 _POLL_S = 0.01
@@ -84,8 +84,7 @@ class EmbeddedEngine:
         command = [sys.executable, "-m", "kaos_backend.engine", "--home", str(self._home.path)]
         if self._port is not None:
             command += ["--port", str(self._port)]
-        make_private(self._home.logs)
-        log_path = self._home.log("engine")
+        log_path = log_file(self._home, "engine")
         with log_path.open("ab") as log:
             # From the folder above the package, so that a checkout that is not installed works too.
             self._process = subprocess.Popen(

@@ -19,7 +19,7 @@ from kaos_cli import __version__
 from kaos_cli.client import ConnectionLost, Endpoint, Transport
 from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
-from kaos_formats.home import Program, Running, is_locked, locked, read_running
+from kaos_formats.home import Program, Running, is_locked, locked, log_file, read_running
 
 START_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 15.0
@@ -139,10 +139,9 @@ def _spawn(home: Home, env: Mapping[str, str]) -> Transport:
     import subprocess
     import sys
 
-    log = home.log("backend")
     try:
-        log.parent.mkdir(exist_ok=True)
-        before = log.stat().st_size if log.exists() else 0
+        log = log_file(home, "backend")
+        before = log.stat().st_size
         with log.open("ab") as output:
             child = subprocess.Popen(
                 # -P: a stray json.py in the working directory must not become part of the backend.

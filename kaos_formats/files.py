@@ -9,7 +9,9 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replace ``path`` by a file of mode 0600 with this content; a reader sees the old or the new one.
+    """Replace ``path``, even a folder, by a file of mode 0600 with this content.
+
+    A reader sees the old one or the new one.
 
     ``durable``: on the disk before this returns, as what cannot be made again must be.
     """
@@ -21,7 +23,13 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             file.flush()
             if durable:
                 os.fsync(fd)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:
+            from kaos_formats.folders import clean_up
+
+            clean_up(path)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""Folders whose content can be made again: emptied at any depth, put out of the way where they cannot be.
+"""Files and folders that can be made again: removed at any depth, put out of the way where they cannot be.
 
 What user code, another program or a failing disk made of such a folder must never keep kaos from starting.
 Nothing here follows a link or touches what is mounted somewhere below.
@@ -6,10 +6,12 @@ Nothing here follows a link or touches what is mounted somewhere below.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,12 +64,34 @@ def empty_folder(path: Path) -> Path:
     return _folder(path, empty=True)
 
 
+def appendable(path: Path) -> Path:
+    """A file to append to, with what it has: `path`, after what is no file there was put aside.
+
+    Another name beside it where that cannot be. Raises OSError when there is no room or no folder for it.
+    """
+    for candidate in _names(path):
+        if os.path.lexists(candidate) and not candidate.is_file():
+            clean_up(candidate)
+        try:
+            os.close(os.open(candidate, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except (PermissionError, IsADirectoryError) as error:
+            _log.warning("%s cannot be written: %s", candidate, error.strerror)
+        else:
+            return candidate
+    raise PermissionError(errno.EACCES, "cannot be written, nor anything beside it", str(path))
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    for number in range(1, _NAMES):
+        yield path.with_name(f"{path.name}.{number}")
+
+
 def _folder(path: Path, *, empty: bool) -> Path:
     for left in path.parent.glob(f"{_GONE}{path.name[:64]}-*"):
         clean_up(left)
     chosen: Path | None = None
-    for number in range(_NAMES):
-        candidate = path.with_name(f"{path.name}.{number}") if number else path
+    for candidate in _names(path):
         if chosen is None:
             chosen = candidate if _makes(candidate, empty=empty) else None
         elif os.path.lexists(candidate):
@@ -75,7 +99,7 @@ def _folder(path: Path, *, empty: bool) -> Path:
         else:
             break
     if chosen is None:
-        raise OSError(f"{path} can neither be used nor be moved out of the way")
+        raise PermissionError(errno.EACCES, "can neither be used nor be moved out of the way", str(path))
     return chosen
 
 

@@ -90,6 +90,16 @@ def read_running(home: Home, program: Program) -> Running | None:
         return None
 
 
+def log_file(home: Home, program: Program) -> Path:
+    """The log of ``program`` to append to; its usual place, if that can be had at all.
+
+    Raises OSError when there is no room or the home cannot be written.
+    """
+    from kaos_formats.folders import appendable, folder
+
+    return appendable(folder(home.logs) / f"{program}.log")
+
+
 def make_private(folder: Path) -> None:
     """Make ``folder`` (and its parents) if missing; only the user may enter a new one."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,7 +126,7 @@ def try_lock(path: Path) -> int | None:
     """A file descriptor that holds the lock of ``path`` for as long as it is open; None if a process has
     it.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
         for last in (False, True):
             try:
@@ -152,7 +162,7 @@ def is_locked(path: Path) -> bool:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of ``path``; waits for whoever has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -173,7 +183,24 @@ def process_lives(pid: object) -> bool:
     return True
 
 
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except IsADirectoryError:
+        from kaos_formats.folders import clean_up
+
+        aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            # The slash: only a folder, never the file that another one made of it meanwhile and holds.
+            os.rename(f"{path}/", aside)  # noqa: PTH104
+        clean_up(aside)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _read_token(path: Path) -> str:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return path.read_text("ascii").strip()
-    return ""
+    """ "" for what cannot be one: it stands in an HTTP header."""
+    try:
+        text = path.read_text("ascii").strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError):
+        return ""
+    return text if text.isprintable() and " " not in text else ""

@@ -15,7 +15,16 @@ from kaos_backend import __version__
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.main import detect_machine, start
 from kaos_backend.engine.workers.choice import choose
-from kaos_formats.home import Home, Running, ensure_token, make_private, read_running, try_lock, write_running
+from kaos_formats.home import (
+    Home,
+    Running,
+    ensure_token,
+    log_file,
+    make_private,
+    read_running,
+    try_lock,
+    write_running,
+)
 
 HOST = "127.0.0.1"
 EXIT_USAGE = 2
@@ -32,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     home = Home(args.home.absolute())
     make_private(home.path)
-    _log_to(home.log("engine"))
+    _log_to(log_file(home, "engine"))
     lock = try_lock(home.lock("engine"))
     if lock is None:
         print(f"kaos engine: one is running already in {home.path}", file=sys.stderr)
@@ -65,7 +74,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _log_to(path: Path) -> None:
-    make_private(path.parent)
     logging.basicConfig(
         filename=path,
         level=logging.INFO,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kaos_formats.files import read_json, write_atomically
+from tests.support.stubborn import stubborn
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -17,11 +18,21 @@ def test_files_are_replaced_whole(tmp_path: Path, durable: bool) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_a_folder_is_replaced_too(tmp_path: Path) -> None:
+    (tmp_path / "x" / "full").mkdir(parents=True)
+    write_atomically(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
 def test_what_cannot_be_replaced_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    (path / "full").mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
-        write_atomically(path, b"new")
+    path.write_bytes(b"old")
+    with stubborn(tmp_path) as held:
+        held.immutable(path)
+        with pytest.raises(PermissionError):
+            write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 

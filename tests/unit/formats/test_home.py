@@ -8,6 +8,7 @@ import pytest
 
 from kaos_formats import home
 from kaos_formats.home import Home, Running
+from tests.support.stubborn import stubborn
 
 
 def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:
@@ -74,3 +75,38 @@ def test_processes(tmp_path: Path) -> None:
     assert home.process_lives(os.getpid())
     for no_process in (None, "1", 0, -1, 2**22 + 1):
         assert not home.process_lives(no_process)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a b", b"a\nb", b"\x07", None])
+def test_a_token_that_cannot_be_one_is_made_again(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "token"
+    if content is None:
+        (path / "x").mkdir(parents=True)
+    else:
+        path.write_bytes(content)
+    assert len(home.ensure_token(path)) == 64
+    assert home.ensure_token(path) == path.read_text().strip()
+
+
+def test_a_folder_in_place_of_a_file_is_put_aside(tmp_path: Path) -> None:
+    where = Home(tmp_path)
+    for path in (where.running_file("engine"), where.lock("engine"), where.log("engine")):
+        (path / "x").mkdir(parents=True)
+    home.write_running(where, "engine", Running(1))
+    assert home.read_running(where, "engine") == Running(1)
+    assert not home.is_locked(where.lock("engine"))
+    with home.locked(where.lock("engine")):
+        assert home.is_locked(where.lock("engine"))
+        assert home.try_lock(where.lock("engine")) is None
+    assert home.log_file(where, "engine") == where.log("engine")
+    assert {path.name for path in tmp_path.iterdir()} == {"engine.json", "engine.lock", "logs"}
+
+
+def test_a_log_that_cannot_be_written_has_another_beside_it(tmp_path: Path) -> None:
+    where = Home(tmp_path)
+    where.logs.mkdir()
+    where.log("engine").write_text("old")
+    with stubborn(tmp_path) as held:
+        held.immutable(where.log("engine"))
+        assert home.log_file(where, "engine").name == "engine.log.1"
+    assert home.log_file(where, "engine").read_text() == "old"

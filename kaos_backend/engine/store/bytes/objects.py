@@ -24,7 +24,7 @@ from blake3 import blake3
 from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.store.bytes.damage import Damage
 from kaos_backend.engine.store.bytes.disk import Disk
-from kaos_formats.folders import clean_up
+from kaos_formats.folders import clean_up, folder
 
 LOOSE_BYTES = 1 << 20
 """Objects of this size (bytes) and above are files of their own."""
@@ -77,8 +77,8 @@ class ObjectStore:
         self.damage = damage
         self.packs = root / "packs"
         self.loose = root / "objects"
-        self.tmp = root / "tmp"
-        for directory in (self.packs, self.loose, self.tmp):
+        self.tmp = folder(root / "tmp")
+        for directory in (self.packs, self.loose):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: OrderedDict[int, tuple[str, int]] = OrderedDict()
         self._verified: OrderedDict[bytes, _FileState] = OrderedDict()
