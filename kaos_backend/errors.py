@@ -127,11 +127,13 @@ class HeadersTooLarge(KaosError):
 
 
 class Busy(KaosError):
-    """All places for such requests are taken; ``retry_after_s`` later there may be one."""
+    """All places for such requests are taken; in ``fields["retry_after_s"]`` seconds there may be one."""
 
     code = "busy"
     http_status = 503
-    retry_after_s = 5
+
+    def __init__(self, message: str, *, hint: str = "try again in a few seconds") -> None:
+        super().__init__(message, hint=hint, retry_after_s=2)
 
 
 class DiskFull(KaosError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ T = TypeVar("T")
 READ_TIMEOUT_S = 60.0
 # A big bundle is verified and stored before the answer comes.
 WRITE_TIMEOUT_S = 3600.0
+BUSY_TIMEOUT_S = 60.0
 ERROR_LIMIT_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 20
 
@@ -189,7 +191,7 @@ class KaosClient:
         for last in (not repeatable, True):
             transport = self.transport()
             try:
-                return request(transport)
+                return self._patiently(request)
             except ConnectionLost as error:
                 self.close()
                 if last:
@@ -199,6 +201,20 @@ class KaosClient:
                         hint="try again; `kaos status` shows whether the backend is up",
                     ) from error
         raise AssertionError("unreachable")
+
+    def _patiently(self, request: Callable[[Transport], T]) -> T:
+        """Asks again while the backend says that it has too much to do just now; then it has done nothing."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return request(self.transport())
+            except KaosError as error:
+                wait_s = error.fields.get("retry_after_s")
+                if error.code != "busy" or not isinstance(wait_s, int | float):
+                    raise
+                if time.monotonic() + wait_s > deadline:
+                    raise
+            time.sleep(wait_s)
 
     def _get(self, path: str, query: Json | None = None) -> Json:
         text = _query(query)

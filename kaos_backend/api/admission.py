@@ -61,8 +61,4 @@ class _Places:
             self._free.release()
 
     def _busy(self) -> Busy:
-        return Busy(
-            f"the backend is busy: all {self._number} places for {self._what} are taken",
-            hint="try again in a few seconds",
-            places=self._number,
-        )
+        return Busy(f"the backend is busy: all {self._number} places for {self._what} are taken")

@@ -44,7 +44,7 @@ def headers(error: KaosError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed):
         found["Allow"] = ", ".join(error.fields["allowed"])
     if isinstance(error, Busy):
-        found["Retry-After"] = str(error.retry_after_s)
+        found["Retry-After"] = str(error.fields["retry_after_s"])
     return found
 
 

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from kaos_backend.errors import Internal, InvalidBundle, KaosError
 
-MAX_BUFFERED_BYTES = 8 * 1024 * 1024
-MAX_BUFFERED_LINES = 2000
+MAX_BUFFERED_BYTES = 1024 * 1024
 _DISCONNECT_CHECK_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -22,7 +21,8 @@ _log = logging.getLogger(__name__)
 class BodyPipe:
     """A request body handed from the event loop to a reading thread (``tar.Source``).
 
-    At most 8 MiB wait in between: ``feed`` waits while there is more, ``read`` while there is nothing.
+    At most 1 MiB and a chunk wait in between: ``feed`` waits while there is more, ``read`` while there is
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -131,6 +131,7 @@ class _Pump:
         self._ready = asyncio.Event()
         self._condition = threading.Condition()
         self._lines: list[bytes] = []
+        self._buffered = 0
         self._ended = False
         self._stopped = False
 
@@ -158,7 +159,7 @@ class _Pump:
             return []
         self._ready.clear()
         with self._condition:
-            lines, self._lines = self._lines, []
+            lines, self._lines, self._buffered = self._lines, [], 0
             self._condition.notify()
             if not lines and self._ended:
                 return None
@@ -174,11 +175,12 @@ class _Pump:
     def _put(self, value: dict[str, Any]) -> bool:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
         with self._condition:
-            while len(self._lines) >= MAX_BUFFERED_LINES and not self._stopped:
+            while self._buffered >= MAX_BUFFERED_BYTES and not self._stopped:
                 self._condition.wait()
             if self._stopped:
                 return False
             self._lines.append(line)
+            self._buffered += len(line)
             first = len(self._lines) == 1
         if first:
             self._wake()

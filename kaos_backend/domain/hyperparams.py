@@ -20,6 +20,9 @@ from kaos_backend.errors import InvalidHyper
 Scalar = str | int | float | bool | None
 
 MAX_TRIALS = 100_000
+# All trials together: a long fixed value or many of them are repeated in each.
+MAX_VALUES = 2_000_000
+MAX_TEXT_BYTES = 64 * 1024 * 1024
 MIN_ID_LENGTH = 8
 
 
@@ -82,16 +85,38 @@ def expand(raw: Mapping[str, Any]) -> Grid:
             axes[name] = _axis(name, value)
         else:
             fixed[name] = _scalar(f"{name!r}", value)
-    count = math.prod(len(points) for points in axes.values())
-    if count > MAX_TRIALS:
-        raise InvalidHyper(
-            f"the grid spans {count:,} trials, more than {MAX_TRIALS:,}",
-            hint="shorten an axis: " + ", ".join(f"{n} has {len(p)} points" for n, p in axes.items()),
-            trials=count,
-        )
+    _check_span(axes, fixed)
     points = [{**fixed, **dict(zip(axes, point, strict=True))} for point in itertools.product(*axes.values())]
     points.sort(key=_sort_key)
     return _grid(axes, fixed, points)
+
+
+def _check_span(axes: Mapping[str, tuple[Scalar, ...]], fixed: Mapping[str, Scalar]) -> None:
+    """Refuses what would take too much to write out. Raises InvalidHyper."""
+    count = 1
+    for points in axes.values():
+        count *= len(points)
+        if count > MAX_TRIALS:
+            longest = sorted(axes.items(), key=lambda axis: -len(axis[1]))[:5]
+            raise InvalidHyper(
+                f"the grid spans more than {MAX_TRIALS:,} trials",
+                hint="shorten an axis: " + ", ".join(f"{name} has {len(p)} points" for name, p in longest),
+            )
+    values = count * (len(axes) + len(fixed))
+    if values > MAX_VALUES:
+        raise InvalidHyper(
+            f"{count:,} trials of {len(axes) + len(fixed):,} values are more than {MAX_VALUES:,} values",
+            hint="put what does not vary into the training code or the data",
+        )
+    size = len(canonical_json(fixed)) + sum(
+        len(json.dumps(name)) + 2 + max(len(json.dumps(point)) for point in points)
+        for name, points in axes.items()
+    )
+    if count * size > MAX_TEXT_BYTES:
+        raise InvalidHyper(
+            f"{count:,} trials with parameters of {size:,} bytes each are more than {MAX_TEXT_BYTES:,} bytes",
+            hint="put long values into a file of the data",
+        )
 
 
 def _grid(

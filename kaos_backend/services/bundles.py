@@ -23,6 +23,8 @@ from kaos_formats.shape import find_shape
 from kaos_formats.tar import Source
 from kaos_formats.tree import Tree
 
+PATIENCE_S = 5.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class Bundles:
             found = views.bundle(staged[1]) if staged else None
             if staged is not None and found is not None and self._whole(workspace, kind, staged[0]):
                 return found
-        raise no_bundle(workspace, kind, bundle_id)
+        raise no_bundle(workspace, kind, "" if bundle_id == "head" else bundle_id)
 
     def head_tree(self, workspace: str, kind: BundleKind) -> bytes:
         """The tree text of the current bundle, which an upload may build on. Raises NoBundle, also for one of
@@ -63,11 +65,11 @@ class Bundles:
         inputs.require_workspace(self._pachd, workspace)
         head = inputs.head(self._pachd, workspace, kind)
         if head is None or not self._whole(workspace, kind, head.commit):
-            raise no_bundle(workspace, kind, "head")
+            raise no_bundle(workspace, kind, "")
         try:
             tree = inputs.read_tree(self._pachd, workspace, kind, head.commit.id, head.description.id)
         except errors.DataLoss as error:
-            raise no_bundle(workspace, kind, "head") from error
+            raise no_bundle(workspace, kind, "") from error
         return tree.text
 
     def _whole(self, workspace: str, kind: str, commit: Commit) -> bool:
@@ -115,9 +117,14 @@ class Bundles:
             return stored
 
     def forget(self, workspace: str, kind: BundleKind, bundle_id: str) -> None:
-        """Removes a bundle that was sent and not deployed; one that is not there is no error."""
+        """Removes a bundle that was sent and not deployed; one that is not there is no error.
+
+        Raises Busy while it is being sent.
+        """
         if names.is_id(bundle_id):
-            with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+            key = upload_key(workspace, kind, bundle_id)
+            # Whoever sends it may be slow; a call that waits for an upload would hold a place of other calls.
+            with self._locks.hold(*key, patience_s=PATIENCE_S):
                 self.discard(workspace, kind, bundle_id)
 
     def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
@@ -217,10 +224,14 @@ def _check_source(tree: Tree) -> None:
 
 
 def no_bundle(workspace: str, kind: str, bundle_id: str) -> errors.NoBundle:
-    what = f"no {kind} bundle" if bundle_id == "head" else f"no {kind} bundle {bundle_id!r}"
-    return errors.NoBundle(
-        f"{what} in workspace {workspace!r}", hint=f"deploy one with -{kind[0]}", kind=kind, id=bundle_id
-    )
+    if not bundle_id:
+        what, hint = f"no {kind} bundle", f"deploy one with -{kind[0]}"
+    elif names.is_id(bundle_id):
+        what, hint = f"no {kind} bundle {bundle_id!r}", f"deploy one with -{kind[0]}"
+    else:
+        what = f"no {kind} bundle {bundle_id!r}"
+        hint = "a bundle is named by its id of 32 hexadecimal digits; leave it out to keep the current one"
+    return errors.NoBundle(f"{what} in workspace {workspace!r}", hint=hint, kind=kind, id=bundle_id)
 
 
 def _stale(workspace: str, kind: str, base_id: str, head: inputs.Head | None) -> errors.StaleBase:

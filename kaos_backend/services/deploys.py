@@ -11,6 +11,7 @@ swept later
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,11 +28,11 @@ from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
 from kaos_backend.services.fill import fill, heal
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
-from kaos_backend.services.requests import Deploy
+from kaos_backend.services.requests import MAX_AUTHOR_LENGTH, Deploy
 from kaos_backend.services.stages import STAGES
 from kaos_formats import names
 
-MAX_AUTHOR_LENGTH = 256
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +62,17 @@ class Deploys:
 
     def deploy(self, workspace: str, request: Deploy) -> views.DeployResult:
         """Deploys; the same inputs again start nothing. Raises NoSuchWorkspace, NoBundle, InvalidHyper,
-        InvalidResources, NeverFits; after a refusal the bundles that were staged for it are gone.
+        InvalidResources, NeverFits, Busy; after a refusal the bundles that were staged for it are gone.
         """
         self._recovery.recover_if_dirty(workspace)
         inputs.require_workspace(self._pachd, workspace)
         try:
             grid = None if request.hyper is None else hyperparams.parse_grid(request.hyper)
             _check_settings(request)
-            with self._locks.hold("workspace", workspace):
+            with self._locks.hold("workspace", workspace, patience_s=PATIENCE_S):
                 return self._deploy(workspace, request, grid)
+        except errors.Busy:
+            raise
         except errors.KaosError as error:
             if error.http_status >= 500:
                 self._recovery.mark_dirty(workspace)
@@ -223,7 +226,9 @@ class Deploys:
             fill(self._pachd, workspace, part.repo, job_id, part.description)
         for part in parts:
             if part.description.staging:
-                with self._locks.hold(*upload_key(workspace, part.repo, part.description.id)):
+                key = upload_key(workspace, part.repo, part.description.id)
+                # Sent once more at this moment, it is left for recovery.
+                with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.discard(workspace, part.repo, part.description.id, part.description.staging)
         return job_id
 
@@ -231,7 +236,8 @@ class Deploys:
         """A refused deploy leaves no trace: not even the bundles that were sent for it."""
         for kind, bundle_id in ((names.SOURCE, request.source), (names.DATA, request.data)):
             if bundle_id is not None and names.is_id(bundle_id):
-                with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+                key = upload_key(workspace, kind, bundle_id)
+                with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.discard_quietly(workspace, kind, bundle_id)
 
 

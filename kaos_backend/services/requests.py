@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from kaos_backend.domain import resources
+from kaos_formats import names
 
 
 class Request(BaseModel):
-    """A frozen value that refuses fields which it does not know."""
+    """A frozen value that refuses fields which it does not know, and takes no type for another."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+MAX_DESCRIPTION_LENGTH = 4096
+MAX_AUTHOR_LENGTH = 256
+
+# What the services check, with words of their own, is only described here, for the OpenAPI document.
+_ID = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+_GRID = {
+    "type": "object",
+    "minProperties": 1,
+    "propertyNames": {"minLength": 1},
+    "additionalProperties": {
+        "anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1, "uniqueItems": True}]
+    },
+}
+_PARALLELISM = {"type": "integer", "minimum": 1, "maximum": resources.MAX_PARALLELISM}
+_CPU = {"type": "number", "exclusiveMinimum": 0}
+_MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMGT]i?)?$"}
+_AUTHOR = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
+_GPU = {"type": "integer", "minimum": 0}
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 2.0 is an integer, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 class WorkspaceCreate(Request):
-    name: str
-    description: str = ""
+    name: Annotated[
+        str,
+        Field(
+            json_schema_extra={
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$",
+                "maxLength": names.MAX_WORKSPACE_LENGTH,
+            }
+        ),
+    ]
+    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_LENGTH)] = ""
 
 
 class Resources(Request):
     """What each trial is granted; None leaves it as it is. ``memory`` is a Kubernetes quantity."""
 
-    cpu: float | None = None
-    memory: str | None = None
-    gpu: int | None = None
+    cpu: Annotated[float | None, Field(json_schema_extra=_nullable(_CPU))] = None
+    memory: Annotated[str | None, Field(json_schema_extra=_nullable(_MEMORY))] = None
+    gpu: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_GPU))] = None
 
 
 class Deploy(Request):
     """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it."""
 
-    source: str | None = None
-    data: str | None = None
-    hyper: Any = None
-    parallelism: int | None = None
+    source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    hyper: Annotated[Any, Field(json_schema_extra=_nullable(_GRID))] = None
+    parallelism: Annotated[
+        int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_PARALLELISM))
+    ] = None
     resources: Resources | None = None
-    author: str = ""
+    author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
     retry: bool = False
 
     @property

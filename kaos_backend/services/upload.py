@@ -15,8 +15,8 @@ from kaos_formats import names
 from kaos_formats.tar import CHUNK, Member, Source, TarError, TarReader
 from kaos_formats.tree import MAX_TREE_BYTES, TREE_FILE, Tree, TreeEntry, parse_tree
 
-# The default window of zstd's highest plain level; a frame that asks for more wants our memory.
-MAX_WINDOW_BYTES = 128 * 1024 * 1024
+# What every decoder of zstd supports (RFC 8878, 3.1.1.1.2); a frame that asks for more wants our memory.
+MAX_WINDOW_BYTES = 8 * 1024 * 1024
 MAX_TRAILING_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 

@@ -111,6 +111,16 @@ def test_errors_of_the_backend_keep_code_message_hint_and_fields(cli: Cli, backe
     assert "→ say more" in told
 
 
+def test_a_busy_backend_is_asked_again(cli: Cli, backend: FakeBackend) -> None:
+    def busy() -> None:
+        raise Refused(503, "busy", "all places are taken", retry_after_s=0)
+
+    backend.fail_once("POST /workspaces", busy)
+    backend.fail_once("POST /workspaces", busy)
+    assert cli("workspace", "create", "w").code == 0
+    assert backend.requests.count("POST /workspaces") == 3
+
+
 @pytest.mark.parametrize(
     ("status", "code", "exits"),
     [

@@ -99,7 +99,12 @@ def test_the_default_grid_is_one_trial() -> None:
         ({"a": [1, 2, 1]}, "twice"),
         ({"": 1}, "empty name"),
         ({"a": "\ud800"}, "Unicode"),
-        ({"a": list(range(400)), "b": list(range(400))}, "160,000 trials"),
+        ({"a": list(range(400)), "b": list(range(400))}, "more than 100,000 trials"),
+        ({"\ud800": 1}, "Unicode"),
+        ({"a": {"b": {"c": [[[]]]}}}, "is an object"),
+        ({f"a{i}": [1, 2] for i in range(20_000)}, "more than 100,000 trials"),
+        ({"a": list(range(100_000))} | {f"b{i}": 1 for i in range(1000)}, "more than 2,000,000 values"),
+        ({"a": list(range(1000)), "b": "x" * 100_000}, "more than 67,108,864 bytes"),
     ],
 )
 def test_what_is_refused_and_why(raw: Any, says: str) -> None:

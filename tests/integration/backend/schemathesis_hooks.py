@@ -1,0 +1,12 @@
+"""What schemathesis has to be told: a body of zstd is bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+
+
+@schemathesis.serializer("application/zstd")
+def zstd(_context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
