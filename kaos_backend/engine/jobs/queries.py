@@ -179,8 +179,7 @@ class Queries:
 
             def each() -> Iterator[Match]:
                 for entry in self.store.glob(commit.root, pfs.glob):
-                    found = match_glob(pfs.glob, entry.path)
-                    captures = tuple(g or "" for g in found.groups()) if found else ()
+                    captures = match_glob(pfs.glob, entry.path) or ()
                     yield Match(entry.path, entry.hash, entry.size_bytes, captures)
 
             return commit.key.id, each()

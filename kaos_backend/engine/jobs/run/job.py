@@ -424,4 +424,4 @@ def _captures(pattern: str, path: str) -> tuple[str, ...]:
     found = match_glob(pattern, path)
     if found is None:
         raise EngineError(f"glob {pattern} listed {path} but does not match it")
-    return tuple(group or "" for group in found.groups())
+    return found

@@ -10,7 +10,7 @@ import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, Spec
-from kaos_backend.engine.store.trees.glob import clean
+from kaos_backend.engine.store.trees.pattern import clean
 from kaos_formats.quantity import parse_bytes, parse_duration
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")

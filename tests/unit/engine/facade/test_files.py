@@ -374,3 +374,11 @@ def test_file_sets(client: Client, commit: pfs.Commit) -> None:
 
 def test_a_sound_store_has_no_complaints(client: Client, commit: pfs.Commit) -> None:
     assert list(client.pfs.fsck()) == []
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("pattern", ["/" + "*a" * 14 + "b", "/*(*a)b"])
+def test_a_hostile_glob_is_answered(client: Client, pattern: str) -> None:
+    with client.pfs.commit(branch=MASTER) as commit:
+        commit.put_file_from_bytes("/" + "a" * 40, b"")
+    assert paths(client.pfs.glob_file(commit=commit, pattern=pattern)) == []

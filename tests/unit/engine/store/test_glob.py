@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kaos_backend.engine.errors import InvalidArgument
-from kaos_backend.engine.store.trees.glob import clean, compile_glob, match_glob
+from kaos_backend.engine.store.trees.glob import compile_glob, match_glob
+from kaos_backend.engine.store.trees.pattern import clean
 
 
 @pytest.mark.parametrize(
@@ -64,16 +65,16 @@ def test_what_matches(pattern: str, path: str, matches: bool) -> None:
 def test_captures_are_numbered_from_left_to_right() -> None:
     match = match_glob("/(*)-((*)_(*)).txt", "/run-a_b.txt")
     assert match is not None
-    assert match.groups() == ("run", "a_b", "a", "b")
+    assert match == ("run", "a_b", "a", "b")
     match = match_glob("/{x,y}/(a|b)*(0|1)", "/y/b0110")
     assert match is not None
-    assert match.groups() == ("b", "0110")
+    assert match == ("b", "0110")
 
 
 def test_groups_inside_a_negation_count() -> None:
     match = match_glob("/!((a)|b)-(c)", "/x-c")
     assert match is not None
-    assert match.group(3) == "c"
+    assert match[2] == "c"
 
 
 @pytest.mark.parametrize("pattern", ["/[a", "/{a,b", "/(a|b", "/*(a"])
@@ -93,3 +94,41 @@ def test_the_literal_start_and_the_elements_prune_the_walk() -> None:
     assert len(glob.segments) == 2
     assert compile_glob("/data/**").segments is None
     assert compile_glob("/{a/b,c}/*").segments is None
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("/" + "*a" * 14 + "b", "/" + "a" * 40, False),
+        ("/" + "*a" * 14 + "*", "/" + "a" * 40, True),
+        ("/*(*a)b", "/" + "a" * 40, False),
+        ("/*(*a)b", "/" + "a" * 40 + "b", True),
+        ("/+(a|aa)b", "/" + "a" * 200, False),
+        ("/*(*(*(a)))b", "/" + "a" * 60, False),
+        ("/" + "{a,a}" * 40 + "b", "/" + "a" * 40, False),
+        ("/" + "(a|a)" * 40 + "b", "/" + "a" * 40, False),
+        ("/@(a|ab)*" * 30 + "/x", "/abc" * 30, False),
+        ("/" + "(*)a" * 14 + "b", "/" + "a" * 60, False),
+        ("/**" * 12 + "b", "/a" * 300, False),
+        ("/**/*a*a*a*a*b", "/" + "a" * 255 + "/" + "a" * 255, False),
+        ("/" + "!(a)" * 20 + "b", "/" + "a" * 100, False),
+        ("/**!(**b)**", "/" + "b/" * 200, True),
+    ],
+)
+def test_no_pattern_takes_for_ever(pattern: str, text: str, matches: bool) -> None:
+    assert (match_glob(pattern, text) is not None) == matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("/" + "(" * 5_000 + ")" * 5_000, "nested more than"),
+        ("/" + "(a*b|c)" * 5_000, "too long"),
+        ("/*(!(a))", "inside"),
+        ("/[z-a]", "bad character range"),
+    ],
+)
+def test_what_is_too_much_is_refused_by_name(pattern: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        compile_glob(pattern)
