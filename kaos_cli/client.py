@@ -221,8 +221,15 @@ class KaosClient:
         return self._retrying(lambda t: t.json("GET", path + text))
 
     @contextmanager
-    def _stream(self, path: str, query: Json, timeout_s: float | None) -> Iterator[http.client.HTTPResponse]:
-        response = self._retrying(lambda t: t.open("GET", path + _query(query), timeout_s=timeout_s))
+    def _stream(
+        self, path: str, query: Json, timeout_s: float | None, body: Json | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET, or to a POST where there is a body."""
+        method = "GET" if body is None else "POST"
+        content = None if body is None else json.dumps(body).encode()
+        headers = None if body is None else {"Content-Type": "application/json"}
+        target = path + _query(query)
+        response = self._retrying(lambda t: t.open(method, target, content, headers, timeout_s))
         try:
             yield response
         except (OSError, http.client.HTTPException) as error:
@@ -324,18 +331,15 @@ class KaosClient:
         query = {"trial": trial, "stage": stage, "follow": follow or None, "tail": tail}
         timeout_s = None if follow else WRITE_TIMEOUT_S
         with self._stream(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/logs", query, timeout_s) as response:
-            while line := response.readline():
-                if not line.endswith(b"\n"):
-                    raise ConnectionLost("the log broke off")
-                if not line.strip():
-                    continue
-                item = json.loads(line)
-                if error := item.get("error"):
-                    raise KaosError(error["code"], error["message"], hint=error.get("hint") or "")
-                yield item
-                if item.get("end"):
-                    return
-        raise ConnectionLost("the log broke off")
+            yield from _json_lines(response)
+
+    def check(self, repair: bool) -> Iterator[Json]:
+        """Check all that is stored: lines with ``progress``, ``finding`` or, the last one, ``end``."""
+        try:
+            with self._stream("/check", {}, WRITE_TIMEOUT_S, {"repair": repair}) as response:
+                yield from _json_lines(response)
+        except ConnectionLost as error:
+            raise _lost(error) from error
 
     @contextmanager
     def archive(self, ws: str, ref: str, what: str, model: str | None = None) -> Iterator[BinaryIO]:
@@ -347,6 +351,22 @@ class KaosClient:
                 yield response
         except ConnectionLost as error:
             raise _lost(error) from error
+
+
+def _json_lines(response: http.client.HTTPResponse) -> Iterator[Json]:
+    """The lines up to the one that says ``end``; raises KaosError for one that is an error."""
+    while line := response.readline():
+        if not line.endswith(b"\n"):
+            break
+        if not line.strip():
+            continue
+        item = json.loads(line)
+        if error := item.get("error"):
+            raise KaosError(error["code"], error["message"], hint=error.get("hint") or "")
+        yield item
+        if item.get("end"):
+            return
+    raise ConnectionLost("the answer broke off")
 
 
 def _lost(error: ConnectionLost) -> KaosError:

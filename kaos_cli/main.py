@@ -46,6 +46,9 @@ GROUPS = {
     ),
     "down": Group("kaos_cli.commands.service", "down", "Stop the local backend and engine; nothing is lost."),
     "status": Group("kaos_cli.commands.service", "status", "What runs, where it is and what it offers."),
+    "fsck": Group(
+        "kaos_cli.commands.fsck", "app", "Read all that is stored and compare it with its hashes; repair it."
+    ),
 }
 
 

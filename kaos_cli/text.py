@@ -24,6 +24,10 @@ def files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
+def objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{count:,} objects"
+
+
 def jobs(count: int) -> str:
     return "1 job" if count == 1 else f"{count:,} jobs"
 

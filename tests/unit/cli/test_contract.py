@@ -53,6 +53,7 @@ CALLS = {
     "job": lambda c: c.job("w", "last", "accuracy", "asc"),
     "stop": lambda c: c.stop("w", "last"),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
+    "check": lambda c: list(c.check(True)),
     "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),
 }
 
