@@ -54,9 +54,8 @@ class Jobs:
         inputs.require_workspace(self._pachd, workspace)
         groups = list(_by_id(self._newest(workspace, limit or 0)).items())[:limit]
         reader = inputs.InputReader(self._pachd, workspace, listing=(limit or 0) * len(STAGES))
-        return [
-            self.summarize(job_id, with_jobs(STAGES, jobs), reader.of_job(job_id)) for job_id, jobs in groups
-        ]
+        told = [(job_id, self._told(workspace, with_jobs(STAGES, jobs))) for job_id, jobs in groups]
+        return [self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in told]
 
     def _newest(self, workspace: str, number: int) -> list[Job]:
         """The newest jobs of each of our pipelines (0: all), newest first; others may run here as well."""
@@ -72,18 +71,30 @@ class Jobs:
         return self.summarize(job_id, self.explained(workspace, jobs), read)
 
     def explained(self, workspace: str, jobs: StageJobs) -> list[tuple[Stage, Job]]:
-        """``jobs`` with better reasons than Pachyderm's own, where it takes one more call to find them."""
-        return [(stage, self._explained(workspace, stage, job)) for stage, job in jobs]
+        """``jobs`` as they stand, where that takes one more call: what waits, and why a build failed."""
+        found = self._told(workspace, jobs)
+        return [(stage, self._with_last_words(workspace, stage, job)) for stage, job in found]
 
-    def _explained(self, workspace: str, stage: Stage, job: Job) -> Job:
-        if job.state is JobState.FAILURE and not stage.trials:
-            # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
-            return replace(job, reason=self._last_words(workspace, stage, job.id) or job.reason)
+    def _told(self, workspace: str, jobs: StageJobs) -> list[tuple[Stage, Job]]:
+        """``explained`` without what takes reading a log."""
+        return [(stage, self._tell(workspace, stage, job)) for stage, job in jobs]
+
+    def _tell(self, workspace: str, stage: Stage, job: Job) -> Job:
+        if job.state is JobState.RUNNING and job.reason:
+            # Planned, and some of it waits; of what runs only the workers know.
+            busy = self._pachd.running(workspace, stage.name, job.id)
+            return job if busy else replace(job, state=JobState.STARTING)
         if job.state in (JobState.CREATED, JobState.STARTING) and not job.reason:
             # Pachyderm says at the pipeline that its workers do not come up, and nothing at the job.
             pipelines = self._pachd.pipelines(workspace)
             return replace(job, reason=next((p.reason for p in pipelines if p.name == stage.name), ""))
         return job
+
+    def _with_last_words(self, workspace: str, stage: Stage, job: Job) -> Job:
+        if job.state is not JobState.FAILURE or stage.trials:
+            return job
+        # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
+        return replace(job, reason=self._last_words(workspace, stage, job.id) or job.reason)
 
     def _last_words(self, workspace: str, stage: Stage, job_id: str) -> str:
         lines = self._pachd.logs(workspace, stage.name, job_id)

@@ -1,0 +1,91 @@
+"""Nothing waits silently: what waits says for what, at its job, its stages, its trials and in its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.backend import DATA, SOURCE, Backend, eventually, lines
+
+SLOW = b"#!/bin/sh\nexec sleep 600\n"
+
+
+@pytest.fixture
+def busy(backend: Backend) -> Iterator[str]:
+    """The id of a job with one trial that has all cores of the machine."""
+    name = backend.workspace("busy")
+    source = backend.put(name, "source", {**SOURCE, "train": SLOW})
+    cpus = backend.call("GET", "/status")["machine"]["cpus"]
+    made = backend.deploy(
+        name, source=source, data=backend.put(name, "data", DATA), resources={"cpu": cpus}, parallelism=1
+    )
+    eventually(lambda: trials(backend, name) == [("running", "")])
+    yield made["job"]
+    backend.call("DELETE", f"/workspaces/{name}")
+
+
+def info(backend: Backend, workspace: str, job: str = "last") -> Any:
+    return backend.call("GET", f"/workspaces/{workspace}/jobs/{job}")
+
+
+def trials(backend: Backend, workspace: str) -> list[tuple[str, str]]:
+    return [(trial["state"], trial["reason"]) for trial in info(backend, workspace)["trials"]]
+
+
+def end(backend: Backend, workspace: str, query: str = "") -> Any:
+    path = f"/workspaces/{workspace}/jobs/last/logs{query}"
+    return lines(backend.request("GET", path).text)[-1]
+
+
+def test_what_waits_for_cores_says_so_and_who_has_them(backend: Backend, workspace: str, busy: str) -> None:
+    backend.deploy_all(workspace, {"lr": [0.1, 0.5]}, parallelism=1)
+    holder = f"in use by job {busy[:8]} of busy/train"
+
+    def told() -> Any:
+        job = info(backend, workspace)
+        return job if holder in job["reason"] else None
+
+    # The build comes first, and waits for its share as well.
+    build = eventually(told)
+    assert build["state"] == "waiting"
+    states = [(stage["name"], stage["state"], stage["total"]) for stage in build["stages"]]
+    assert states == [("build", "waiting", 1), ("train", "waiting", 2)]
+    assert build["stages"][1]["reason"] == "waits for build to finish"
+    assert [trial["state"] for trial in build["trials"]] == ["waiting", "waiting"]
+    assert {trial["reason"] for trial in build["trials"]} == {"waits for build to finish"}
+    (listed,) = backend.call("GET", f"/workspaces/{workspace}/jobs")["jobs"]
+    assert (listed["state"], holder in listed["reason"]) == ("waiting", True)
+    ended = end(backend, workspace, "?trial=1")
+    assert (ended["state"], holder in ended["reason"]) == ("waiting", True)
+    assert ended["trial"] == {"state": "waiting", "reason": "waits for build to finish"}
+    ended = end(backend, workspace, "?stage=build")
+    assert (ended["state"], holder in ended["reason"]) == ("waiting", True)
+    backend.call("DELETE", "/workspaces/busy")
+    backend.workspace("busy")
+    assert backend.wait(workspace)["state"] == "success"
+
+
+def test_trials_beside_running_ones_wait(backend: Backend, workspace: str) -> None:
+    source = backend.put(workspace, "source", {**SOURCE, "train": SLOW})
+    data = backend.put(workspace, "data", DATA)
+    first = backend.deploy(
+        workspace, source=source, data=data, hyper={"lr": [1, 2, 3]}, parallelism=1, resources={"cpu": 0.1}
+    )["job"]
+    eventually(lambda: ("running", "") in trials(backend, workspace))
+    told = eventually(lambda: (job := info(backend, workspace))["reason"] and job)
+    assert told["state"] == "running"
+    assert sorted(trial["state"] for trial in told["trials"]) == ["running", "waiting", "waiting"]
+    waiting = next(trial for trial in told["trials"] if trial["state"] == "waiting")
+    assert waiting["reason"] == told["reason"] == "2 datums wait for a place in its pipeline (1 at a time)"
+    # Another grid is another job; jobs of a workspace run one after another.
+    second = backend.deploy(workspace, hyper={"lr": [4]})["job"]
+    after = f"waits for job {first[:8]} of the same pipeline, which comes first"
+    eventually(lambda: info(backend, workspace, second)["reason"] == after)
+    job = info(backend, workspace, second)
+    assert (job["state"], [s["state"] for s in job["stages"]]) == ("waiting", ["waiting"])
+    assert trials(backend, workspace) == [("waiting", after)]
+    for each in (second, first):
+        backend.call("POST", f"/workspaces/{workspace}/jobs/{each}/stop")
+    assert {trial["state"] for trial in info(backend, workspace, first)["trials"]} == {"killed"}
