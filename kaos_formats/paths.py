@@ -1,4 +1,4 @@
-"""Paths: which ones PFS can hold, and which ones a bundle may have."""
+"""Paths: which ones a bundle may have, and which ones PFS can hold as they are."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ def path_problem(path: str) -> str | None:
     """Why a bundle cannot have a file at ``path`` (relative, with ``/``); None if it can."""
     if not path:
         return "the path is empty"
-    if found := UNSAFE.search(path):
-        if not " " <= found[0] <= "~":
-            return "only printable ASCII characters are allowed"
-        return f"the character {found[0]!r} is not allowed"
-    if len(path) > MAX_PATH_BYTES:
-        return f"longer than {MAX_PATH_BYTES} characters"
+    try:
+        size = len(path.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "the name is no UTF-8"
+    if size > MAX_PATH_BYTES:
+        return f"longer than {MAX_PATH_BYTES} bytes"
+    if "\0" in path:
+        return "a name cannot hold a NUL"
     for name in path.split("/"):
         if name in (".", ".."):
             return "'.' and '..' are not allowed"
         if not name:
             return "absolute paths, double and trailing slashes are not allowed"
-        if len(name) > MAX_NAME_BYTES:
-            return f"a name longer than {MAX_NAME_BYTES} characters"
+        if len(name) > MAX_NAME_BYTES // 4 and len(name.encode("utf-8")) > MAX_NAME_BYTES:
+            return f"a name longer than {MAX_NAME_BYTES} bytes"
     return None
 
 
@@ -41,11 +43,23 @@ def check_paths(paths: Sequence[str]) -> None:
     problems = [(path, why) for path in paths if (why := path_problem(path)) is not None]
     if not problems:
         return
-    shown = "".join(f"\n  {path[:MAX_NAME_BYTES]!r}: {why}" for path, why in problems[:MAX_SHOWN])
+    listed = "".join(f"\n  {shown(path)}: {why}" for path, why in problems[:MAX_SHOWN])
     more = len(problems) - MAX_SHOWN
     raise InvalidBundle(
-        f"{len(problems)} file name(s) that Pachyderm cannot hold:{shown}"
+        f"{len(problems)} file name(s) that a bundle cannot have:{listed}"
         + (f"\n  and {more} more" if more > 0 else ""),
         hint="rename these files or leave them out with .kaosignore",
-        paths=[path for path, _ in problems[:MAX_SHOWN]],
+        paths=[shown(path) for path, _ in problems[:MAX_SHOWN]],
     )
+
+
+def shown(path: str) -> str:
+    """``path`` for a message: what is not printable, or no UTF-8, by its bytes; not longer than a name."""
+    try:
+        raw = path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "backslashreplace")
+    text = raw.decode("utf-8", "backslashreplace")[:MAX_NAME_BYTES]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,13 +6,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kaos_backend.errors import InvalidBundle
+from kaos_formats.stored import MAP_FILE, stored_names
 from kaos_formats.tree import Tree, TreeEntry
+
+
+class Layout:
+    """Where the files of a bundle lie in its folder in PFS. ``map_text``: the map of their true names, if it
+    needs one.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        names = stored_names(entry.path for entry in tree.entries)
+        self.map_text = names.map_text(tree.id) if names is not None else None
+        self.entries = {
+            (names.path(entry.path) if names is not None else entry.path): entry for entry in tree.entries
+        }
+        """Stored path → entry."""
+        self._names = names
+
+    def path(self, entry: TreeEntry) -> str:
+        """The stored path of a file."""
+        return entry.path if self._names is None else self._names.path(entry.path)
 
 
 @dataclass(frozen=True, slots=True)
 class UploadPlan:
     """``copy_all``: start from a copy of the base's whole folder, then remove ``removed``, so that the paths
     ``kept`` are there without a file of the upload. ``sources`` maps a content hash to a path in the base.
+    All paths are stored ones.
     """
 
     copy_all: bool
@@ -21,38 +42,39 @@ class UploadPlan:
     sources: Mapping[str, str]
 
 
-def plan_upload(tree: Tree, base: Tree | None) -> UploadPlan:
-    """The plan for uploading ``tree`` on top of ``base`` (None: from nothing)."""
+def plan_upload(new: Layout, base: Layout | None) -> UploadPlan:
+    """The plan for uploading ``new`` on top of ``base`` (None: from nothing)."""
     if base is None:
         return UploadPlan(False, (), frozenset(), {})
-    new = tree.by_path()
     kept: set[str] = set()
     removed: list[str] = []
-    for entry in base.entries:
-        now = new.get(entry.path)
+    for path, entry in base.entries.items():
+        now = new.entries.get(path)
         if now is not None and now.hash == entry.hash:
-            kept.add(entry.path)
+            kept.add(path)
         else:
-            removed.append(entry.path)
-    sources = {entry.hash: entry.path for entry in base.entries}
+            removed.append(path)
+    if base.map_text is not None:
+        removed.append(MAP_FILE)
+    sources = {entry.hash: path for path, entry in base.entries.items()}
     # Copying everything and deleting costs one change per deleted file, copying piecemeal one per kept file.
     if len(kept) > len(removed):
         return UploadPlan(True, tuple(removed), frozenset(kept), sources)
     return UploadPlan(False, (), frozenset(), sources)
 
 
-def from_base(plan: UploadPlan, tree: Tree, received: Iterable[str]) -> list[tuple[str, TreeEntry]]:
-    """(path in the base, entry) for every file that neither came nor is there already.
+def from_base(plan: UploadPlan, new: Layout, received: Iterable[str]) -> list[tuple[str, str]]:
+    """(path in the base, path) for every file that neither came nor is there already; all stored paths.
 
     Raises InvalidBundle if the base does not have the content of one.
     """
     there = set(received) | plan.kept
-    missing = [entry for entry in tree.entries if entry.path not in there]
-    unknown = [entry.path for entry in missing if entry.hash not in plan.sources]
+    missing = [(path, entry) for path, entry in new.entries.items() if path not in there]
+    unknown = [entry.path for _, entry in missing if entry.hash not in plan.sources]
     if unknown:
         raise InvalidBundle(
             f"{len(unknown)} file(s) of the bundle were not sent, the first is {unknown[0]!r}",
             hint="deploy again; the folder may have changed while it was being read",
             paths=unknown[:5],
         )
-    return [(plan.sources[entry.hash], entry) for entry in missing]
+    return [(plan.sources[entry.hash], path) for path, entry in missing]

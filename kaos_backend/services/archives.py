@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import zstandard
 
 from kaos_backend import errors
+from kaos_backend.domain.descriptions import Description
+from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, with_trials
@@ -15,12 +17,20 @@ from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import Trials
 from kaos_formats import names
 from kaos_formats import tar as tars
-from kaos_formats.tree import TreeEntry
+from kaos_formats.stored import MAP_FILE, TrueNames, parse_map
 
 What = Literal["model", "code", "data"]
 
 _LEVEL = 1
 _REPOS = {"code": names.SOURCE, "data": names.DATA}
+_PLAIN_MODE = 0o644
+
+
+class _Place(NamedTuple):
+    """Where a file goes in an archive, and its permission bits."""
+
+    path: str
+    mode: int
 
 
 class Archives:
@@ -61,36 +71,66 @@ class Archives:
         if model:
             glob = f"/{self._trials.select(self._trials.of_job(workspace, train, read), model).model}"
         mtime = int(train.finished.timestamp()) if train.finished else 0
+        maps = self._maps(workspace, job_id, "" if glob == "/" else glob)
         tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, glob)
         try:
-            yield from _repack(tar, "", {}, mtime)
+            yield from _repack(tar, lambda path: _in_model(path, maps), mtime)
         except errors.NotFound as error:
             raise errors.NoSuchModel(
                 f"there is no model {model!r} (yet)" if model else "this job has no models (yet)",
                 hint="`kaos train info` shows the state of each trial, `kaos train logs` what it said",
             ) from error
 
+    def _maps(self, workspace: str, job_id: str, folder: str) -> dict[str, TrueNames]:
+        """The maps of a model (``folder`` is its path), or of all: model → its true names, if it has one."""
+        found: dict[str, TrueNames] = {}
+        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, f"{folder or '/*'}/{MAP_FILE}")
+        reader = tars.TarReader(IteratorSource(tar))
+        try:
+            for member in reader:
+                model = member.name.strip("/").partition("/")[0]
+                read = parse_map(b"".join(reader.payload()), model)
+                if read is not None:
+                    found[model] = read
+        except errors.NotFound:
+            return {}
+        return found
+
     def _bundle(self, workspace: str, repo: str, read: inputs.JobInputs) -> Iterator[bytes]:
         about, commit_id = read.descriptions.get(repo), read.commits.get(repo)
         if about is None or commit_id is None:
             raise errors.NoBundle(f"this job has no {repo} bundle", kind=repo)
-        tree = inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id)
+        layout = Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
         tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
-        yield from _repack(tar, f"{about.name}/", tree.by_path(), 0, strip=f"{about.id}/")
+        yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
 
 
-def _repack(
-    tar: Iterator[bytes], prefix: str, modes: dict[str, TreeEntry], mtime: int, strip: str = ""
-) -> Iterator[bytes]:
-    """Pachyderm's tar with relative names and useful modes; folders follow from the files."""
+def _in_model(path: str, maps: Mapping[str, TrueNames]) -> _Place | None:
+    """Where a file of the models belongs: its true path. None for a map."""
+    model, _, below = path.partition("/")
+    if model not in maps:
+        return _Place(path, _PLAIN_MODE)
+    return None if below == MAP_FILE else _Place(f"{model}/{maps[model].path(below)}", _PLAIN_MODE)
+
+
+def _in_bundle(path: str, layout: Layout, about: Description) -> _Place | None:
+    """Where a file of a bundle belongs, with its mode. None for the map."""
+    stored = path.removeprefix(f"{about.id}/")
+    entry = layout.entries.get(stored)
+    if entry is not None:
+        return _Place(f"{about.name}/{entry.path}", int(entry.mode, 8))
+    is_map = stored == MAP_FILE and layout.map_text is not None
+    return None if is_map else _Place(f"{about.name}/{stored}", _PLAIN_MODE)
+
+
+def _repack(tar: Iterator[bytes], place_of: Callable[[str], _Place | None], mtime: int) -> Iterator[bytes]:
+    """Pachyderm's tar with relative, true names and useful modes; folders follow from the files."""
     reader = tars.TarReader(IteratorSource(tar))
     for member in reader:
-        if member.kind != "file":
+        place = place_of(member.name.strip("/")) if member.kind == "file" else None
+        if place is None:
             continue
-        path = member.name.strip("/").removeprefix(strip)
-        entry = modes.get(path)
-        mode = 0o755 if entry is not None and entry.mode == "755" else 0o644
-        yield tars.header(prefix + path, member.size, mode, mtime)
+        yield tars.header(place.path, member.size, place.mode, mtime)
         yield from reader.payload()
         yield tars.padding(member.size)
     yield tars.END

@@ -12,6 +12,7 @@ from kaos_backend.domain import uploads
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.errors import InvalidBundle
 from kaos_formats import names
+from kaos_formats.stored import MAP_FILE
 from kaos_formats.tar import CHUNK, Member, Source, TarError, TarReader
 from kaos_formats.tree import MAX_TREE_BYTES, TREE_FILE, Tree, TreeEntry, parse_tree
 
@@ -59,29 +60,34 @@ class Upload:
         ``base_commit``.
         """
         folder = names.bundle_dir(tree.id)
-        plan = uploads.plan_upload(tree, base)
+        layout = uploads.Layout(tree)
+        plan = uploads.plan_upload(layout, uploads.Layout(base) if base is not None else None)
         for start in range(0, len(tree.text), CHUNK):
             yield AddFile(names.tree_path(tree.id), tree.text[start : start + CHUNK])
         if plan.copy_all and base is not None:
             yield CopyFile(f"{folder}/", repo, base_commit, f"{names.bundle_dir(base.id)}/")
             for path in plan.removed:
                 yield DeleteFile(f"{folder}/{path}")
+        if layout.map_text is not None:
+            for start in range(0, len(layout.map_text), CHUNK):
+                yield AddFile(f"{folder}/{MAP_FILE}", layout.map_text[start : start + CHUNK])
         expected = tree.by_path()
         received: set[str] = set()
         while (member := self._next()) is not None:
-            entry = _expected(member, expected, received)
-            received.add(entry.path)
-            if entry.path in plan.kept:
-                yield DeleteFile(f"{folder}/{entry.path}")
-            yield from self._file(f"{folder}/{entry.path}", entry)
+            entry = _expected(member, expected)
+            path = layout.path(entry)
+            if path in received:
+                raise InvalidBundle(f"the archive has {member.name!r} twice", path=member.name)
+            received.add(path)
+            if path in plan.kept:
+                yield DeleteFile(f"{folder}/{path}")
+            yield from self._file(f"{folder}/{path}", entry)
         self._end()
         if base is not None:
-            for source, entry in uploads.from_base(plan, tree, received):
-                yield CopyFile(
-                    f"{folder}/{entry.path}", repo, base_commit, f"{names.bundle_dir(base.id)}/{source}"
-                )
+            for source, path in uploads.from_base(plan, layout, received):
+                yield CopyFile(f"{folder}/{path}", repo, base_commit, f"{names.bundle_dir(base.id)}/{source}")
         else:
-            uploads.from_base(plan, tree, received)
+            uploads.from_base(plan, layout, received)
 
     def _file(self, path: str, entry: TreeEntry) -> Iterator[FileOp]:
         digest = blake3.blake3()
@@ -121,7 +127,7 @@ class Upload:
             raise InvalidBundle("there is something behind the end of the archive")
 
 
-def _expected(member: Member, expected: dict[str, TreeEntry], received: set[str]) -> TreeEntry:
+def _expected(member: Member, expected: dict[str, TreeEntry]) -> TreeEntry:
     if member.kind != "file":
         raise InvalidBundle(
             f"{member.name!r} is a {member.kind}; a bundle holds regular files only", path=member.name
@@ -131,8 +137,6 @@ def _expected(member: Member, expected: dict[str, TreeEntry], received: set[str]
         raise InvalidBundle(
             f"the archive has {member.name!r}, which its file list does not", path=member.name
         )
-    if member.name in received:
-        raise InvalidBundle(f"the archive has {member.name!r} twice", path=member.name)
     if member.size != entry.size:
         raise InvalidBundle(
             f"{member.name!r} has {member.size} bytes, its file list says {entry.size}",

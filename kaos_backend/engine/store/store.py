@@ -172,9 +172,11 @@ class Store(Reads):
         """Take files in: bytes durable, rows pending until `Txn.adopt`. See `files.stage`."""
         return files.stage(self.upload(), new, tag)
 
-    def materialize(self, root: bytes, path: str, dest: Path) -> None:
+    def materialize(
+        self, root: bytes, path: str, dest: Path, place: Callable[[str], str | None] | None = None
+    ) -> None:
         """Write the file or directory at `path` of a tree below `dest`: see `files.materialize`."""
-        files.materialize(self, root, path, dest)
+        files.materialize(self, root, path, dest, place)
 
     # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.
 

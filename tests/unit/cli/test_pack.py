@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from kaos_cli import bundle, pack
 from kaos_cli.errors import KaosError
-from kaos_formats.paths import GLOB_CHARACTERS
 from kaos_formats.tree import TREE_FILE
 from tests.support.bundles import write_data
 
-ALPHABET = "".join(chr(c) for c in range(32, 127) if chr(c) not in GLOB_CHARACTERS + "/")
-ELEMENT = st.text(ALPHABET, min_size=1, max_size=120).filter(lambda e: e not in (".", "..", ".kaosignore"))
+ALPHABET = st.characters(exclude_characters="/\0", exclude_categories=("Cs",))
+ELEMENT = st.text(ALPHABET, min_size=1, max_size=60).filter(lambda e: e not in (".", "..", ".kaosignore"))
 PATH = st.lists(ELEMENT, min_size=1, max_size=4).map("/".join)
 FILES = st.dictionaries(PATH, st.binary(max_size=2000), min_size=1, max_size=8)
 

@@ -6,34 +6,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.uploads import from_base, plan_upload
+from kaos_backend.domain.uploads import Layout, from_base, plan_upload
 from kaos_backend.errors import InvalidBundle
-from kaos_formats.tree import Tree, TreeEntry, make_tree
+from kaos_formats.stored import MAP_FILE
+from kaos_formats.tree import TreeEntry, make_tree
 
-FILES = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("xyz"), min_size=1)
+NAMES = ["a", "b", "c", "d", "(", "%28", "é/x", "é/(", MAP_FILE, "x/" + MAP_FILE]
+FILES = st.dictionaries(st.sampled_from(NAMES), st.sampled_from("xyz"), min_size=1)
 
 
-def bundle(files: dict[str, str]) -> Tree:
-    return make_tree(
-        TreeEntry(path, 1, "644", blake3.blake3(content.encode()).hexdigest())
-        for path, content in files.items()
+def bundle(files: dict[str, str]) -> Layout:
+    return Layout(
+        make_tree(
+            TreeEntry(path, 1, "644", blake3.blake3(content.encode()).hexdigest())
+            for path, content in files.items()
+        )
     )
 
 
-@given(FILES, FILES, st.sets(st.sampled_from("abcdefgh")))
+def stored(files: dict[str, str]) -> dict[str, str]:
+    """What lies in PFS: stored path → content."""
+    layout = bundle(files)
+    held = {path: files[entry.path] for path, entry in layout.entries.items()}
+    return held if layout.map_text is None else {**held, MAP_FILE: layout.map_text.decode()}
+
+
+@given(FILES, FILES, st.sets(st.sampled_from(NAMES)))
 def test_base_and_upload_make_the_bundle(base: dict[str, str], new: dict[str, str], extra: set[str]) -> None:
     """Applies the plan to a dict, as the engine does to a tree."""
-    base_tree, tree = bundle(base), bundle(new)
+    layout, held = bundle(new), stored(base)
     known = set(base.values())
-    sent = {p: c for p, c in new.items() if c not in known or p in extra}
-    plan = plan_upload(tree, base_tree)
-    result = dict(base) if plan.copy_all else {}
+    sent = {
+        path: new[entry.path]
+        for path, entry in layout.entries.items()
+        if new[entry.path] not in known or entry.path in extra
+    }
+    plan = plan_upload(layout, bundle(base))
+    result = dict(held) if plan.copy_all else {}
     for path in plan.removed:
         del result[path]
+    if layout.map_text is not None:
+        assert MAP_FILE not in result
+        result[MAP_FILE] = layout.map_text.decode()
     result.update(sent)
-    for source, entry in from_base(plan, tree, sent):
-        result[entry.path] = base[source]
-    assert result == new
+    for source, path in from_base(plan, layout, sent):
+        result[path] = held[source]
+    assert result == stored(new)
 
 
 @given(FILES)

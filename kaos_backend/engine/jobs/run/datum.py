@@ -20,6 +20,7 @@ from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
+from kaos_backend.engine.jobs.run.names import is_odd, new_files
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.scratch import file_bytes
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
@@ -27,8 +28,8 @@ from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.store.model import CommitKey, FileEntry, RepoKey
-from kaos_backend.engine.store.store import NewFile, Staged
-from kaos_backend.engine.workers.port import DatumRun, InputPath, Output, Worker
+from kaos_backend.engine.store.store import Staged
+from kaos_backend.engine.workers.port import DatumRun, Output, OutputFile, Worker
 from kaos_formats.folders import clean_up
 from kaos_formats.quantity import format_bytes, parse_duration
 
@@ -334,16 +335,14 @@ class DatumRunner:
         """What the last run left, on its way into the store."""
         if sofar.output is None:
             return None
-        return self._env.store.stage(self._new_files(sofar.output, by_name(datum.files)), datum.id)
+        stored = partial(self._stored, by_name(datum.files))
+        return self._env.store.stage(new_files(sofar.output, stored), datum.id)
 
-    def _new_files(self, output: Output, inputs: Mapping[str, Sequence[File]]) -> Iterator[NewFile]:
-        """An output's files for the store; those that are files of an input go in by reference."""
-        for file in output.files():
-            yield NewFile(file.path, self._stored(file.origin, inputs) or file.data)
-
-    def _stored(self, origin: InputPath | None, inputs: Mapping[str, Sequence[File]]) -> FileEntry | None:
+    def _stored(self, inputs: Mapping[str, Sequence[File]], file: OutputFile) -> FileEntry | None:
+        """The store's own entry where an output file is a file of an input."""
+        origin = file.origin
         first = inputs[origin.name][0] if origin is not None else None
-        if origin is None or first is None or first.empty_files:
+        if origin is None or first is None or first.empty_files or is_odd(origin.path):
             return None
         return self._env.store.stat(self._root_of(first), origin.path)
 

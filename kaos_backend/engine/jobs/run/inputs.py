@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kaos_backend.engine.errors import DataLoss, Unknown
 from kaos_backend.engine.ids import new_id
+from kaos_backend.engine.jobs.run.names import place_of_inputs
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
@@ -116,7 +117,8 @@ class InputCache:
 
     def _lay_out(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
         if len(files) == 1 and not files[0].empty_files:
-            self._store.materialize(root_of(files[0]), files[0].path, dest)
+            root, path = root_of(files[0]), files[0].path
+            self._store.materialize(root, path, dest, place_of_inputs(self._store, root, path))
             return
         entries: dict[str, Subtree | FileSource] = {}
         for file in files:

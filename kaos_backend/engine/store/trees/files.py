@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +106,12 @@ class _Files(Protocol):
     def read(self) -> AbstractContextManager[sqlite3.Connection]: ...
 
 
-def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
+def materialize(
+    store: _Files, root: bytes, path: str, dest: Path, place: Callable[[str], str | None] | None = None
+) -> None:
     """Write the file or directory at `path` of a tree below `dest`, at its full path in the tree.
 
+    `place` says where else a file goes, by its path in the tree (None: nowhere).
     `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is
     fine. Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out
     (`Store.open` removes the cache after a reboot).
@@ -126,7 +129,7 @@ def materialize(store: _Files, root: bytes, path: str, dest: Path) -> None:
     temporary = dest.with_name(f".{dest.name}.{new_id()}")
     try:
         temporary.mkdir(parents=True, mode=0o755)
-        directories = _write_tree(store, root, path, temporary)
+        directories = _write_tree(store, root, path, temporary, place or str)
         for directory in sorted(directories, reverse=True):
             directory.chmod(0o555)
         _publish(temporary, dest)
@@ -149,7 +152,9 @@ def _publish(temporary: Path, dest: Path) -> None:
             raise
 
 
-def _write_tree(store: _Files, root: bytes, path: str, top: Path) -> set[Path]:
+def _write_tree(
+    store: _Files, root: bytes, path: str, top: Path, place: Callable[[str], str | None]
+) -> set[Path]:
     base = str(top)
     directories = {top}
     batch: list[FileEntry] = []
@@ -158,17 +163,26 @@ def _write_tree(store: _Files, root: bytes, path: str, top: Path) -> set[Path]:
             continue
         batch.append(entry)
         if len(batch) >= _BATCH:
-            _write_files(store, batch, base, directories)
+            _write_files(store, batch, base, place, directories)
             batch = []
-    _write_files(store, batch, base, directories)
+    _write_files(store, batch, base, place, directories)
     return directories
 
 
-def _write_files(store: _Files, batch: list[FileEntry], base: str, directories: set[Path]) -> None:
+def _write_files(
+    store: _Files,
+    batch: list[FileEntry],
+    base: str,
+    place: Callable[[str], str | None],
+    directories: set[Path],
+) -> None:
     with store.read() as db:
         places = locate(db, {entry.hash for entry in batch})
         for entry in batch:
-            target = base + entry.path
+            path = place(entry.path)
+            if path is None:
+                continue
+            target = base + path
             parent = Path(target).parent
             if parent not in directories:
                 parent.mkdir(parents=True, exist_ok=True)
