@@ -53,8 +53,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: input repos to open commits in, stages whose pipelines to put, and the verdict. Nothing to
-    do: ``job`` has the result.
+    """What to do: input repos to open commits in, stages whose pipelines to put (those in ``again`` do once
+    more what they did), and the verdict. Nothing to do: ``job`` has the result.
     """
 
     changed: Sequence[str]
@@ -63,6 +63,7 @@ class Plan:
     message: str = ""
     hint: str = ""
     job: str | None = None
+    again: Sequence[str] = ()
 
     @property
     def acts(self) -> bool:
@@ -117,8 +118,12 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
         repo for repo in names.INPUT_REPOS if want.inputs.get(repo) not in (None, now.inputs.get(repo))
     ]
     new = [s.name for s in able if _is_new(s, now, want, changed)]
-    # What the later stages need is made again when it failed; trials are another matter.
-    redo = [s.name for s in able if not s.trials and s.name not in new and _broken(now.jobs.get(s.name))]
+    # What the later stages need is made again when it failed or was lost; trials are another matter.
+    lost = image_lost(now.pipelines)
+    redo = [
+        s.name for s in able if not s.trials and s.name not in new and (lost or _broken(now.jobs.get(s.name)))
+    ]
+    again = redo if lost else []
     put = [s.name for s in able if s.name in new or s.name in redo]
     complete = len(able) == len(stages)
     if not complete:
@@ -126,9 +131,12 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
         message, hint = missing(stages, deployed)
         acts = bool(changed or put)
         last = None if acts else next((now.jobs[s.name].id for s in able[::-1] if s.name in now.jobs), None)
-        return Plan(changed, put, "waiting", f"stored; {message}", hint, last)
+        return Plan(changed, put, "waiting", f"stored; {message}", hint, last, again)
     if changed or new:
-        return Plan(changed, put, "started")
+        return Plan(changed, put, "started", again=again)
+    if again:
+        message = "the image of these inputs is gone or damaged: it is built again"
+        return Plan([], put, "started", message, again=again)
     return _nothing_new(stages, now, want, put)
 
 
@@ -152,6 +160,15 @@ def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | Non
         f"these inputs were deployed already; {reason}",
         "`kaos train logs` tells why; `--retry` runs the failed trials again",
         last,
+    )
+
+
+def image_lost(pipelines: Mapping[str, Pipeline]) -> bool:
+    """Whether a pipeline waits because no worker starts from its image: it was removed or damaged."""
+    return any(
+        pipeline.state == "crashing" and image and image in pipeline.reason
+        for pipeline in pipelines.values()
+        for image in [str((pipeline.spec.get("transform") or {}).get("image") or "")]
     )
 
 

@@ -194,6 +194,10 @@ class StartCommit:
 
 @dataclass(frozen=True, slots=True)
 class PutPipeline:
-    """Create or update a pipeline; ``spec`` is a CreatePipelineRequest as JSON."""
+    """Create or update a pipeline; ``spec`` is a CreatePipelineRequest as JSON.
+
+    ``reprocess``: what it did for the same inputs is done again.
+    """
 
     spec: Mapping[str, Any]
+    reprocess: bool = False

@@ -156,7 +156,9 @@ class SdkPachd:
                     stubs.pfs.start_commit(branch=branch, description=start.description)
                 for put in pipelines:
                     stubs.pps.create_pipeline_v2(
-                        create_pipeline_request_json=json.dumps(put.spec), update=True
+                        create_pipeline_request_json=json.dumps(put.spec),
+                        update=True,
+                        reprocess=put.reprocess,
                     )
                 stub.finish_transaction(transaction=started)
             except grpc.RpcError:

@@ -20,7 +20,7 @@ from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import machine_of
-from kaos_backend.domain.models import PutPipeline, StartCommit
+from kaos_backend.domain.models import Pipeline, PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
@@ -147,7 +147,8 @@ class Deploys:
         if not plan.acts:
             return plan.job, []
         parts = self._parts(workspace, request, grid, plan)
-        job_id = self._run(workspace, parts, [PutPipeline(specs[name]) for name in plan.put])
+        pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
+        job_id = self._run(workspace, parts, pipelines)
         return job_id if plan.runs(able) else None, parts
 
     def _settled(
@@ -162,10 +163,17 @@ class Deploys:
             return None
         jobs = self._pachd.jobs(workspace, number=len(STAGES))
         last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
-        return deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
+        found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
+        open_jobs = found is not None and any(not job.state.terminal for job in jobs)
+        if open_jobs and deploys.image_lost(self._pipelines(workspace)):
+            return None
+        return found
+
+    def _pipelines(self, workspace: str) -> dict[str, Pipeline]:
+        return {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
-        pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
+        pipelines = self._pipelines(workspace)
         newest = {name: job for name in pipelines for job in self._pachd.jobs(workspace, name, 1)}
         return deploys.Current(ids, pipelines, newest)
 

@@ -80,6 +80,7 @@ def build(source: Path, image: str, store: Path) -> dict[str, Any]:
             root = _install(plan, python, recipe, venvs, folder, context)
         config = {
             "workdir": plan.workdir,
+            "program": f"{plan.workdir.rstrip('/')}/train",
             "env": {"PATH": BASE_PATH, **plan.env},
             "venv": recipe.key,
             "python": python.version,

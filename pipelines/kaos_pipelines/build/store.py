@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kaos_formats.folders import clean_up
+from kaos_formats.images import CONFIG, ROOT, directory_name
 
 BUILDING = ".building"
-
-
-def directory_name(image: str) -> str:
-    """Folder of an image below images/: readable, and distinct for distinct names."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", image).strip("-.")[:64]
-    return f"{readable}-{hashlib.sha256(image.encode()).hexdigest()[:16]}"
 
 
 class ImageWriter:
@@ -57,12 +51,13 @@ class ImageWriter:
         target = self._images / directory_name(image)
         config = {**config, "name": image, "tree": tree_digest(root)}
         with contextlib.suppress(OSError, ValueError):
-            if json.loads((target / "config.json").read_text("utf-8")) == config:
-                return target  # the same again: workers may be using it
+            there = json.loads((target / CONFIG).read_text("utf-8"))
+            if there == config and tree_digest(target / ROOT) == config["tree"]:
+                return target  # the same again, undamaged: workers may be using it
         staged = root.parent / "image"
         staged.mkdir()
-        root.rename(staged / "root")
-        (staged / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+        root.rename(staged / ROOT)
+        (staged / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
         _sync_tree(staged)
         if target.exists():
             target.rename(root.parent / "old")

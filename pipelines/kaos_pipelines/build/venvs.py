@@ -21,12 +21,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kaos_formats.folders import clean_up
+from kaos_formats.images import VENV_READY
 from kaos_pipelines.build.errors import Refused
 from kaos_pipelines.build.pip import Argument, PipCommand, references
 from kaos_pipelines.build.pythons import Python
 from kaos_pipelines.build.rootfs import RootFs
 
-READY = ".kaos-ready"
 PIP_FLAGS = ("--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off")
 # Of this process's own environment; pip and what it builds must not see it.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
@@ -76,7 +76,7 @@ class VenvStore:
 
     def ready(self, key: str) -> bool:
         """Whether the environment is complete and its interpreter still there."""
-        return (self.path(key) / READY).is_file() and (self.path(key) / "bin" / "python").exists()
+        return (self.path(key) / VENV_READY).is_file() and (self.path(key) / "bin" / "python").exists()
 
     def make(
         self, key: str, python: Python, fill: Callable[[Path], None], say: Callable[[str], None]
@@ -102,7 +102,7 @@ class VenvStore:
                 _create(python, path)
                 fill(path)
                 os.sync()  # thousands of small files: they must be on disk before the mark says so
-                with (path / READY).open("w") as mark:
+                with (path / VENV_READY).open("w") as mark:
                     mark.write(key)
                     mark.flush()
                     os.fsync(mark.fileno())

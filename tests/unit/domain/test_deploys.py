@@ -172,3 +172,25 @@ def test_settings_are_read_back_from_the_spec() -> None:
     found = settings_of(pipeline("train", spec))
     assert found == deploys.Settings(3, False, Resources(0.5, 1000, 2))
     assert settings_of(None).parallelism is None
+
+
+def without_image(now: Current) -> Current:
+    spec = {**SPECS["train"], "transform": {"image": "kaos/d:s1"}}
+    lost = replace(pipeline("train", spec), state="crashing", reason="image kaos/d:s1 not found: …")
+    return replace(now, pipelines={**now.pipelines, "train": lost})
+
+
+def test_a_lost_image_is_built_again_whatever_else_is_deployed() -> None:
+    waiting = without_image(after(train=job("starting")))
+    made = plan(waiting, SAME)
+    assert does(made) == ([], ["build"], "started")
+    assert made.again == ["build"]
+    assert made.runs(STAGES) == ["build", "train"]
+    made = plan(waiting, wanting(hyper="h2"))
+    assert (made.changed, made.again) == (["hyper"], ["build"])
+
+
+def test_a_pipeline_that_crashes_for_another_reason_rebuilds_nothing() -> None:
+    full = replace(pipeline("train", {"transform": {"image": "kaos/d:s1"}}), state="crashing", reason="disk")
+    now = after(train=job("running"))
+    assert not plan(replace(now, pipelines={**now.pipelines, "train": full}), SAME).acts

@@ -23,6 +23,7 @@ from kaos_pipelines.build.venvs import VenvStore
 
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers.process import images
+from kaos_formats.images import directory_name
 from kaos_formats.tree import TreeEntry, format_tree
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -95,7 +96,7 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def config(engine: Path, image: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(
-        (engine / "images" / store.directory_name(image) / "config.json").read_text()
+        (engine / "images" / directory_name(image) / "config.json").read_text()
     )
     return found
 

@@ -1,23 +1,19 @@
-"""Reads the image store that the venv builder writes (format: docs/builder.md).
-
-images/<directory name>/config.json   what the Dockerfile said, and where the virtual environment is
-images/<directory name>/root/…        the files it put into the image, at their image paths
-venvs/<key>/                          virtual environments, shared by all images that need the same one
-"""
+"""Reads the image store that the venv builder writes: see `kaos_formats.images`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from kaos_backend.engine.errors import FailedPrecondition, NotFound
+from kaos_formats.images import CONFIG, ROOT, VENV_READY, directory_name
 
 OWN_PREFIX = "kaos/"
-VENV_READY = ".kaos-ready"
+_REBUILD = "deploy its source again to build it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +30,14 @@ class Image:
     prefixes: tuple[Path, ...] = ()  # installations of Python that the environment leans on
 
 
-def directory_name(image: str) -> str:
-    """Folder of an image below images/: readable, and distinct for distinct names."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", image).strip("-.")[:64]
-    return f"{readable}-{hashlib.sha256(image.encode()).hexdigest()[:16]}"
+class _Config(msgspec.Struct):
+    """What the runtime reads of a `config.json`. `program`: what the image is made to run, if it says so."""
+
+    workdir: str
+    env: dict[str, str]
+    venv: str | None
+    prefixes: tuple[str, ...]
+    program: str | None = None
 
 
 class ImageStore:
@@ -51,30 +51,34 @@ class ImageStore:
         """The image called `name`.
 
         Names outside `kaos/` are images of registries, which a runtime without containers cannot pull: they
-        stand for the host's own programs and files. Raises NotFound for a `kaos/` image that was not built,
-        and FailedPrecondition for one whose environment is gone.
+        stand for the host's own programs and files.
+
+        Raises:
+            NotFound: a `kaos/` image that was not built, or was removed.
+            FailedPrecondition: one that was damaged, or whose environment is gone.
         """
         if not name.startswith(OWN_PREFIX):
             return Image(name=name, root=None, workdir="/")
         folder = self.images / directory_name(name)
         try:
-            config = json.loads((folder / "config.json").read_text("utf-8"))
+            config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Config)
         except FileNotFoundError:
-            raise NotFound(f"image {name} not found: no build made it yet, or its build failed") from None
-        except (OSError, ValueError) as error:
-            raise FailedPrecondition(
-                f"image {name} cannot be read ({error}); deploy its source again"
-            ) from error
-        venv = None if config["venv"] is None else self.venvs / Path(config["venv"]).name
-        if venv is not None and not (venv / VENV_READY).is_file():
-            raise FailedPrecondition(
-                f"the environment of image {name} ({venv}) is gone; deploy its source again to rebuild it"
-            )
+            raise NotFound(
+                f"image {name} not found: no build made it yet, or it was removed; {_REBUILD}"
+            ) from None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise FailedPrecondition(f"image {name} cannot be read ({error}); {_REBUILD}") from error
+        root = folder / ROOT
+        if config.program is not None and not os.access(root / config.program.lstrip("/"), os.X_OK):
+            raise FailedPrecondition(f"image {name} has lost its {config.program}; {_REBUILD}")
+        venv = None if config.venv is None else self.venvs / Path(config.venv).name
+        if venv is not None and not ((venv / VENV_READY).is_file() and (venv / "bin" / "python").exists()):
+            raise FailedPrecondition(f"the environment of image {name} ({venv}) is gone; {_REBUILD}")
         return Image(
             name=name,
-            root=folder / "root",
-            workdir=config["workdir"],
-            env=config["env"],
+            root=root,
+            workdir=config.workdir,
+            env=config.env,
             venv=venv,
-            prefixes=tuple(Path(prefix) for prefix in config["prefixes"]),
+            prefixes=tuple(Path(prefix) for prefix in config.prefixes),
         )

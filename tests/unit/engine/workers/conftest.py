@@ -14,7 +14,7 @@ import pytest
 from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.pair import Pair
 from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, Worker, WorkerSpec
-from kaos_backend.engine.workers.process.images import directory_name
+from kaos_formats.images import directory_name
 
 
 @dataclass

@@ -16,6 +16,7 @@ from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.port import Grant
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
+from kaos_formats.images import directory_name
 
 from .conftest import Bench, collected, named, text_of, until
 
@@ -76,6 +77,18 @@ w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, N
     # A new engine on the same folder sweeps what the killed one left.
     ProcessRuntime(engine, isolate=False)
     assert list((engine / "scratch" / "workers").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{ nothing", "{}", "[]", '{"workdir": 1}', "\x00", ""])
+def test_a_garbled_image_is_told_by_name(bench: Bench, text: str) -> None:
+    image = bench.image({"/app/train": "#!/bin/sh\n"})
+    assert bench.runtime.image_problem(image) == ""
+    (bench.engine_dir / "images" / directory_name(image) / "config.json").write_text(text)
+    problem = bench.runtime.image_problem(image)
+    assert image in problem
+    assert "deploy its source again" in problem
+    with pytest.raises(EngineError, match="cannot be read"):
+        bench.worker(image)
 
 
 def test_image_without_its_environment(bench: Bench) -> None:

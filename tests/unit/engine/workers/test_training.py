@@ -10,7 +10,7 @@ import pytest
 from kaos_pipelines import specs
 
 from kaos_backend.engine.workers.port import Exit, Grant
-from kaos_backend.engine.workers.process.images import directory_name
+from kaos_formats.images import directory_name
 from kaos_formats.names import image_name
 from kaos_formats.tree import TreeEntry, format_tree
 
@@ -130,8 +130,15 @@ def test_train_that_cannot_start_says_why(
 
 def test_train_that_is_gone_or_not_executable(bare: Bench, tmp_path: Path) -> None:
     build(bare, tmp_path)
-    root = bare.engine_dir / "images" / directory_name(IMAGE) / "root"
+    folder = bare.engine_dir / "images" / directory_name(IMAGE)
+    root = folder / "root"
     (root / "app" / "train").chmod(0o644)
+    assert "has lost its /app/train" in bare.runtime.image_problem(IMAGE)
+    # Images of older builders do not say what must be in them.
+    config = json.loads((folder / "config.json").read_text())
+    del config["program"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert bare.runtime.image_problem(IMAGE) == ""
     exit_, text, _ = train(bare, tmp_path)
     assert (exit_.code, "not executable" in text) == (126, True)
     (root / "app" / "train").unlink()
