@@ -119,7 +119,7 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
     ]
     new = [s.name for s in able if _is_new(s, now, want, changed)]
     # What the later stages need is made again when it failed or was lost; trials are another matter.
-    lost = image_lost(now.pipelines)
+    lost = image_lost(stages, now)
     redo = [
         s.name for s in able if not s.trials and s.name not in new and (lost or _broken(now.jobs.get(s.name)))
     ]
@@ -163,11 +163,13 @@ def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | Non
     )
 
 
-def image_lost(pipelines: Mapping[str, Pipeline]) -> bool:
-    """Whether a pipeline waits because no worker starts from its image: it was removed or damaged."""
+def image_lost(stages: Sequence[Stage], now: Current) -> bool:
+    """Whether a pipeline waits because no worker starts from its image, and nothing is about to make that."""
+    if any(s.name in now.jobs and not now.jobs[s.name].state.terminal for s in stages if not s.trials):
+        return False
     return any(
         pipeline.state == "crashing" and image and image in pipeline.reason
-        for pipeline in pipelines.values()
+        for pipeline in now.pipelines.values()
         for image in [str((pipeline.spec.get("transform") or {}).get("image") or "")]
     )
 

@@ -20,7 +20,7 @@ from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import machine_of
-from kaos_backend.domain.models import Pipeline, PutPipeline, StartCommit
+from kaos_backend.domain.models import PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
@@ -164,16 +164,11 @@ class Deploys:
         jobs = self._pachd.jobs(workspace, number=len(STAGES))
         last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
         found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
-        open_jobs = found is not None and any(not job.state.terminal for job in jobs)
-        if open_jobs and deploys.image_lost(self._pipelines(workspace)):
-            return None
-        return found
-
-    def _pipelines(self, workspace: str) -> dict[str, Pipeline]:
-        return {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
+        waits = found is not None and any(not job.state.terminal for job in jobs)
+        return None if waits and deploys.image_lost(STAGES, self._current(workspace, ids)) else found
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
-        pipelines = self._pipelines(workspace)
+        pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
         newest = {name: job for name in pipelines for job in self._pachd.jobs(workspace, name, 1)}
         return deploys.Current(ids, pipelines, newest)
 

@@ -190,6 +190,11 @@ def test_a_lost_image_is_built_again_whatever_else_is_deployed() -> None:
     assert (made.changed, made.again) == (["hyper"], ["build"])
 
 
+def test_an_image_that_is_being_built_is_not_lost() -> None:
+    now = without_image(after(build=job("running", "build"), train=job("starting")))
+    assert not plan(now, SAME).acts
+
+
 def test_a_pipeline_that_crashes_for_another_reason_rebuilds_nothing() -> None:
     full = replace(pipeline("train", {"transform": {"image": "kaos/d:s1"}}), state="crashing", reason="disk")
     now = after(train=job("running"))
