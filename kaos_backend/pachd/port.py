@@ -138,10 +138,13 @@ class Pachd(Protocol):
         job_id: str,
         *,
         datum_id: str = "",
+        path: str = "",
         follow: bool = False,
         tail: int = 0,
     ) -> LogStream:
-        """The log of a job or of one of its datums; following ends when the job has ended."""
+        """The log of a job, of one of its datums, or of those that read a file at ``path``: the last ``tail``
+        lines of each (0: all). Following ends when the job has ended.
+        """
 
     # -- what only the embedded engine has
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:

@@ -252,10 +252,13 @@ class SdkPachd:
         job_id: str,
         *,
         datum_id: str = "",
+        path: str = "",
         follow: bool = False,
         tail: int = 0,
     ) -> LogStream:
         request: dict[str, Any] = {"follow": follow, "tail": tail}
+        if path:
+            request["data_filters"] = [path]
         if datum_id:
             request["datum"] = pps.Datum(id=datum_id, job=_job(project, pipeline, job_id))
         request["job"] = _job(project, pipeline, job_id)

@@ -102,6 +102,7 @@ class LogReading:
         self._closed = False
         self._stream: LogStream | None = None
         self._known: dict[str, TrialDatum] = {}
+        self._ended: list[TrialDatum] | None = None
 
     def check(self) -> None:
         """Raises NotFound if the query names a stage that there is not, or a trial that the job has not."""
@@ -169,18 +170,34 @@ class LogReading:
         train = dict(self._by_stage()).get(stage.name)
         if train is None:
             return
-        if train.state.terminal:
+        if self._query.trial is not None:
+            yield from self._one_trial(train, self._query.trial)
+        elif train.state.terminal:
             yield from self._finished(train)
         elif self._query.follow:
             yield from self._follow(train)
         else:
             yield from self._so_far(train)
 
+    def _one_trial(self, train: Job, number: int) -> Iterator[Line]:
+        """One trial's lines, whatever the others have said."""
+        trial = self._trials(train)[number]
+        query = self._query
+        if trial.datum is not None and trial.datum.state is DatumState.SKIPPED and trial.datum.job:
+            lines = self._lines(names.TRAIN, trial.datum.job, datum_id=trial.datum.id, tail=query.tail)
+        else:
+            # By the file that no other trial reads: a datum that has not ended is listed by no id.
+            path = names.params_path(trial.point.params_id)
+            follow = query.follow and not train.state.terminal
+            lines = self._lines(names.TRAIN, train.id, path=path, follow=follow, tail=query.tail)
+        for line in lines:
+            yield _line(trial, line)
+
     def _finished(self, train: Job) -> Iterator[Line]:
         """Trial by trial, in order of their numbers."""
         trials = self._trials(train)
         for trial in trials:
-            if trial.datum is None or self._query.trial not in (None, trial.point.number):
+            if trial.datum is None:
                 continue
             if self._closed:
                 return
@@ -204,7 +221,7 @@ class LogReading:
                 yield from kept
                 kept.clear()
                 last = line.datum
-            kept.extend(self._selected(train, line))
+            kept.append(self._line(train, line))
         yield from kept
 
     def _follow(self, train: Job) -> Iterator[Line]:
@@ -214,24 +231,29 @@ class LogReading:
             past: deque[Line] = deque(maxlen=self._query.tail)
             for line in self._lines(names.TRAIN, train.id):
                 seen[line.datum] = seen.get(line.datum, 0) + 1
-                past.extend(self._selected(train, line))
+                past.append(self._line(train, line))
             yield from past
         for line in self._lines(names.TRAIN, train.id, follow=True):
             if seen.get(line.datum, 0) > 0:
                 seen[line.datum] -= 1
                 continue
-            yield from self._selected(train, line)
+            yield self._line(train, line)
 
-    def _selected(self, train: Job, line: LogLine) -> Iterator[Line]:
-        trial = self._trial_of(train, line)
-        if self._query.trial is None or (trial is not None and trial.point.number == self._query.trial):
-            yield _line(trial, line)
+    def _line(self, train: Job, line: LogLine) -> Line:
+        return _line(self._trial_of(train, line), line)
 
     def _lines(
-        self, pipeline: str, job_id: str, *, datum_id: str = "", follow: bool = False, tail: int = 0
+        self,
+        pipeline: str,
+        job_id: str,
+        *,
+        datum_id: str = "",
+        path: str = "",
+        follow: bool = False,
+        tail: int = 0,
     ) -> Iterator[LogLine]:
         stream = self._pachd.logs(
-            self._workspace, pipeline, job_id, datum_id=datum_id, follow=follow, tail=tail
+            self._workspace, pipeline, job_id, datum_id=datum_id, path=path, follow=follow, tail=tail
         )
         with self._guard:
             if self._closed:
@@ -246,7 +268,12 @@ class LogReading:
         return ((stage.name, job) for stage, job in self._jobs_of_set())
 
     def _trials(self, train: Job) -> list[TrialDatum]:
-        return self._trials_service.of_job(self._workspace, train, self._read)
+        if self._ended is not None:
+            return self._ended
+        found = self._trials_service.of_job(self._workspace, train, self._read)
+        if train.state.terminal:
+            self._ended = found
+        return found
 
     def _trial_of(self, train: Job, line: LogLine) -> TrialDatum | None:
         if not self._known:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -182,6 +184,47 @@ def running(backend: Backend, workspace: str) -> Iterator[str]:
     eventually(lambda: any(line.get("text") == "started" for line in logs(backend, workspace)))
     yield workspace
     backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
+
+
+@contextlib.contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """A log that fails whoever opens it."""
+    aside = path.rename(path.with_suffix(".aside"))
+    path.mkdir()
+    try:
+        yield
+    finally:
+        path.rmdir()
+        aside.rename(path)
+
+
+def test_one_trials_log_is_read_without_the_others(backend: Backend, workspace: str) -> None:
+    train = b'#!/bin/sh\ncat "$KAOS_PARAMS"; grep -q slow "$KAOS_PARAMS" && exec sleep 60\nexit 0\n'
+    source = backend.put(workspace, "source", {**SOURCE, "train": train})
+    data, hyper = backend.put(workspace, "data", DATA), {"kind": ["a-quick", "b-slow"]}
+    job = backend.deploy(workspace, source=source, data=data, hyper=hyper, resources={"cpu": 0.1})["job"]
+    said = [['{"kind":"a-quick"}'], ['{"kind":"b-slow"}']]
+
+    def texts(number: int, query: str = "") -> list[object]:
+        found = logs(backend, workspace, f"?trial={number}{query}")
+        return [line["text"] for line in found[:-1] if line["user"]]
+
+    def states() -> list[str]:
+        found = backend.call("GET", f"/workspaces/{workspace}/jobs/last")["trials"]
+        return [trial["state"] for trial in sorted(found, key=lambda t: t["trial"])]
+
+    eventually(lambda: states() == ["success", "running"] and [texts(0), texts(1)] == said)
+    written = {path: path.read_bytes() for path in backend.home.glob(f"engine/logs/*/train/{job}/*.log")}
+    (quick,) = (path for path, content in written.items() if b"a-quick" in content)
+    (slow,) = (path for path, content in written.items() if b"b-slow" in content)
+    for state in ("running", "killed"):
+        if state == "killed":
+            backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
+            assert backend.wait(workspace)["state"] == state
+        with unreadable(slow):
+            assert texts(0) == texts(0, "&tail=3") == said[0]
+        with unreadable(quick):
+            assert texts(1) == texts(1, "&tail=3") == said[1]
 
 
 def test_following_until_the_job_ends(backend: Backend, running: str) -> None:
