@@ -23,9 +23,9 @@ from kaos_formats.home import Program, Running, is_locked, locked, log_file, rea
 
 START_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 15.0
+ASK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.01
-STOPPED = "stopped"
 PROCESSES: dict[Program, str] = {"backend": "kaos_backend", "engine": "kaos_backend.engine"}
 
 
@@ -62,7 +62,7 @@ def reconnect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) ->
     return find(home) or start(home, env, say, unless_stopped=True)
 
 
-def find(home: Home) -> Transport | None:
+def find(home: Home, timeout_s: float | None = None) -> Transport | None:
     """A transport to the live local backend, None if there is none.
 
     Raises KaosError for one of another version and for one that holds its port but does not answer.
@@ -71,9 +71,10 @@ def find(home: Home) -> Transport | None:
     if running is None:
         return None
     _check_version(home, running)
-    transport = Transport(Endpoint(running.url, home.token(), local=True), connect_timeout_s=HEALTH_TIMEOUT_S)
+    timeout_s = timeout_s or HEALTH_TIMEOUT_S
+    transport = Transport(Endpoint(running.url, home.token(), local=True), connect_timeout_s=timeout_s)
     try:
-        health = transport.json("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
+        health = transport.json("GET", "/health", timeout_s=timeout_s)
     except ConnectionLost as error:
         transport.close()
         if isinstance(error.__cause__, TimeoutError) and is_locked(home.lock("backend")):
@@ -107,14 +108,13 @@ def start(
         # Somebody else may have started it while we waited for the lock; or it starts, or dies, just now.
         if (transport := _await_foreign(home)) is not None:
             return transport
-        mark = home.path / STOPPED
-        if unless_stopped and mark.exists():
+        if unless_stopped and home.stopped_file.exists():
             raise KaosError(
                 "stopped",
                 "the local servers were stopped (kaos down); what ran goes on when they are started again",
                 hint="kaos up starts them, as any command does",
             )
-        mark.unlink(missing_ok=True)
+        home.stopped_file.unlink(missing_ok=True)
         say("starting the local backend …")
         return _spawn(home, env)
 
@@ -204,8 +204,19 @@ def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[Program]:
         return []
     with locked(home.path / "up.lock"):
         # Before anybody can notice that they are gone.
-        (home.path / STOPPED).touch()
+        home.stopped_file.touch()
         return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
+
+
+def active_jobs(home: Home) -> list[dict[str, Any]]:
+    """The jobs that have not ended, as far as the local backend can tell at once; starts nothing."""
+    try:
+        if (transport := find(home, ASK_TIMEOUT_S)) is None:
+            return []
+        with contextlib.closing(transport):
+            return list(transport.json("GET", "/status", timeout_s=ASK_TIMEOUT_S)["jobs"])
+    except (KaosError, ConnectionLost):
+        return []
 
 
 def _ended(home: Home, name: Program, timeout_s: float) -> bool:

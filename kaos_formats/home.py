@@ -54,6 +54,11 @@ class Home:
     def lock(self, program: Program) -> Path:
         return self.path / f"{program}.lock"
 
+    @property
+    def stopped_file(self) -> Path:
+        """There from when the processes were stopped until they are started: whether they crashed, or not."""
+        return self.path / "stopped"
+
     def running_file(self, program: Program) -> Path:
         return self.path / f"{program}.json"
 

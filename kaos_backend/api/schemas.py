@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from kaos_backend.services.views import Answer, View
+from kaos_backend.services.views import ActiveJob, Answer, View
 
 
 class Error(View):
@@ -54,6 +54,7 @@ class Status(Answer):
     runtime: RuntimeStatus
     machine: MachineStatus
     store: StoreStatus
+    jobs: list[ActiveJob]
 
 
 class Environment(Answer):

@@ -61,6 +61,7 @@ def status(request: Request, services: Awake) -> schemas.Status:
         store=schemas.StoreStatus(
             free_bytes=_free_bytes(services.settings.home.path) if endpoint.embedded else None
         ),
+        jobs=services.jobs.active(),
     )
 
 

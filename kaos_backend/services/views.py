@@ -90,6 +90,16 @@ class StageJob(View):
     finished: str | None
 
 
+class ActiveJob(View):
+    """A job that has not ended."""
+
+    workspace: str
+    id: str
+    state: State
+    reason: str
+    created: str | None
+
+
 class JobSummary(View):
     id: str
     state: State

@@ -29,14 +29,17 @@ def _up(session: Session) -> None:
 @command
 def _down(session: Session) -> None:
     """Stop the local backend and engine; what runs is interrupted and goes on at the next `kaos up`."""
-    from kaos_cli.local import stop
+    from kaos_cli.local import active_jobs, stop
 
     if session.env.get("KAOS_ENDPOINT"):
         session.terminal.warn("KAOS_ENDPOINT is set: this stops the local backend, not that one")
+    interrupted = active_jobs(session.home)
     stopped = stop(session.home)
     if session.terminal.json:
-        session.terminal.answer_json({"stopped": stopped})
+        session.terminal.answer_json({"stopped": stopped, "interrupted": interrupted})
         return
+    for job in interrupted:
+        print(f"job {job['id'][:8]} in {job['workspace']}, {job['state']}, goes on at the next kaos up")
     print("stopped " + " and ".join(stopped) if stopped else "nothing was running")
 
 
@@ -105,4 +108,8 @@ def _lines(found: dict[str, Any], workspace: str) -> list[str]:
     if free := (found.get("store") or {}).get("free_bytes"):
         lines.append(f"store      {text.size(free)} free")
     lines.append(f"workspace  {workspace}")
+    for number, job in enumerate(found["jobs"]):
+        reason = f": {job['reason']}" if job["reason"] else ""
+        told = f"{job['id'][:8]}  {job['state']} in {job['workspace']}{reason}"
+        lines.append(f"{'' if number else 'jobs':<9}  {text.printable(told)}")
     return lines

@@ -121,7 +121,8 @@ def test_who_waits_does_not_start_what_was_stopped(
         else:
             # It has said which bundle it deploys, or shown a line of the log.
             client.stdout.readline()
-        kaos.run("down")
+        assert f"jobs       {job[:8]}  running in default" in kaos.run("status").stdout
+        assert f"job {job[:8]} in default, running, goes on" in kaos.run("down").stdout
         _, told = client.communicate(timeout=60)
         assert client.returncode == 4, told
         assert "stopped (kaos down)" in told
@@ -131,6 +132,42 @@ def test_who_waits_does_not_start_what_was_stopped(
         assert not kaos.json("status")["up"]
         gate.open()
         kaos.run("train", "wait", job)
+    finally:
+        kaos.down()
+
+
+def test_what_waits_is_told_everywhere(tmp_path: Path, data: Path, gate: Gate) -> None:
+    kaos = Home(tmp_path / "home", env={"KAOS_ENGINE_CPUS": "1"})
+    try:
+        src = write_source(tmp_path / "src", body=gate.wait)
+        grid = write_grid(tmp_path / "grid.json", {"x": [1, 2]})
+        first = kaos.json("train", "deploy", "-s", src, "-d", data, "-h", grid, "--cpu", "1")["job"]
+        trials = eventually(
+            lambda: (
+                (found := kaos.json("train", "info")["trials"])
+                and {t["state"] for t in found} == {"running", "waiting"}
+                and found
+            ),
+            "one runs, the other waits for its core",
+        )
+        waiting = next(t for t in trials if t["state"] == "waiting")
+        assert waiting["reason"]
+        silent = kaos.run("train", "logs", "--trial", str(waiting["trial"]), check=False)
+        assert (silent.returncode, silent.stdout) == (1, "")
+        assert f"trial {waiting['trial']} is waiting: {waiting['reason']}" in silent.stderr
+        kaos.run("workspace", "create", "other")
+        second = kaos.json("train", "deploy", "-w", "other", "-s", src, "-d", data, "--cpu", "1")["job"]
+        eventually(lambda: kaos.json("train", "info", "-w", "other")["reason"], "why the second waits")
+        jobs = {job["id"]: job for job in kaos.json("status")["jobs"]}
+        assert [jobs[first]["state"], jobs[second]["state"]] == ["running", "waiting"]
+        assert jobs[second]["reason"]
+        assert jobs[second]["reason"] in kaos.run("status").stdout
+        kaos.run("train", "stop", first)
+        killed = kaos.json("train", "info", first)
+        assert {trial["state"] for trial in killed["trials"]} == {"killed"}
+        gate.open()
+        kaos.run("train", "wait", second, "-w", "other")
+        assert kaos.json("status")["jobs"] == []
     finally:
         kaos.down()
 

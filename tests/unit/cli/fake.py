@@ -259,7 +259,7 @@ STATUS: dict[str, Any] = {
     "engine": {"kind": "embedded", "address": "127.0.0.1:7777"},
     "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
     "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0},
-    "store": {"free_bytes": 123_000_000_000},
+    "store": {"free_bytes": 123_000_000_000}, "jobs": [],
 }  # fmt: skip
 
 
