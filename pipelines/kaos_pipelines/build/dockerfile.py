@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dockerfile_parse.parser import DockerfileParser
 
+from kaos_formats.masking import mask
 from kaos_pipelines.build.errors import BuildError
 
 KEYWORDS = frozenset(
@@ -50,9 +51,9 @@ class Instruction:
 
     @property
     def text(self) -> str:
-        """The instruction on one line, for messages."""
+        """The instruction on one line, for messages: secrets in URLs are masked."""
         flags = "".join(f"--{name}={value} " if value else f"--{name} " for name, value in self.flags.items())
-        return f"{self.keyword} {flags}{' '.join(self.value.split())}"
+        return mask(f"{self.keyword} {flags}{' '.join(self.value.split())}")
 
 
 def parse(text: str) -> tuple[Instruction, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kaos_formats.masking import mask
+
 USE_DOCKER = "use Docker (the docker runtime) for that"
 
 
@@ -17,6 +19,7 @@ class BuildError(Exception):
     ) -> None:
         where = f"{file}:{line}: " if line is not None else ""
         what = instruction if len(instruction) <= 100 else f"{instruction[:99]}…"
+        reason = mask(reason)
         super().__init__(f"{where}{what}: {reason}" if what else f"{where}{reason}")
         self.reason = reason
         self.line = line

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kaos_pipelines.build.context import Context, load_context, read_modes
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import check_train, execute
+from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, Plan, compile_plan
 from kaos_pipelines.build.pythons import Python, find_python
@@ -28,17 +29,14 @@ from kaos_pipelines.build.store import ImageWriter
 from kaos_pipelines.build.venvs import Recipe, VenvStore, install
 
 
-def say(line: str) -> None:
-    """One line of the build log."""
-    print(line, flush=True)
-
-
-def build(source: Path, image: str, store: Path) -> dict[str, Any]:
+def build(source: Path, image: str, store: Path, log: BuildLog | None = None) -> dict[str, Any]:
     """Build `image` from the bundle in folder `source` (its modes are in the sibling `<id>.tree`).
 
-    Returns the content of image.json. Raises BuildError; then no image was published and no environment is
-    left half-made.
+    Returns the content of image.json, in which secrets are masked. Raises BuildError; then no image was
+    published and no environment is left half-made.
     """
+    log = log or BuildLog()
+    say = log.say
     tree = source.with_name(source.name + ".tree")
     paths = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
     try:
@@ -47,6 +45,7 @@ def build(source: Path, image: str, store: Path) -> dict[str, Any]:
         raise BuildError(str(error)) from error
     text = _read(source / shape.dockerfile)
     plan = compile_plan(parse(text))
+    log.hide_secrets_of(plan)
     context_root = source / shape.context
     ignore = context_root / ".dockerignore"
     own_ignore = source / f"{shape.dockerfile}.dockerignore"
@@ -69,15 +68,17 @@ def build(source: Path, image: str, store: Path) -> dict[str, Any]:
             execute(plan, context, root, note, lines.append)
             check_train(plan, root)
         except BuildError:
-            _say_all(lines)
+            for line in lines:
+                say(line)
             raise
         venvs = VenvStore(store / "venvs")
         say(f"Python {python.version} ({python.path}) stands in for {_from(plan).value}")
         if venvs.ready(recipe.key):
-            _say_all(lines)
+            for line in lines:
+                say(line)
             say(f" ---> using the cached environment {recipe.key}")
         else:
-            root = _install(plan, python, recipe, venvs, folder, context)
+            root = _install(plan, python, recipe, venvs, folder, context, say)
         config = {
             "workdir": plan.workdir,
             "program": f"{plan.workdir.rstrip('/')}/train",
@@ -97,19 +98,25 @@ def build(source: Path, image: str, store: Path) -> dict[str, Any]:
         "builder": "venv",
         "python": plan.python or "3",
         "workdir": plan.workdir,
-        "steps": [step.instruction.text for step in plan.steps],
+        "steps": [log.mask(step.instruction.text) for step in plan.steps],
     }
 
 
 def _install(
-    plan: Plan, python: Python, recipe: Recipe, venvs: VenvStore, folder: Path, context: Context
+    plan: Plan,
+    python: Python,
+    recipe: Recipe,
+    venvs: VenvStore,
+    folder: Path,
+    context: Context,
+    say: Callable[[str], None],
 ) -> Path:
     """The second pass, with pip: each step runs against the files as they are at that point."""
     root = folder / "root-with-pip"
 
     def fill(venv: Path) -> None:
         root.mkdir()
-        execute(plan, context, root, lambda command, fs: install(venv, python, command, fs), say)
+        execute(plan, context, root, lambda command, fs: install(venv, python, command, fs, say), say)
 
     try:
         venvs.make(recipe.key, python, fill, say)
@@ -136,12 +143,7 @@ def _read(path: Path) -> str:
         raise BuildError(f"{path.name} is not UTF-8 text: {error}") from error
 
 
-def _say_all(lines: list[str]) -> None:
-    for line in lines:
-        say(line)
-
-
-def run(env: Mapping[str, str]) -> None:
+def run(env: Mapping[str, str], log: BuildLog | None = None) -> None:
     """One build as the pipeline asks for it. Raises BuildError."""
     missing = [name for name in ("KAOS_IMAGE", "KAOS_IMAGE_STORE", "KAOS_SOURCE_ID") if not env.get(name)]
     if missing:
@@ -151,7 +153,7 @@ def run(env: Mapping[str, str]) -> None:
     source = pfs / "source" / source_id
     if not source.is_dir():
         raise BuildError(f"the source bundle {source_id} is not in the source repo's commit")
-    result = build(source, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]))
+    result = build(source, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
     folder = pfs / "out" / source_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "image.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -159,12 +161,13 @@ def run(env: Mapping[str, str]) -> None:
 
 def main() -> int:
     """Exit code 0, or 1 with the reason as the log's last line."""
+    log = BuildLog()
     try:
-        run(os.environ)
+        run(os.environ, log)
     except BuildError as error:
-        say(str(error))
+        log.say(str(error))
         return 1
     except OSError as error:
-        say(f"the build could not write its files: {error}")
+        log.say(f"the build could not write its files: {error}")
         return 1
     return 0

@@ -114,10 +114,10 @@ class VenvStore:
         return path
 
 
-def install(venv: Path, python: Python, command: PipCommand, fs: RootFs) -> None:
+def install(venv: Path, python: Python, command: PipCommand, fs: RootFs, say: Callable[[str], None]) -> None:
     """Run pip for one step. All of pip's own configuration applies: this process's environment is passed on.
 
-    Raises Refused when pip fails, with the line in which it said why; its output has gone to stdout by then.
+    Raises Refused when pip fails, with the line in which it said why; its output has gone to `say` by then.
     """
     words = [*_pip(venv, python), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
     for argument in command.arguments:
@@ -142,8 +142,7 @@ def install(venv: Path, python: Python, command: PipCommand, fs: RootFs) -> None
     ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            say(line.removesuffix("\n"))
             if line.startswith(PIP_ERROR) and PIP_ADVICE not in line:
                 errors.append(line.removeprefix(PIP_ERROR).strip()[:MAX_REASON])
     if pip.returncode != 0:
