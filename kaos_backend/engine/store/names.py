@@ -10,6 +10,10 @@ from kaos_backend.engine.ids import is_id
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, USER_REPO, RepoKey
 
 FILESETS_REPO = "__filesets__"
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 3840
+"""Linux takes 4,096 with the final NUL; the rest is for the directory that inputs are laid out in. What an
+earlier version took may be longer, and can still be read."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _PROJECT_CHARACTERS = 51
 _GLOB_CHARACTERS = frozenset("*?[]{}!()@+^")
@@ -78,11 +82,32 @@ def file_path(path: str) -> str:
 
     Raises:
         Unknown: as `clean_path`, or the path is empty.
+        InvalidArgument: it is longer than a file's may be.
     """
-    cleaned = clean_path(path)
+    cleaned = new_path(path)
     if cleaned == "/":
         raise Unknown(f"path ({path!r}) invalid: a file needs a name")
     return cleaned[:-1] if cleaned.endswith("/") else cleaned
+
+
+def new_path(path: str) -> str:
+    """`clean_path`, for a path to write to.
+
+    Raises:
+        Unknown: as `clean_path`.
+        InvalidArgument: it or a name of it is longer than a path on disk may be.
+    """
+    cleaned = clean_path(path)
+    if len(cleaned) <= MAX_NAME_BYTES:
+        return cleaned
+    name = max(cleaned.split("/"), key=len)
+    what, found, limit = "path", cleaned, MAX_PATH_BYTES
+    if len(name) > MAX_NAME_BYTES:
+        what, found, limit = "name", name, MAX_NAME_BYTES
+    if len(found) > limit:
+        shown = f"path ({cleaned[:40]}…{cleaned[-20:]}) invalid"
+        raise InvalidArgument(f"{shown}: the {what} has {len(found)} characters, at most {limit} are kept")
+    return cleaned
 
 
 class Ancestry(NamedTuple):

@@ -167,45 +167,40 @@ class TreeEditor:
     def write(self, concat: Concat) -> tuple[bytes | None, list[tuple[bytes, bytes]]]:
         """(root of the new tree, rows to store for it); the root is None when the tree is empty."""
         rows: list[tuple[bytes, bytes]] = []
-        ref = self._write(self._root, "", concat, rows)
+        drafts = [("", self._root)]
+        for _, draft in drafts:
+            drafts += [(name, child) for name, child in draft.dirs.items() if isinstance(child, _Draft)]
+        # From the leaves to the root, each after what is below it.
+        written: dict[int, DirRef | None] = {}
+        for name, draft in reversed(drafts):
+            below = [
+                written[id(child)] if isinstance(child, _Draft) else child
+                for _, child in sorted(draft.dirs.items())
+            ]
+            dirs = [ref for ref in below if ref is not None]
+            written[id(draft)] = _write_directory(name, draft, dirs, concat, rows)
+        ref = written[id(self._root)]
         return (None if ref is None else ref.key), rows
 
-    def _write(
-        self, draft: _Draft, name: str, concat: Concat, rows: list[tuple[bytes, bytes]]
-    ) -> DirRef | None:
-        files = []
-        for (file_name, tag), pieces in sorted(draft.files.items()):
-            object_, size = pieces[0] if len(pieces) == 1 else concat(pieces)
-            files.append(FileRef(file_name, tag, object_, size))
-        dirs = []
-        for dir_name, child in sorted(draft.dirs.items()):
-            ref = self._write(child, dir_name, concat, rows) if isinstance(child, _Draft) else child
-            if ref is not None:
-                dirs.append(ref)
-        if not files and not dirs:
-            return None
-        node = make_node(files, dirs)
-        key, new = encode(node)
-        rows += new
-        return DirRef(name, key, node.hash, node.size, node.flawed, node.tag)
-
-    def _overlay(self, draft: _Draft, node: Node, tag: str | None, append: bool) -> None:
-        """Add everything of `node` to `draft`, under `tag` (None: tags as they are)."""
-        for ref in node.files:
-            new_tag = ref.tag if tag is None else tag
-            if not append:
-                draft.files.pop((ref.name, new_tag), None)
-        for ref in node.files:
-            self._add(draft, ref.name, ref.tag if tag is None else tag, ((ref.object, ref.size),))
-        for directory in node.dirs:
-            there = draft.dirs.get(directory.name)
-            same_tag = tag is None or directory.tag == tag
-            if there is None and same_tag:
-                draft.dirs[directory.name] = directory
-            elif same_tag and not append and isinstance(there, DirRef) and there.key == directory.key:
-                continue
-            else:
-                self._overlay(self._open(draft, directory.name), self._load(directory.key), tag, append)
+    def _overlay(self, onto: _Draft, from_: Node, tag: str | None, append: bool) -> None:
+        """Add everything of a node to a draft, under `tag` (None: tags as they are)."""
+        todo = [(onto, from_)]
+        for draft, node in todo:
+            for ref in node.files:
+                new_tag = ref.tag if tag is None else tag
+                if not append:
+                    draft.files.pop((ref.name, new_tag), None)
+            for ref in node.files:
+                self._add(draft, ref.name, ref.tag if tag is None else tag, ((ref.object, ref.size),))
+            for directory in node.dirs:
+                there = draft.dirs.get(directory.name)
+                same_tag = tag is None or directory.tag == tag
+                if there is None and same_tag:
+                    draft.dirs[directory.name] = directory
+                elif same_tag and not append and isinstance(there, DirRef) and there.key == directory.key:
+                    continue
+                else:
+                    todo.append((self._open(draft, directory.name), self._load(directory.key)))
 
     @staticmethod
     def _add(draft: _Draft, name: str, tag: str, pieces: Pieces) -> None:
@@ -245,6 +240,22 @@ class TreeEditor:
             {(ref.name, ref.tag): ((ref.object, ref.size),) for ref in node.files},
             {ref.name: ref for ref in node.dirs},
         )
+
+
+def _write_directory(
+    name: str, draft: _Draft, dirs: list[DirRef], concat: Concat, rows: list[tuple[bytes, bytes]]
+) -> DirRef | None:
+    """The reference to a directory whose subdirectories are written; None when it is empty."""
+    files = []
+    for (file_name, tag), pieces in sorted(draft.files.items()):
+        object_, size = pieces[0] if len(pieces) == 1 else concat(pieces)
+        files.append(FileRef(file_name, tag, object_, size))
+    if not files and not dirs:
+        return None
+    node = make_node(files, dirs)
+    key, new = encode(node)
+    rows += new
+    return DirRef(name, key, node.hash, node.size, node.flawed, node.tag)
 
 
 def _joined(first: Pieces, second: Pieces) -> Pieces:

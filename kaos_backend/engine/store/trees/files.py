@@ -113,8 +113,7 @@ def materialize(
 
     `place` says where else a file goes, by its path in the tree (None: nowhere).
     `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is
-    fine. Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out
-    (`Store.open` removes the cache after a reboot).
+    fine. Everything in it is read-only. It is a cache: nothing is synced, a power cut may hollow it out.
 
     Raises:
         DataLoss: content is damaged or gone; the error names its path.
@@ -130,8 +129,8 @@ def materialize(
     try:
         temporary.mkdir(parents=True, mode=0o755)
         directories = _write_tree(store, root, path, temporary, place or str)
-        for directory in sorted(directories, reverse=True):
-            directory.chmod(0o555)
+        for directory in reversed(directories):
+            Path(directory).chmod(0o555)
         _publish(temporary, dest)
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
@@ -154,9 +153,11 @@ def _publish(temporary: Path, dest: Path) -> None:
 
 def _write_tree(
     store: _Files, root: bytes, path: str, top: Path, place: Callable[[str], str | None]
-) -> set[Path]:
+) -> list[str]:
+    """Write everything at and below `path`; return the directories made, outermost first."""
     base = str(top)
-    directories = {top}
+    # In the order in which they are made.
+    directories = {base: None}
     batch: list[FileEntry] = []
     for entry in walk(store.load, root, path):
         if entry.kind == "dir":
@@ -166,7 +167,17 @@ def _write_tree(
             _write_files(store, batch, base, place, directories)
             batch = []
     _write_files(store, batch, base, place, directories)
-    return directories
+    return list(directories)
+
+
+def _make_directory(path: str, directories: dict[str, None]) -> None:
+    missing = []
+    while path not in directories:
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for one in reversed(missing):
+        Path(one).mkdir(0o755)
+        directories[one] = None
 
 
 def _write_files(
@@ -174,7 +185,7 @@ def _write_files(
     batch: list[FileEntry],
     base: str,
     place: Callable[[str], str | None],
-    directories: set[Path],
+    directories: dict[str, None],
 ) -> None:
     with store.read() as db:
         places = locate(db, {entry.hash for entry in batch})
@@ -183,12 +194,7 @@ def _write_files(
             if path is None:
                 continue
             target = base + path
-            parent = Path(target).parent
-            if parent not in directories:
-                parent.mkdir(parents=True, exist_ok=True)
-                while parent not in directories:
-                    directories.add(parent)
-                    parent = parent.parent
+            _make_directory(target.rpartition("/")[0], directories)
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
             try:
                 # One mode for all, whatever the umask is.

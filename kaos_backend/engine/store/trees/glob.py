@@ -95,14 +95,19 @@ def glob_tree(load: Load, root: bytes | None, pattern: str) -> Iterator[FileEntr
 
 
 def _descend(load: Load, node: Node, prefix: str, segments: tuple[Matcher, ...]) -> Iterator[FileEntry]:
-    matches, deeper = segments[0], segments[1:]
-    for ref in children(node):
-        if matches(ref.name) is None:
-            continue
-        if isinstance(ref, DirRef):
-            if deeper:
-                yield from _descend(load, load(ref.key), f"{prefix}{ref.name}/", deeper)
-            else:
-                yield dir_entry(prefix, ref)
-        elif not deeper:
-            yield file_entry(prefix, ref)
+    """What lies below a directory, each element of its path by a matcher of its own."""
+    last = len(segments) - 1
+    stack = [(prefix, children(node))]
+    while stack:
+        prefix, refs = stack[-1]
+        depth = len(stack) - 1
+        for ref in refs:
+            if segments[depth](ref.name) is None:
+                continue
+            if depth == last:
+                yield dir_entry(prefix, ref) if isinstance(ref, DirRef) else file_entry(prefix, ref)
+            elif isinstance(ref, DirRef):
+                stack.append((f"{prefix}{ref.name}/", children(load(ref.key))))
+                break
+        else:
+            stack.pop()

@@ -386,24 +386,53 @@ def diff(
     Each item is (new, old), either of them None when that side has nothing there. Equal subtrees are not
     entered.
     """
-    yield from _diff_walks(load, _tops(load, new, path), _tops(load, old, path), new, old)
+    names = split(path)
+    for after, before in _differences(look_up(load, new, path), look_up(load, old, path)):
+        yield after, before
+        top = after or before
+        if top is not None and top.kind == "dir":
+            left = find_dir(load, new, names) if after is not None else None
+            right = find_dir(load, old, names) if before is not None else None
+            yield from _diff_nodes(load, left or EMPTY, right or EMPTY, top.path)
 
 
-def _tops(load: Load, root: bytes | None, path: str) -> list[FileEntry]:
-    return look_up(load, root, path)
-
-
-def _diff_walks(
-    load: Load, news: list[FileEntry], olds: list[FileEntry], new: bytes | None, old: bytes | None
+def _diff_nodes(
+    load: Load, new: Node, old: Node, prefix: str
 ) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
+    """As `diff`, for what lies below two directories at the same path."""
+    stack = [(_differences(_entries(new, prefix), _entries(old, prefix)), new, old)]
+    while stack:
+        differences, new, old = stack[-1]
+        for after, before in differences:
+            yield after, before
+            top = after or before
+            if top is not None and top.kind == "dir":
+                name = top.path[:-1].rpartition("/")[2]
+                new, old = _child(load, new, name), _child(load, old, name)
+                below = _differences(_entries(new, top.path), _entries(old, top.path))
+                stack.append((below, new, old))
+                break
+        else:
+            stack.pop()
+
+
+def _entries(node: Node, prefix: str) -> list[FileEntry]:
+    return [*(file_entry(prefix, ref) for ref in node.files), *(dir_entry(prefix, ref) for ref in node.dirs)]
+
+
+def _child(load: Load, node: Node, name: str) -> Node:
+    """A subdirectory, empty when there is none."""
+    ref = _search(node.dirs, name)
+    return EMPTY if ref is None else load(ref.key)
+
+
+def _differences(
+    news: list[FileEntry], olds: list[FileEntry]
+) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
+    """(new, old) for every path of one directory at which two trees differ, sorted."""
     left = {(entry.path, entry.tag): entry for entry in news}
     right = {(entry.path, entry.tag): entry for entry in olds}
     for key in sorted(left.keys() | right.keys()):
         a, b = left.get(key), right.get(key)
-        if a is not None and b is not None and a.hash == b.hash:
-            continue
-        yield a, b
-        if (a or b) is not None and key[0].endswith("/"):
-            below_new = list(list_dir(load, new, key[0])) if a is not None else []
-            below_old = list(list_dir(load, old, key[0])) if b is not None else []
-            yield from _diff_walks(load, below_new, below_old, new, old)
+        if a is None or b is None or a.hash != b.hash:
+            yield a, b

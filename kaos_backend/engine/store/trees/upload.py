@@ -9,7 +9,7 @@ from types import TracebackType
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.bytes.session import Chunk, Known, ObjectWriter, Session
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
-from kaos_backend.engine.store.names import clean_path, file_path
+from kaos_backend.engine.store.names import clean_path, file_path, new_path
 from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
 from kaos_backend.engine.store.trees.tree import Load
 
@@ -72,7 +72,7 @@ class Upload:
         """Copy a file or directory of another commit (or tree) by reference; nothing there, nothing done."""
         self.end_file()
         self.operations.append(
-            Copy(clean_path(dst), tag or DEFAULT_TAG, source, clean_path(src or "/"), src_tag, append)
+            Copy(new_path(dst), tag or DEFAULT_TAG, source, clean_path(src or "/"), src_tag, append)
         )
 
     def end_file(self) -> None:
