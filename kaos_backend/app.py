@@ -33,6 +33,8 @@ from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine, RemoteEngine
 from kaos_formats.home import ensure_token
 
+OWNER_LENGTH = 16
+
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +83,8 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     """All use cases on one engine."""
     pachd = SdkPachd(engine)
     locks = KeyedLocks()
-    stored = Bundles(pachd, locks, now)
+    owner = ensure_token(settings.home.owner_file)[:OWNER_LENGTH]
+    stored = Bundles(pachd, owner, locks, now)
     recovery = Recovery(pachd, stored, locks, now)
     listed = Jobs(pachd, now)
     trials = Trials(pachd, listed)

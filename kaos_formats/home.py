@@ -41,6 +41,11 @@ class Home:
         return self.path / "token"
 
     @property
+    def owner_file(self) -> Path:
+        """A name for this home that no other one has; what it has begun in a shared pachd carries it."""
+        return self.path / "owner"
+
+    @property
     def cache(self) -> Path:
         return self.path / "cache"
 

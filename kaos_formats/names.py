@@ -29,7 +29,7 @@ MAX_BUNDLE_NAME_LENGTH = 128
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ID_LENGTH = 32
 _ID = re.compile(r"[0-9a-f]{32}")
-_STAGING = re.compile(r"staging-([0-9a-f]{32})")
+_STAGING = re.compile(r"staging-([0-9a-f]{32})(?:-([0-9a-f]{1,16}))?")
 
 
 def check_workspace(name: str) -> str:
@@ -69,15 +69,15 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def staging_branch(bundle_id: str) -> str:
-    """The branch on which a bundle waits for its deploy; in no pipeline's provenance."""
-    return f"staging-{bundle_id}"
+def staging_branch(bundle_id: str, owner: str) -> str:
+    """The branch on which a bundle waits until ``owner`` deploys it; in no pipeline's provenance."""
+    return f"staging-{bundle_id}-{owner}"
 
 
-def parse_staging_branch(branch: str) -> str | None:
-    """The bundle id of a staging branch, or None for any other branch."""
+def parse_staging_branch(branch: str) -> tuple[str, str] | None:
+    """(bundle id, owner) of a staging branch, the owner being "" where none is named; None for any other."""
     match = _STAGING.fullmatch(branch)
-    return match[1] if match else None
+    return (match[1], match[2] or "") if match else None
 
 
 def image_name(workspace: str, source_id: str) -> str:

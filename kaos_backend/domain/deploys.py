@@ -19,7 +19,6 @@ Status = Literal["started", "unchanged", "waiting"]
 # In the metadata of the train pipeline: whether its parallelism was asked for or follows from the machine.
 ANNOTATION = "kaos.parallelism"
 GIVEN, AUTO = "given", "auto"
-DESCRIPTION_MARKER = '{"kaos":'
 
 # What is missing, as a sentence names it, and the option that gives it.
 _MISSING = {

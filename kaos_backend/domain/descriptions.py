@@ -22,7 +22,8 @@ class Description:
 
     ``kind`` "staging" marks an upload that waits for its deploy; the others are deployed inputs. ``files``
     and ``bytes`` count a bundle, ``trials`` and ``grid`` (as given) describe hyperparameters. ``staging`` is
-    the id of the commit that holds the content of a deployed bundle until its own commit has it.
+    the id of the commit that holds the content of a deployed bundle until its own commit has it. ``owner``
+    is the backend that opened the commit, and that finishes it or cleans up after itself ("": not told).
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Description:
     staging: str = ""
     trials: int = 0
     grid: dict[str, Any] | None = None
+    owner: str = ""
 
     def to_json(self) -> str:
         value: dict[str, Any] = {"kaos": _FORMAT, "kind": self.kind, "id": self.id}
@@ -50,6 +52,8 @@ class Description:
             value |= {"files": self.files, "bytes": self.bytes}
             if self.staging:
                 value["staging"] = self.staging
+        if self.owner:
+            value["owner"] = self.owner
         return json.dumps(value, separators=(",", ":"))
 
 
@@ -65,6 +69,7 @@ class _Wire(msgspec.Struct):
     staging: str = ""
     trials: int = 0
     axes: dict[str, Any] = msgspec.field(default_factory=dict)
+    owner: str = ""
 
 
 _DECODER = msgspec.json.Decoder(_Wire)
@@ -83,7 +88,7 @@ def parse(text: str) -> Description | None:
     return Description(
         kind=wire.kind, id=wire.id, name=wire.name, author=wire.author, created=wire.created,
         files=wire.files, bytes=wire.bytes, staging=wire.staging, trials=wire.trials,
-        grid=wire.axes if wire.kind == "hyper" else None,
+        grid=wire.axes if wire.kind == "hyper" else None, owner=wire.owner,
     )  # fmt: skip
 
 

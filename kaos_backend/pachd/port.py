@@ -93,10 +93,10 @@ class Pachd(Protocol):
         transaction, which ``delete_abandoned_transactions`` finds.
         """
 
-    def delete_abandoned_transactions(self, marker: str, empty_before: datetime) -> int:
-        """Deletes unfinished transactions of ours: those whose commits' descriptions start with ``marker``,
-        or that put pipelines carrying the annotation of kaos; and those begun before ``empty_before`` to
-        which nothing was ever appended. Returns how many.
+    def delete_abandoned_transactions(self, owner: str, before: datetime) -> int:
+        """Deletes unfinished transactions: those that open commits which name ``owner`` in their descriptions
+        (or no owner); and of those begun before ``before`` all of kaos's, and those to which nothing was ever
+        appended. Returns how many.
         """
 
     # -- files

@@ -14,6 +14,7 @@ from pachyderm_sdk.api import pfs, pps, transaction
 
 from kaos_backend import errors
 from kaos_backend.domain.deploys import ANNOTATION
+from kaos_backend.domain.descriptions import parse
 from kaos_backend.domain.models import (
     Cluster,
     Commit,
@@ -169,11 +170,11 @@ class SdkPachd:
 
         return self._connection.write(run)
 
-    def delete_abandoned_transactions(self, marker: str, empty_before: datetime) -> int:
+    def delete_abandoned_transactions(self, owner: str, before: datetime) -> int:
         infos = self._connection.read(
             lambda c: transaction.ApiStub(c._channel).list_transaction()
         ).transaction_info
-        ours = [info.transaction for info in infos if _is_abandoned(info, marker, empty_before)]
+        ours = [info.transaction for info in infos if _is_abandoned(info, owner, before)]
         for abandoned in ours:
             with contextlib.suppress(errors.NotFound):
                 self._connection.write(
@@ -352,14 +353,18 @@ def _job(project: str, pipeline: str, job_id: str) -> pps.Job:
     return pps.Job(pipeline=_pipeline(project, pipeline), id=job_id)
 
 
-def _is_abandoned(info: transaction.TransactionInfo, marker: str, empty_before: datetime) -> bool:
+def _is_abandoned(info: transaction.TransactionInfo, owner: str, before: datetime) -> bool:
+    old = info.started < before
     if not info.requests:
-        return info.started < empty_before
+        return old
     for request in info.requests:
-        if request.is_set("start_commit") and request.start_commit.description.startswith(marker):
-            return True
+        if request.is_set("start_commit"):
+            about = parse(request.start_commit.description)
+            if about is not None and (old or about.owner in ("", owner)):
+                return True
         if request.is_set("create_pipeline_v2"):
             metadata = request.create_pipeline_v2.create_pipeline_request.metadata
-            if ANNOTATION in metadata.annotations:
+            # A pipeline does not tell who puts it.
+            if old and ANNOTATION in metadata.annotations:
                 return True
     return False

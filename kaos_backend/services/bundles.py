@@ -1,7 +1,7 @@
 """Bundles: what is current, what is staged, and storing an upload on a staging branch.
 
-A staged bundle is a finished commit on ``staging-<bundle id>`` that holds the complete content; its commit's
-description names it. Nothing depends on such a branch, so nothing runs because of it.
+A staged bundle is a finished commit on ``staging-<bundle id>-<owner>`` that holds the complete content; its
+commit's description names it. Nothing depends on such a branch, so nothing runs because of it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def upload_key(workspace: str, kind: str, bundle_id: str) -> tuple[str, ...]:
 class Bundles:
     """Reading and staging of bundles."""
 
-    def __init__(self, pachd: Pachd, locks: KeyedLocks, now: Callable[[], datetime]) -> None:
+    def __init__(self, pachd: Pachd, owner: str, locks: KeyedLocks, now: Callable[[], datetime]) -> None:
+        """``owner``: this backend among those that share a pachd; each stages on branches of its own."""
         self._pachd = pachd
+        self.owner = owner
         self._locks = locks
         self._now = now
 
@@ -81,7 +83,7 @@ class Bundles:
         if not names.is_id(bundle_id):
             return None
         try:
-            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id))
+            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id, self.owner))
         except errors.NotFound:
             return None
         description = parse(commit.description)
@@ -132,7 +134,7 @@ class Bundles:
 
         The branch goes first: dropping the head of a branch would leave a new empty commit in its place.
         """
-        branch = names.staging_branch(bundle_id)
+        branch = names.staging_branch(bundle_id, self.owner)
         if commit_id is None:
             try:
                 commit_id = self._pachd.commit(workspace, kind, branch).id
@@ -153,8 +155,8 @@ class Bundles:
         staged = self.staged(workspace, kind, bundle_id)
         if staged is not None and self._whole(workspace, kind, staged[0]):
             return staged[1]
-        # A damaged one, or a half-written one of a backend that died; nobody else can be writing it, we hold
-        # its lock.
+        # A damaged one, or one half-written before a crash; nobody else can be writing it: the branch is this
+        # backend's, and we hold its lock.
         self.discard(workspace, kind, bundle_id)
         return None
 
@@ -190,9 +192,10 @@ class Bundles:
             created=rfc3339(self._now()) or "",
             files=tree.files,
             bytes=tree.size_bytes,
+            owner=self.owner,
         )
         self._pachd.ensure_repos(workspace, [kind])
-        branch = names.staging_branch(bundle_id)
+        branch = names.staging_branch(bundle_id, self.owner)
         commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
         try:
             self._pachd.modify(

@@ -88,7 +88,7 @@ class Deploys:
         ids = {repo: head.description.id if head else None for repo, head in heads.items()}
         current = heads[names.HYPER]
         if grid is not None and current is not None and current.description.id == grid.id:
-            heal(self._pachd, workspace, current)
+            heal(self._pachd, workspace, current, self._bundles.owner)
         deployed = ids | {k: i for k, i in ((names.SOURCE, request.source), (names.DATA, request.data)) if i}
         # Without a grid there is one trial, with the training code's own defaults.
         default = hyperparams.expand({})
@@ -210,13 +210,13 @@ class Deploys:
             commit, about = staged
             description = Description(
                 kind=kind, id=bundle_id, name=about.name, author=request.author, created=created,
-                files=about.files, bytes=about.bytes, staging=commit.id,
+                files=about.files, bytes=about.bytes, staging=commit.id, owner=self._bundles.owner,
             )  # fmt: skip
             parts.append(_Part(kind, description))
         if names.HYPER in plan.changed and grid is not None:
             description = Description(
                 kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
-                grid=grid.as_given(),
+                grid=grid.as_given(), owner=self._bundles.owner,
             )  # fmt: skip
             parts.append(_Part(names.HYPER, description))
         return parts

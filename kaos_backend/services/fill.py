@@ -31,13 +31,13 @@ def content(repo: str, description: Description) -> list[FileOp]:
     return [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]
 
 
-def heal(pachd: Pachd, workspace: str, head: Head) -> None:
+def heal(pachd: Pachd, workspace: str, head: Head, owner: str) -> None:
     """Writes the trials of the current grid once more, if any of them is known to be damaged."""
     if not pachd.damaged(workspace, names.HYPER, head.commit.id, "/"):
         return
     grid = head.description
-    branch = names.staging_branch(grid.id)
-    about = Description(kind="staging", id=grid.id)
+    branch = names.staging_branch(grid.id, owner)
+    about = Description(kind="staging", id=grid.id, owner=owner)
     commit_id = pachd.start_commit(workspace, names.HYPER, branch, about.to_json())
     try:
         fill(pachd, workspace, names.HYPER, commit_id, grid)

@@ -3,17 +3,20 @@
 Everything needed is in Pachyderm: an open input commit's description names the staging commit that has its
 content (or the grid itself). Runs when the backend starts, when the engine was started anew, and before the
 next request after a deploy that failed half-way. Repeatable at any point.
+
+Other backends may share the Pachyderm. What one of them has begun is its own, by the owner in descriptions
+and branch names, until it is so old that nobody will go on with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from kaos_backend import errors
-from kaos_backend.domain import deploys
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Repo
 from kaos_backend.pachd.port import Pachd
@@ -24,8 +27,8 @@ from kaos_formats import names
 
 # A bundle that was sent but never deployed is kept this long for the deploy to be tried again.
 KEEP_STAGED = timedelta(hours=24)
-# A transaction without requests does nothing and tells nothing of who began it; after this nobody will go on.
-KEEP_EMPTY_TRANSACTION = timedelta(hours=1)
+# A deploy takes seconds; after this nobody goes on with one of another backend's, or of we do not know whose.
+KEEP_BEGUN = timedelta(hours=1)
 # An orphan of a crash is among the newest commits of its repo: nothing was made after it but by recovery.
 LOOK_BACK = 12
 
@@ -73,9 +76,7 @@ class Recovery:
 
     def run(self) -> None:
         """Recovers all workspaces; what goes wrong in one is logged and does not keep the others."""
-        dropped = self._pachd.delete_abandoned_transactions(
-            deploys.DESCRIPTION_MARKER, self._now() - KEEP_EMPTY_TRANSACTION
-        )
+        dropped = self._pachd.delete_abandoned_transactions(self._bundles.owner, self._now() - KEEP_BEGUN)
         if dropped:
             _log.warning("dropped %d unfinished transactions", dropped)
         by_workspace: dict[str, list[Repo]] = {}
@@ -97,7 +98,9 @@ class Recovery:
                 commits = self._pachd.commits(workspace, repo.name, LOOK_BACK)
                 for commit in commits:
                     description = parse(commit.description)
-                    if commit.open and description is not None and description.kind != "staging":
+                    if description is None or description.kind == "staging" or not commit.open:
+                        continue
+                    if self._ours(description) or not self._younger(commit, KEEP_BEGUN):
                         self._roll_forward(workspace, repo.name, commit, description)
                 self._sweep(workspace, repo, commits)
 
@@ -119,30 +122,43 @@ class Recovery:
         return staging.id == description.staging and not staging.open and not staging.error
 
     def _sweep(self, workspace: str, repo: Repo, commits: list[Commit]) -> None:
-        """Removes half-written, already deployed and forgotten staging commits."""
-        branches = {b: i for b in repo.branches if (i := names.parse_staging_branch(b)) is not None}
-        kept: set[str] = set()
+        """Removes staging commits that nobody will deploy: half-written, deployed and forgotten ones."""
         deployed = next((d.id for c in commits if (d := parse(c.description)) and d.kind != "staging"), None)
-        for bundle_id in branches.values():
-            if self._locks.held(*upload_key(workspace, repo.name, bundle_id)):
-                kept.add(bundle_id)  # being written right now, by this process
+        kept: set[str] = set()
+        for branch in repo.branches:
+            if names.parse_staging_branch(branch) is None:
                 continue
-            staged = self._staged(workspace, repo.name, bundle_id)
-            if staged is not None and bundle_id != deployed and self._fresh(staged):
-                kept.add(bundle_id)
-                continue
-            self._bundles.discard(workspace, repo.name, bundle_id)
+            with contextlib.suppress(errors.NotFound):
+                head = self._pachd.commit(workspace, repo.name, branch)
+                if self._wanted(workspace, repo.name, branch, head, deployed):
+                    kept.add(head.id)
+                else:
+                    # The branch goes first, see ``Bundles.discard``.
+                    self._pachd.drop_branch(workspace, repo.name, branch)
+                    self._pachd.drop_commit_set(head.id)
         for commit in commits:
             description = parse(commit.description)
-            if description is None or description.kind != "staging" or description.id in kept:
+            if description is None or description.kind != "staging" or commit.id in kept:
                 continue
-            if not self._locks.held(*upload_key(workspace, repo.name, description.id)):
+            if self._ours(description):
+                wanted = self._locks.held(*upload_key(workspace, repo.name, description.id))
+            else:
+                wanted = self._younger(commit, KEEP_STAGED)
+            if not wanted:
                 self._pachd.drop_commit_set(commit.id)
 
-    def _staged(self, workspace: str, repo: str, bundle_id: str) -> Commit | None:
-        kind = names.SOURCE if repo == names.SOURCE else names.DATA
-        staged = self._bundles.staged(workspace, kind, bundle_id)
-        return staged[0] if staged else None
+    def _wanted(self, workspace: str, repo: str, branch: str, head: Commit, deployed: str | None) -> bool:
+        """Whether the head of a staging branch may still be deployed, or be written right now."""
+        bundle_id, owner = names.parse_staging_branch(branch) or ("", "")
+        if owner != self._bundles.owner:
+            return self._younger(head, KEEP_STAGED)
+        if self._locks.held(*upload_key(workspace, repo, bundle_id)):
+            return True
+        whole = not head.open and not head.error
+        return whole and bundle_id != deployed and self._younger(head, KEEP_STAGED)
 
-    def _fresh(self, commit: Commit) -> bool:
-        return commit.started is not None and self._now() - commit.started < KEEP_STAGED
+    def _ours(self, description: Description) -> bool:
+        return description.owner in ("", self._bundles.owner)
+
+    def _younger(self, commit: Commit, age: timedelta) -> bool:
+        return commit.started is not None and self._now() - commit.started < age

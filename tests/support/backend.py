@@ -20,6 +20,7 @@ from pachyderm_sdk.api import pfs
 from kaos_backend.app import create_app
 from kaos_backend.server import Server
 from kaos_backend.settings import Limits, Settings
+from kaos_backend.supervisor import EmbeddedEngine
 from kaos_formats.files import read_json
 from kaos_formats.home import Home, process_lives
 from tests.support.archives import archive, tree_of
@@ -45,10 +46,15 @@ DATA: Mapping[str, bytes] = {"a.txt": b"alpha\n", "sub/b.txt": b"beta\n"}
 class Backend:
     """One application, served by uvicorn in a thread, with its engine; requests carry the token."""
 
-    def __init__(self, home: Path, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, home: Path, limits: Limits = LIMITS, engine: str | None = None, token: str = ""
+    ) -> None:
+        """``engine``: the address of somebody else's, and ``token`` what it asks for."""
         home.mkdir(mode=0o700, exist_ok=True)
         self.home = home
-        self.app = create_app(Settings(home=Home(home), limits=limits))
+        self.app = create_app(
+            Settings(home=Home(home), limits=limits, engine_address=engine, engine_token=token)
+        )
         self.token = (home / "token").read_text().strip()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
@@ -128,7 +134,8 @@ class Backend:
         self._thread.join(10)
         self._socket.close()
         stop_engine(self.home)
-        assert not self.app.state.services.engine.lives()
+        engine = self.app.state.services.engine
+        assert not isinstance(engine, EmbeddedEngine) or not engine.lives()
 
 
 @contextlib.contextmanager

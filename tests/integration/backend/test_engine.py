@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pachyderm_sdk.api import pfs
 
+from kaos_backend.domain.descriptions import Description
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine
+from kaos_formats import names
 from kaos_formats.files import read_json
 from kaos_formats.home import Home
 from tests.support.backend import DATA, Backend, eventually, repo, running_backend, stop_engine, traces
@@ -70,11 +72,21 @@ def test_a_second_backend_adopts_the_living_engine(home: Path) -> None:
         assert second.ensure().generation == 2
 
 
+def owner(backend: Backend) -> str:
+    return str(backend.app.state.services.bundles.owner)
+
+
+def staging(backend: Backend, workspace: str, kind: str, bundle_id: str) -> tuple[pfs.Branch, pfs.Commit]:
+    """The staging branch of a bundle, and its head."""
+    there, name = repo(workspace, kind), names.staging_branch(bundle_id, owner(backend))
+    return pfs.Branch(repo=there, name=name), pfs.Commit(repo=there, id=name)
+
+
 def test_an_open_input_commit_is_rolled_forward(backend: Backend, workspace: str) -> None:
     """What a crash between the transaction and the copies leaves, made by hand."""
     data = backend.put(workspace, "data", DATA)
     client = backend.sdk()
-    staged = client.pfs.inspect_commit(commit=pfs.Commit(repo=repo(workspace, "data"), id=f"staging-{data}"))
+    staged = client.pfs.inspect_commit(commit=staging(backend, workspace, "data", data)[1])
     for name in ("source", "hyper"):
         client.pfs.create_repo(repo=repo(workspace, name))
     opened = client.pfs.start_commit(
@@ -86,17 +98,18 @@ def test_an_open_input_commit_is_rolled_forward(backend: Backend, workspace: str
         description='{"kaos":1,"kind":"hyper","id":"g","author":"","created":"","trials":2,"axes":{"lr":[1,2]}}',
     )
     half = client.pfs.start_commit(
-        branch=pfs.Branch(repo=repo(workspace, "source"), name="staging-" + "a" * 32),
-        description=f'{{"kaos":1,"kind":"staging","id":"{"a" * 32}","name":"half"}}',
+        branch=staging(backend, workspace, "source", "a" * 32)[0],
+        description=Description("staging", "a" * 32, name="half", owner=owner(backend)).to_json(),
     )
     orphan = client.pfs.start_commit(
-        branch=pfs.Branch(repo=repo(workspace, "source"), name="staging-" + "b" * 32),
-        description=f'{{"kaos":1,"kind":"staging","id":"{"b" * 32}","name":"orphan"}}',
+        branch=staging(backend, workspace, "source", "b" * 32)[0],
+        description=Description("staging", "b" * 32, name="orphan", owner=owner(backend)).to_json(),
     )
-    client.pfs.delete_branch(branch=pfs.Branch(repo=repo(workspace, "source"), name="staging-" + "b" * 32))
+    client.pfs.delete_branch(branch=staging(backend, workspace, "source", "b" * 32)[0])
     transaction = client.transaction.start_transaction()
     client.pfs.start_commit(
-        branch=pfs.Branch(repo=repo(workspace, "source"), name="master"), description='{"kaos":1}'
+        branch=pfs.Branch(repo=repo(workspace, "source"), name="master"),
+        description=Description("source", "x").to_json(),
     )
     stop_engine(backend.home)
     backend.call("GET", "/workspaces")
@@ -157,7 +170,7 @@ def test_an_empty_transaction_is_forgotten_after_an_hour(backend: Backend) -> No
     client.transaction_id = None
     pachd = backend.app.state.services.pachd
     now = datetime.now(UTC)
-    assert pachd.delete_abandoned_transactions("{", now - timedelta(hours=1)) == 0
+    assert pachd.delete_abandoned_transactions("me", now - timedelta(hours=1)) == 0
     assert client.transaction.transaction_exists(begun)
-    pachd.delete_abandoned_transactions("{", now + timedelta(seconds=1))
+    pachd.delete_abandoned_transactions("me", now + timedelta(seconds=1))
     assert not client.transaction.transaction_exists(begun)

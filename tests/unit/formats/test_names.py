@@ -35,8 +35,10 @@ def test_bundle_names_that_are_none(name: str) -> None:
 
 @given(IDS)
 def test_staging_branch_and_back(bundle_id: str) -> None:
-    assert names.parse_staging_branch(names.staging_branch(bundle_id)) == bundle_id
-    assert names.parse_staging_branch("x" + names.staging_branch(bundle_id)) is None
+    branch = names.staging_branch(bundle_id, "0a1b2c3d4e5f6071")
+    assert names.parse_staging_branch(branch) == (bundle_id, "0a1b2c3d4e5f6071")
+    assert names.parse_staging_branch(f"staging-{bundle_id}") == (bundle_id, "")
+    assert names.parse_staging_branch("x" + branch) is None
 
 
 @given(st.text("0123456789abcdef", min_size=8, max_size=12))
