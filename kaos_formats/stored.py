@@ -36,24 +36,34 @@ _OCTAL = re.compile(rb"\\0([0-3][0-7]{2})")
 class StoredNames:
     """The stored names of one folder's files. ``stored_names`` makes it."""
 
-    def __init__(self, plain: Iterable[str], odd: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str]) -> None:
+        paths = list(paths)
         self._chosen: dict[str, str] = {}  # true path of a file or folder → its stored path
         self._taken: set[str] = {MAP_FILE}
-        # What PFS can hold comes first and keeps its name: so a true name that has a line in the map is never
-        # another's stored one, and renaming one after the other cannot cross.
-        for path in (*plain, *odd):
+        # What PFS can hold keeps its name: so a true name that has a line in the map is never another's
+        # stored one, and renaming them in turn cannot cross. Names without % are in no escaped one's way.
+        self._plain: set[str] = {
+            "/".join(names[: depth + 1])
+            for path in paths
+            if "%" in path
+            for names in (path.split("/"),)
+            for depth, name in enumerate(names)
+            if "%" in name and not UNSAFE.search(name)
+        }
+        for path in paths:
             self.path(path)
 
     def path(self, path: str) -> str:
         """The stored path for the true one of a file (both relative to the folder)."""
-        if not UNSAFE.search(path) and "%" not in path and path.partition("/")[0] != MAP_FILE:
-            return path  # as it is; and no escaped name could be in its way
+        if not UNSAFE.search(path) and path.partition("/")[0] != MAP_FILE:
+            return path
         true = stored = ""
         for name in path.split("/"):
-            true = f"{true}/{name}" if true else name
+            above = f"{true}/" if true else ""
+            true = above + name
             known = self._chosen.get(true)
             if known is None:
-                known = self._choose(stored + "/" if stored else "", name)
+                known = self._choose(stored + "/" if stored else "", above, name)
                 self._chosen[true] = known
                 self._taken.add(known)
             stored = known
@@ -68,12 +78,17 @@ class StoredNames:
         ]
         return _HEADER + folder.encode("ascii") + b"\n" + b"".join(lines) if lines else None
 
-    def _choose(self, prefix: str, name: str) -> str:
-        if not UNSAFE.search(name) and prefix + name not in self._taken:
+    def _choose(self, prefix: str, above: str, name: str) -> str:
+        """The stored path of ``name``; it lies in the folder ``above``, which is stored as ``prefix``."""
+        if not UNSAFE.search(name) and prefix + name != MAP_FILE:
             return prefix + name
         candidate = escape(name)
         salt = 0
-        while prefix + candidate in self._taken or len(candidate) > MAX_NAME_BYTES:
+        while (
+            len(candidate) > MAX_NAME_BYTES
+            or prefix + candidate in self._taken
+            or above + candidate in self._plain
+        ):
             candidate = _hashed(name, salt)
             salt += 1
         return prefix + candidate
@@ -84,13 +99,8 @@ def stored_names(paths: Iterable[str]) -> StoredNames | None:
 
     Names that it can hold keep theirs, whatever else there is, but for a file that is called like the map.
     """
-    plain: list[str] = []
-    odd: list[str] = []
-    for path in paths:
-        (odd if UNSAFE.search(path) else plain).append(path)
-    if not odd:
-        return None
-    return StoredNames(plain, odd)
+    paths = list(paths)
+    return StoredNames(paths) if any(map(UNSAFE.search, paths)) else None
 
 
 def escape(name: str) -> str:

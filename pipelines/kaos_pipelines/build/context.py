@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kaos_formats.errors import InvalidBundle
+from kaos_formats.stored import read_map, restore
 from kaos_formats.tree import parse_tree
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.words import Word
@@ -69,6 +73,25 @@ def load_context(root: Path, modes: Mapping[str, int], ignore: str) -> Context:
             mode = modes.get(path, 0o755 if real.stat().st_mode & 0o111 else 0o644)
             files.append(ContextFile(path, real, mode))
     return Context(files, ignored)
+
+
+@contextmanager
+def true_names(source: Path) -> Iterator[Path]:
+    """The bundle in folder `source` under its true names: itself, or a copy where PFS holds escaped ones."""
+    names = read_map(source)
+    if names is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="kaos-source-") as folder:
+        bundle = Path(folder) / source.name
+        shutil.copytree(source, bundle)
+        for at, _, _ in os.walk(bundle):
+            Path(at).chmod(0o755)  # as inputs they may be read-only
+        tree = source.with_name(f"{source.name}.tree")
+        if tree.is_file():
+            shutil.copyfile(tree, bundle.with_name(tree.name))
+        restore(bundle, names)
+        yield bundle
 
 
 def read_modes(tree: Path, prefix: str) -> dict[str, int]:

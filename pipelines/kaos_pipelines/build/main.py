@@ -16,7 +16,7 @@ from typing import Any
 
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.shape import find_shape
-from kaos_pipelines.build.context import Context, load_context, read_modes
+from kaos_pipelines.build.context import Context, load_context, read_modes, true_names
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import check_train, execute
@@ -153,7 +153,8 @@ def run(env: Mapping[str, str], log: BuildLog | None = None) -> None:
     source = pfs / "source" / source_id
     if not source.is_dir():
         raise BuildError(f"the source bundle {source_id} is not in the source repo's commit")
-    result = build(source, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
+    with true_names(source) as bundle:
+        result = build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
     folder = pfs / "out" / source_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "image.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", "utf-8")

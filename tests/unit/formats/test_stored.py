@@ -58,6 +58,7 @@ def test_what_pfs_can_hold_is_not_touched(paths: list[str]) -> None:
 
 @given(PATHS)
 @example(["(", "%28", "x"])
+@example(["é/(", "é/%28", "é/%28x/("])
 @example(["(", "%28/a", MAP_FILE])
 @example(["(" * 255, "é" * 127 + ".json", MAP_FILE + "/x"])
 def test_every_folder_is_held_and_told(paths: list[str]) -> None:
@@ -95,6 +96,7 @@ def test_names_that_pfs_can_hold_keep_theirs(siblings: list[str]) -> None:
 
 
 @given(PATHS)
+@example(["é/(", "é/%28", "é/%28x/(", MAP_FILE])
 def test_a_folder_on_disk_gets_its_true_names_back(
     tmp_path_factory: pytest.TempPathFactory, paths: list[str]
 ) -> None:

@@ -24,6 +24,7 @@ from kaos_pipelines.build.venvs import VenvStore
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers.process import images
 from kaos_formats.images import directory_name
+from kaos_formats.stored import MAP_FILE
 from kaos_formats.tree import TreeEntry, format_tree
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -372,3 +373,31 @@ def test_secrets_stay_out_of_the_output_of_a_build(wheels: Path, tmp_path: Path)
     assert "https://****@127.0.0.1:1/simple tiny" in text
     again = build_process(tmp_path, dockerfile)
     assert (again[0], (out / "image.json").read_text()) == (0, text)
+
+
+def test_a_source_bundle_as_pachyderm_holds_it_is_built_under_its_true_names(tmp_path: Path) -> None:
+    source_id = "5" * 32
+    source = bundle(
+        tmp_path,
+        f'FROM python:{HERE}\nWORKDIR /app\nCOPY ["my data (1).csv", "./"]\nCOPY . .\n',
+        {
+            "my data %281%29.csv": "x",
+            MAP_FILE: f"kaos-names 1 {source_id}\nmy data %281%29.csv\tmy data (1).csv\n",
+        },
+        source_id,
+    )
+    for folder in (source, source.parent):
+        folder.chmod(0o555)
+    engine = tmp_path / "engine"
+    building.run(
+        {
+            "KAOS_IMAGE": "kaos/w:1",
+            "KAOS_IMAGE_STORE": str(engine),
+            "KAOS_SOURCE_ID": source_id,
+            "PACH_PFS": str(tmp_path / "pfs"),
+        }
+    )
+    app = engine / "images" / directory_name("kaos/w:1") / "root" / "app"
+    assert sorted(path.name for path in app.iterdir()) == ["Dockerfile", "my data (1).csv", "train"]
+    assert (app / "train").stat().st_mode & 0o111
+    assert json.loads((tmp_path / "pfs/out" / source_id / "image.json").read_text())["source"] == source_id

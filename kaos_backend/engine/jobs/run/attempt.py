@@ -42,6 +42,8 @@ def by_name(files: Sequence[File]) -> dict[str, list[File]]:
 def datum_env(job: JobKey, datum: str, files: Sequence[File]) -> Mapping[str, str]:
     """The variables that differ from datum to datum, without the input paths (the worker sets those)."""
     env = {"PACH_DATUM_ID": datum, "PACH_JOB_ID": job.id, "PACH_OUTPUT_COMMIT_ID": job.id}
+    # Inputs have their true names here, and outputs may have any: train.sh leaves both alone.
+    env["KAOS_ANY_NAME"] = "1"
     for name, group in by_name(files).items():
         first = group[0]
         env[f"{name}_COMMIT"] = first.commit
