@@ -1,0 +1,193 @@
+"""The kaos that is worn out: its command line, its processes, its files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from bench.measure import clean_env
+from bench.places import kaos_command
+
+SERVERS = ("backend", "engine")
+COMMAND_DEADLINE_S = 120
+RETRY_DEADLINE_S = 120
+# What a client may be told while the servers die under it; it asks again.
+PASSING = {"backend_unavailable", "engine_unavailable", "connection_lost", "busy", "stale_base"}
+
+
+class Violation(Exception):
+    """Something that must never happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one command ended; ``value`` is its JSON, ``error`` the code of the error that it told."""
+
+    status: int
+    value: Any
+    error: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A server at rest. ``descriptors``: without those of packs."""
+
+    rss_bytes: int
+    descriptors: int
+    threads: int
+
+
+class Home:
+    """One KAOS_HOME. Every process that works for it carries a mark in its environment."""
+
+    def __init__(self, root: Path, cpus: int) -> None:
+        self.path = root / "home"
+        self.tmp = root / "tmp"
+        self.tmp.mkdir()
+        self.mark = f"soak-{secrets.token_hex(8)}"
+        self.env = clean_env(
+            {
+                "KAOS_HOME": str(self.path),
+                "KAOS_ENGINE_CPUS": str(cpus),
+                "NO_COLOR": "1",
+                "SOAK": self.mark,
+                "TMPDIR": str(self.tmp),
+            }
+        )
+        self.counts: Counter[str] = Counter()
+
+    def call(self, *args: str | Path) -> Answer:
+        """One command of the user's. Raises Violation when it hangs or breaks."""
+        words = " ".join(map(str, args))
+        try:
+            done = subprocess.run(
+                [kaos_command(), *args, "--json"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_DEADLINE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Violation(f"`kaos {words}` was silent for {COMMAND_DEADLINE_S} s") from None
+        error = ""
+        for line in done.stderr.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                error = json.loads(line)["error"]["code"]
+        if "Traceback" in done.stderr or error == "internal" or (done.returncode > 4 and not error):
+            raise Violation(f"`kaos {words}` → {done.returncode}: {done.stderr[-1500:]}")
+        value = None
+        with contextlib.suppress(ValueError):
+            value = json.loads(done.stdout)
+        self.counts["commands"] += 1
+        return Answer(
+            done.returncode, value, error, f"`kaos {words}` → {done.returncode} {done.stderr[-600:]}"
+        )
+
+    def ask(self, *args: str | Path, fine: tuple[str, ...] = (), again: tuple[str, ...] = ()) -> Answer:
+        """The command's answer, asked for again while the servers are away.
+
+        Raises Violation for any other error than those in ``fine``; ``again`` are further ones that are fine
+        once the command was given before, because it was heard and only its answer was lost.
+        """
+        deadline = time.monotonic() + RETRY_DEADLINE_S
+        asked = 0
+        while True:
+            answer = self.call(*args)
+            asked += 1
+            if answer.error in fine or (asked > 1 and answer.error in again):
+                return answer
+            if not answer.error:
+                return answer
+            if answer.error not in PASSING:
+                raise Violation(answer.said)
+            if time.monotonic() > deadline:
+                raise Violation(f"out of reach for {RETRY_DEADLINE_S} s: {answer.said}")
+            self.counts["retries"] += 1
+            time.sleep(0.2)
+
+    def pid(self, server: str) -> int | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((self.path / f"{server}.json").read_text())["pid"])
+        return None
+
+    def kill(self, server: str) -> bool:
+        """`kill -9` if it is there and ours."""
+        pid = self.pid(server)
+        try:
+            if pid is None or not self._is_ours(psutil.Process(pid)):
+                return False
+            os.kill(pid, signal.SIGKILL)
+        except (psutil.Error, ProcessLookupError):
+            return False
+        return True
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        return process.environ().get("SOAK") == self.mark
+
+    def processes(self) -> list[psutil.Process]:
+        """All that carry the mark, be it a server, a launcher, a trial or what a trial left behind."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process):
+                    found.append(process)
+        return found
+
+    def workers(self) -> int:
+        """Processes beside the servers."""
+        servers = {self.pid(server) for server in SERVERS}
+        return sum(process.pid not in servers for process in self.processes())
+
+    def sample(self) -> dict[str, Sample]:
+        found = {}
+        for server in SERVERS:
+            process = psutil.Process(self.pid(server))
+            # Of the packs it reads the engine keeps some open, a bounded number that takes a while to reach.
+            packs = sum(file.path.endswith(".pack") for file in process.open_files())
+            descriptors = process.num_fds() - packs
+            found[server] = Sample(process.memory_info().rss, descriptors, process.num_threads())
+        return found
+
+    def findings(self) -> Iterator[str]:
+        """What a full check of the store finds, in words."""
+        self.ask("status")
+        url = json.loads((self.path / "backend.json").read_text())["url"]
+        token = (self.path / "token").read_text().strip()
+        with requests.post(
+            f"{url}/v1/check",
+            json={"repair": False},
+            headers={"Authorization": f"Bearer {token}"},
+            stream=True,
+            timeout=600,
+        ) as answer:
+            lines = [json.loads(line) for line in answer.iter_lines()]
+        if not lines or "end" not in lines[-1]:
+            yield f"the check did not come to its end: {lines[-1:]}"
+        for line in lines:
+            if "finding" in line or "error" in line:
+                yield json.dumps(line)
+
+    def leftovers(self) -> Iterator[str]:
+        """Files that nobody needs any more, once the servers are down."""
+        engine = self.path / "engine"
+        places = [engine / "tmp", *(engine / "scratch").iterdir(), self.tmp]
+        for place in places:
+            yield from (str(path) for path in place.iterdir())
+        for pattern in (".token.*", ".*.json.*", "engine/trees/.[!b]*", "engine/images/.building/*[!k]"):
+            yield from (str(path) for path in self.path.glob(pattern))
