@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
+from kaos_formats import reasons
+
 
 class EngineError(Exception):
     """A refusal or failure with a message for the caller.
@@ -16,9 +18,11 @@ class EngineError(Exception):
     Attributes:
         code: name of the gRPC status, e.g. ``"NOT_FOUND"``.
         message: what was wrong, where, and what to do about it.
+        reason: what tells it apart from others of its status (`kaos_formats.reasons`), "" if nothing has to.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
+    reason: ClassVar[str] = ""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -28,6 +32,15 @@ class EngineError(Exception):
 
 class Unknown(EngineError):
     """A broken rule for which pachd has no status of its own (its default status is UNKNOWN)."""
+
+
+class CommitFinished(Unknown):
+    """What can be done to an open commit only."""
+
+    reason = reasons.COMMIT_FINISHED
+
+    def __init__(self, commit: object) -> None:
+        super().__init__(f"commit {commit} has already finished")
 
 
 class NotFound(EngineError):
@@ -46,6 +59,12 @@ class FailedPrecondition(EngineError):
     default_code = "FAILED_PRECONDITION"
 
 
+class NeverFits(FailedPrecondition):
+    """More is asked for than the machine has."""
+
+    reason = reasons.NEVER_FITS
+
+
 class Unimplemented(EngineError):
     default_code = "UNIMPLEMENTED"
 
@@ -55,9 +74,21 @@ class Unauthenticated(EngineError):
 
 
 class ResourceExhausted(EngineError):
-    """The disk is full (or a quota is): nothing was changed, and the call may be repeated."""
+    """Something has run out: nothing was changed, and the call may be repeated."""
 
     default_code = "RESOURCE_EXHAUSTED"
+
+
+class DiskFull(ResourceExhausted):
+    """The disk, or a quota of it."""
+
+    reason = reasons.DISK_FULL
+
+
+class TooManyCalls(ResourceExhausted):
+    """As many calls as may wait at a time wait already."""
+
+    reason = reasons.TOO_MANY_CALLS
 
 
 class Internal(EngineError):
@@ -92,6 +123,6 @@ class DataLoss(EngineError):
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def disk_full(where: str) -> ResourceExhausted:
+def disk_full(where: str) -> DiskFull:
     """The error for a write that found no room below `where`."""
-    return ResourceExhausted(f"no space left on the device that holds {where}: free some space and try again")
+    return DiskFull(f"no space left on the device that holds {where}: free some space and try again")

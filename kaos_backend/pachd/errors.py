@@ -5,7 +5,12 @@ from __future__ import annotations
 import grpc
 
 from kaos_backend import errors
+from kaos_formats import reasons
 
+_PACHD_TEXTS = {
+    "has already finished": reasons.COMMIT_FINISHED,
+    "no space left on device": reasons.DISK_FULL,
+}
 _HINT_LOG = "see engine.log in the logs folder of KAOS_HOME, or pachd's log on a cluster"
 
 
@@ -22,12 +27,25 @@ def translate(error: BaseException) -> errors.KaosError:
         return errors.EngineUnavailable("the Pachyderm engine does not answer", hint=_HINT_LOG)
     if not isinstance(error, grpc.RpcError) or not isinstance(error, grpc.Call):
         return errors.Internal(f"{type(error).__name__}: {error}")
-    return from_status(error.code(), error.details() or "")
+    return from_status(error.code(), error.details() or "", _reason(error))
 
 
-def from_status(code: grpc.StatusCode, details: str) -> errors.KaosError:
-    """The KaosError for a gRPC status and its text."""
+class CommitFinished(errors.Internal):
+    """The commit was finished before: no error to whoever wants just that."""
+
+
+def from_status(code: grpc.StatusCode, details: str, reason: str = "") -> errors.KaosError:
+    """The KaosError for a gRPC status, its text, and the reason that kaos's engine adds to some of them."""
     status = grpc.StatusCode
+    reason = reason or _by_text(code, details)
+    if reason == reasons.DISK_FULL:
+        return errors.DiskFull(details, hint="free some space and try again; nothing was stored")
+    if reason == reasons.TOO_MANY_CALLS:
+        return errors.Busy(f"the engine has as many calls waiting as it takes: {details}")
+    if reason == reasons.NEVER_FITS:
+        return errors.NeverFits(details, hint="ask for less with --cpu, --memory or --gpu")
+    if reason == reasons.COMMIT_FINISHED:
+        return CommitFinished(details)
     if code is status.NOT_FOUND:
         return errors.NotFound(details)
     if code is status.ALREADY_EXISTS:
@@ -39,8 +57,6 @@ def from_status(code: grpc.StatusCode, details: str) -> errors.KaosError:
             f"the Pachyderm engine refused the token: {details}",
             hint="the engine was started with another token; `kaos down` and then any command starts it anew",
         )
-    if code is status.RESOURCE_EXHAUSTED:
-        return errors.DiskFull(details, hint="free some space and try again; nothing was stored")
     if code is status.UNIMPLEMENTED:
         return errors.NeedsEmbeddedEngine(
             f"this pachd cannot do that: {details}",
@@ -48,6 +64,16 @@ def from_status(code: grpc.StatusCode, details: str) -> errors.KaosError:
         )
     if code is status.DATA_LOSS:
         return errors.DataLoss(details, hint="`kaos fsck` names all that is damaged")
-    if code is status.FAILED_PRECONDITION and "this machine has" in details:
-        return errors.NeverFits(details, hint="ask for less with --cpu, --memory or --gpu")
     return errors.Internal(f"{code.name}: {details}", hint=_HINT_LOG)
+
+
+def _reason(error: grpc.Call) -> str:
+    metadata = error.trailing_metadata() or ()
+    return next((str(value) for key, value in metadata if key == reasons.KEY), "")
+
+
+def _by_text(code: grpc.StatusCode, details: str) -> str:
+    """What a pachd says in words alone. The texts are stable: its own clients match on them."""
+    if code not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
+        return ""
+    return next((reason for text, reason in _PACHD_TEXTS.items() if text in details), "")

@@ -31,7 +31,7 @@ from kaos_backend.domain.models import (
 )
 from kaos_backend.pachd import convert, wire
 from kaos_backend.pachd.connection import Cancelable, Connection, Engine, in_transaction
-from kaos_backend.pachd.errors import translate
+from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.port import LogStream
 from kaos_backend.pachd.prefetch import prefetch
 from kaos_formats import kaos_v1
@@ -125,11 +125,8 @@ class SdkPachd:
 
     def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
         commit = _commit(project, repo, commit_id)
-        try:
+        with contextlib.suppress(CommitFinished):
             self._connection.write(lambda c: c.pfs.finish_commit(commit=commit, error=error))
-        except errors.Internal as refused:
-            if "already finished" not in refused.message:
-                raise
         info = self._connection.read(
             lambda c: c.pfs.inspect_commit(commit=commit, wait=pfs.CommitState.FINISHED)
         )

@@ -9,6 +9,7 @@ from typing import NoReturn
 import grpc
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, EngineError, disk_full
+from kaos_formats import reasons
 
 _MAX_DETAILS_BYTES = 2500
 """A status is a header, percent-encoded (up to three times as long); clients take 8 KiB of headers."""
@@ -35,6 +36,8 @@ def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         error = disk_full("the store")
     if isinstance(error, EngineError):
+        if error.reason:
+            context.set_trailing_metadata(((reasons.KEY, error.reason),))
         context.abort(getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), details(error.message))
     if isinstance(error, sqlite3.Error):
         _log.exception("the database failed")

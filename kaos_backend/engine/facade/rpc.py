@@ -14,7 +14,7 @@ from weakref import WeakSet
 import betterproto
 import grpc
 
-from kaos_backend.engine.errors import ResourceExhausted
+from kaos_backend.engine.errors import TooManyCalls
 from kaos_backend.engine.facade.errors import Cancelled, abort
 from kaos_backend.engine.store.store import Store
 
@@ -103,7 +103,7 @@ def wait_until(store: Store, context: grpc.ServicerContext, check: Callable[[], 
 
     Raises:
         Cancelled: the caller went away.
-        ResourceExhausted: too many calls wait already.
+        TooManyCalls: too many calls wait already.
     """
     while True:
         version = store.changes.version()
@@ -123,14 +123,14 @@ def park(store: Store, context: grpc.ServicerContext) -> None:
 
     Raises:
         Cancelled: the caller went away.
-        ResourceExhausted: too many calls wait already.
+        TooManyCalls: too many calls wait already.
     """
     with _parked_lock:
         if context in _parked:
             return
         _parked.add(context)
     if not _waiting.acquire(blocking=False):
-        raise ResourceExhausted("too many waiting calls: end some, or try again later")
+        raise TooManyCalls("too many waiting calls: end some, or try again later")
 
     def ended() -> None:
         _waiting.release()

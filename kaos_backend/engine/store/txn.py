@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
-from kaos_backend.engine.errors import DataLoss, Unknown
+from kaos_backend.engine.errors import CommitFinished, DataLoss
 from kaos_backend.engine.store.bytes.objects import ObjectStore
 from kaos_backend.engine.store.model import (
     BranchKey,
@@ -190,7 +190,7 @@ class Txn(Reads):
         """
         row = refs.require_commit_row(self.db, key)
         if row["finishing_us"] is not None:
-            raise Unknown(f"commit {key} has already finished")
+            raise CommitFinished(key)
         if row["base_open"]:
             raise commits.unfinished_base(self._state, row)
         todo = upload.operations if operations is None else operations

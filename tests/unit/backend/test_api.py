@@ -22,9 +22,10 @@ from kaos_backend.app import create_app
 from kaos_backend.domain.machine import machine_of, notes_of
 from kaos_backend.domain.models import Cluster
 from kaos_backend.pachd.connection import Endpoint
-from kaos_backend.pachd.errors import from_status, translate
+from kaos_backend.pachd.errors import CommitFinished, from_status, translate
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.settings import KIB, MIB, TIB, Limits, Settings
+from kaos_formats import reasons
 from kaos_formats.home import Home
 
 DOCS = Path(__file__).parents[3] / "docs" / "api.md"
@@ -111,8 +112,11 @@ def test_documentation_names_every_query_parameter_and_field(tmp_path: Path) -> 
         (grpc.StatusCode.ALREADY_EXISTS, "project x already exists", errors.Exists),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", errors.EngineUnavailable),
         (grpc.StatusCode.UNAUTHENTICATED, "no authentication token", errors.EngineUnavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "no space left on device", errors.DiskFull),
-        (grpc.StatusCode.FAILED_PRECONDITION, "asks for 64 cpu but this machine has 2", errors.NeverFits),
+        (grpc.StatusCode.UNKNOWN, "write /x: no space left on device", errors.DiskFull),
+        (grpc.StatusCode.UNKNOWN, "commit x has already finished", CommitFinished),
+        (grpc.StatusCode.NOT_FOUND, "file no space left on device not found", errors.NotFound),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max (5 vs. 4)", errors.Internal),
+        (grpc.StatusCode.FAILED_PRECONDITION, "asks for 64 cpu but this machine has 2", errors.Internal),
         (grpc.StatusCode.FAILED_PRECONDITION, "cannot delete project", errors.Internal),
         (grpc.StatusCode.UNKNOWN, "parent commit x has not been finished", errors.Internal),
     ],
@@ -123,6 +127,24 @@ def test_every_status_becomes_one_error(
     error = from_status(code, details)
     assert type(error) is expected
     assert details in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "expected"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.DISK_FULL, errors.DiskFull),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.TOO_MANY_CALLS, errors.Busy),
+        (grpc.StatusCode.FAILED_PRECONDITION, reasons.NEVER_FITS, errors.NeverFits),
+        (grpc.StatusCode.UNKNOWN, reasons.COMMIT_FINISHED, CommitFinished),
+        (grpc.StatusCode.NOT_FOUND, "a reason of a later engine", errors.NotFound),
+    ],
+)
+def test_the_engines_reason_tells_errors_of_one_status_apart(
+    code: grpc.StatusCode, reason: str, expected: type[errors.KaosError]
+) -> None:
+    error = from_status(code, "whatever it says", reason)
+    assert type(error) is expected
+    assert "whatever it says" in error.message
 
 
 def test_other_exceptions() -> None:

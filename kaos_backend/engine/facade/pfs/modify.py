@@ -8,7 +8,7 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.engine.errors import InvalidArgument, Unknown
+from kaos_backend.engine.errors import CommitFinished, InvalidArgument, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import branch_form, commit_given, find_commit
 from kaos_backend.engine.facade.errors import Cancelled
@@ -78,7 +78,7 @@ class Modify:
             return head.key
         commit = find_commit(reads, target)
         if commit.finishing_us is not None:
-            raise Unknown(f"commit {commit.key} has already finished")
+            raise CommitFinished(commit.key)
         return commit.key
 
     def _receive(self, messages: Iterator[bytes], upload: Upload, context: grpc.ServicerContext) -> None:

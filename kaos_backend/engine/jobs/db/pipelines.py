@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec.structs
 
-from kaos_backend.engine.errors import AlreadyExists, FailedPrecondition, NotFound, Unknown
+from kaos_backend.engine.errors import AlreadyExists, NeverFits, NotFound, Unknown
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import Cancel, kill_open_jobs
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
@@ -97,9 +97,7 @@ def create_pipeline(
     key = PipelineKey(spec.project, spec.name)
     why = why_never(machine, request_of(spec))
     if why:
-        raise FailedPrecondition(
-            f'pipeline "{key}" {why}: lower its resource_limits, or run on a larger machine'
-        )
+        raise NeverFits(f'pipeline "{key}" {why}: lower its resource_limits, or run on a larger machine')
     txn.inspect_project(key.project)
     assert spec.input is not None
     for used in input_branches(spec.input):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kaos_backend.engine.errors import EngineError, ResourceExhausted, Unknown
+from kaos_backend.engine.errors import DiskFull, EngineError, Unknown
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
@@ -301,8 +301,8 @@ class DatumRunner:
                 done = do()
                 running.trouble = ""
                 return done
-            except (ResourceExhausted, OSError, sqlite3.Error) as e:
-                if out is not None and isinstance(e, ResourceExhausted):
+            except (DiskFull, OSError, sqlite3.Error) as e:
+                if out is not None and isinstance(e, DiskFull):
                     self._refuse_too_large(out)
                 running.trouble = str(e)
                 self._crashing(str(e))

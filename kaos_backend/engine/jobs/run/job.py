@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 
-from kaos_backend.engine.errors import EngineError, ResourceExhausted
+from kaos_backend.engine.errors import DiskFull, EngineError
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
@@ -286,7 +286,7 @@ class JobRun:
                 # What is finished must not be lost: it is written down later, at the latest at the end.
                 with self._changed:
                     self._ended = [*ended, *self._ended]
-                if not isinstance(e, ResourceExhausted):
+                if not isinstance(e, DiskFull):
                     raise
                 self._trouble = e.message
                 self._crashing(e.message)

@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Disk:
-    """Write, sync and rename. A full disk is raised as ResourceExhausted, whichever call meets it."""
+    """Write, sync and rename. A full disk is raised as DiskFull, whichever call meets it."""
 
     def create(self, path: Path) -> int:
         """A new file (0600), opened for reading and writing."""

@@ -60,7 +60,7 @@ def stage(upload: Upload, files: Iterable[NewFile], tag: str) -> Staged:
 
     Raises:
         Unknown: naming what cannot be kept (its name, it cannot be read).
-        ResourceExhausted: the disk is full.
+        DiskFull: the disk is full.
     """
     try:
         for file in files:
@@ -119,7 +119,7 @@ def materialize(
         DataLoss: content is damaged or gone; the error names its path.
         NotFound: `path` is not in the tree.
         Unknown: a name is too long for this disk.
-        ResourceExhausted: the disk is full.
+        DiskFull: the disk is full.
     """
     if dest.is_dir():
         return

@@ -49,7 +49,7 @@ class Upload:
 
         Raises:
             Unknown: the path is one that PFS refuses.
-            ResourceExhausted: the disk is full.
+            DiskFull: the disk is full.
         """
         if self._writer is None or path != self._path or tag != self._tag:
             self.end_file()

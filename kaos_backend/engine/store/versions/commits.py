@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.errors import CommitFinished, Unknown
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.trees.tree import find_flaw, root_node
@@ -173,7 +173,7 @@ def finish(
     row = refs.require_commit_row(db, key)
     id_ = row["id"]
     if row["finishing_us"] is not None:
-        raise Unknown(f"commit {key} has already finished")
+        raise CommitFinished(key)
     derived = db.execute("SELECT 1 FROM commit_provenance WHERE commit_id=?", (id_,)).fetchone() is not None
     if not force and (key.repo.type == META_REPO or (row["origin"] == "AUTO" and derived)):
         raise Unknown(
@@ -243,7 +243,7 @@ def set_root(state: WriteState, key: CommitKey, root: bytes | None) -> None:
     """Replace the content of an open commit."""
     row = refs.require_commit_row(state.db, key)
     if row["finishing_us"] is not None:
-        raise Unknown(f"commit {key} has already finished")
+        raise CommitFinished(key)
     state.db.execute(
         "UPDATE commits SET root=?, base_open=0, updated_us=? WHERE id=?", (root, state.now_us, row["id"])
     )

@@ -13,6 +13,7 @@ from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.facade import rpc
 from kaos_backend.engine.store.store import Store
+from kaos_formats import reasons
 
 from .refusals import refused
 
@@ -60,8 +61,9 @@ def test_a_commit_lives_from_start_to_finish(client: Client) -> None:
     info = client.pfs.wait_commit(commit)
     assert (info.description, info.error) == ("because", "spoilt")
     assert info.is_set("details")
-    with refused(grpc.StatusCode.UNKNOWN, "has already finished"):
+    with refused(grpc.StatusCode.UNKNOWN, "has already finished") as error:
         client.pfs.finish_commit(commit=commit)
+    assert (reasons.KEY, reasons.COMMIT_FINISHED) in error.value.trailing_metadata()  # type: ignore[attr-defined]
     with refused(grpc.StatusCode.UNKNOWN, "cannot clear finished commit"):
         client.pfs.clear_commit(commit=commit)
     with refused(grpc.StatusCode.NOT_FOUND, "repo default/nope not found"):

@@ -11,10 +11,11 @@ import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.engine.errors import ResourceExhausted
+from kaos_backend.engine.errors import TooManyCalls
 from kaos_backend.engine.facade import rpc
 from kaos_backend.engine.facade.errors import Cancelled
 from kaos_backend.engine.store.store import Store
+from kaos_formats import reasons
 
 from .conftest import TOKEN
 
@@ -88,7 +89,7 @@ def test_too_many_are_refused_until_one_ends(store: Store, places: threading.Bou
     contexts = [Context(), Context()]
     for context in contexts:
         wait(store, context, second_time())
-    with pytest.raises(ResourceExhausted, match="too many waiting calls"):
+    with pytest.raises(TooManyCalls, match="too many waiting calls"):
         wait(store, Context(), second_time())
     contexts[0].end()
     assert wait(store, Context(), second_time())
@@ -108,7 +109,7 @@ def test_the_refusal_reaches_the_client_and_others_are_served(
         try:
             ended.append(other.pfs.inspect_commit(commit=commit, wait=pfs.CommitState.FINISHED))
         except grpc.RpcError as error:
-            ended.append(error.code())
+            ended.append((error.code(), (reasons.KEY, reasons.TOO_MANY_CALLS) in error.trailing_metadata()))
 
     threads = [threading.Thread(target=waiting) for _ in range(3)]
     for thread in threads:
@@ -117,7 +118,7 @@ def test_the_refusal_reaches_the_client_and_others_are_served(
         if ended:
             break
         threading.Event().wait(0.01)
-    assert ended == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert ended == [(grpc.StatusCode.RESOURCE_EXHAUSTED, True)]
     client.pfs.finish_commit(commit=commit)
     for thread in threads:
         thread.join(5)

@@ -1,4 +1,4 @@
-"""No room left: ResourceExhausted, nothing half-visible, and all is well once there is room again."""
+"""No room left: DiskFull, nothing half-visible, and all is well once there is room again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import ResourceExhausted
+from kaos_backend.engine.errors import DiskFull
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.store import Store
@@ -41,7 +41,7 @@ def test_no_room_for_objects(tmp_path: Path, size: int) -> None:
         txn.create_repo(DATA)
     kept = put(store, {"/kept": b"k" * 100_000})
     disk.room = size // 2
-    with pytest.raises(ResourceExhausted, match="free some space and try again"):
+    with pytest.raises(DiskFull, match="free some space and try again"):
         put(store, {"/big": os.urandom(size)})
     assert [one.key for one in store.list_commits(DATA)] == [kept]
     assert list(store.objects.tmp.iterdir()) == []
@@ -67,7 +67,7 @@ def test_no_room_for_an_append(tmp_path: Path, part: int) -> None:
     counts = set()
     for _ in range(3):
         disk.room = part + MEGABYTE
-        with pytest.raises(ResourceExhausted):
+        with pytest.raises(DiskFull):
             put(store, {"/file": os.urandom(part)})
         assert list(store.objects.tmp.iterdir()) == []
         counts.add(descriptors())
@@ -81,7 +81,7 @@ def test_no_room_for_a_large_object_in_one_piece(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "engine", disk=disk)
     before = descriptors()
     disk.room = MEGABYTE
-    with store.upload() as upload, pytest.raises(ResourceExhausted):
+    with store.upload() as upload, pytest.raises(DiskFull):
         upload.session.add(os.urandom(2 * MEGABYTE))
     assert list(store.objects.tmp.iterdir()) == []
     assert descriptors() == before
@@ -115,7 +115,7 @@ def test_a_file_system_that_is_really_full(small_disk: Path) -> None:
         {"/middle": os.urandom(500_000)},
         {"/large": os.urandom(2 * MEGABYTE)},
     ):
-        with pytest.raises(ResourceExhausted):
+        with pytest.raises(DiskFull):
             put(store, files)
     assert content(store, kept) == {"/kept": b"k" * 100_000}, "reading goes on"
     ballast.unlink()
