@@ -90,13 +90,16 @@ def _open_bar(terminal: Terminal, name: str, in_bytes: bool) -> tuple[Any, Any]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
     columns += (
         [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn(), TimeElapsedColumn()]
     )
-    columns += [TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+    # The note is what gives way where the terminal is narrow.
+    note = TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns += [TimeRemainingColumn(), note]
     console = Console(stderr=True, no_color=not terminal.colour, width=terminal.width)
-    bar = Progress(*columns, console=console, transient=True)
+    bar = Progress(*columns, console=console, transient=True, expand=True)
     bar.start()
     return bar, bar.add_task(name, total=None, note="")

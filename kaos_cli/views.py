@@ -33,7 +33,7 @@ def jobs_table(jobs: Sequence[Json], now: datetime) -> Table:
         Column("data", drop=4),
     ]
     told = any(job.get("reason") for job in jobs)
-    columns += [Column("reason", drop=1, shrink=True)] if told else []
+    columns += [Column("reason", shrink=True)] if told else []
     rows = []
     for number, job in enumerate(jobs):
         train = with_trials(job)
@@ -113,8 +113,8 @@ def heading(job: Json, now: datetime) -> list[str]:
     created = text.age(job.get("created"), now)
     lines = [f"job     {job['id']}", f"state   {state}"]
     if created:
-        took = text.duration(job.get("duration_s"))
-        lines.append(f"made    {created} ago" + (f", took {took}" if took else ""))
+        took = f", took {text.duration(job['duration_s'])}" if job.get("finished") else ""
+        lines.append(f"made    {created} ago{took}")
     for kind in ("source", "data"):
         if bundle := inputs.get(kind):
             amount = f"{text.files(bundle['files'])}, {text.size(bundle['bytes'])}"
@@ -167,7 +167,7 @@ def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns:
 def show_outcome(session: Session, ws: str, job: Json) -> None:
     """What ``--wait`` ends with: the best trials first, what failed, and what to do now."""
     terminal, flag = session.terminal, session.flag(ws)
-    if job["trials"]:
+    if any(trial["state"] != "unrunnable" for trial in job["trials"]):
         leaders = job["trials"][:LEADERS]
         print()
         show(trials_table(job, leaders), terminal)

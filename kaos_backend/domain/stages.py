@@ -5,6 +5,7 @@ A stage is a pipeline of kaos's own. A deploy runs its stages in order; each may
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from kaos_backend.domain.resources import Resources
 State = Literal["waiting", "running", "success", "partial", "failed", "killed"]
 StageState = Literal["waiting", "running", "success", "partial", "failed", "killed", "unrunnable"]
 
+_DATUM = re.compile(r"\bdatum(s?)\b")
+_ONE_DATUM = re.compile(r"^1 datum ")
 _RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
 
 
@@ -117,20 +120,26 @@ def fold(jobs: StageJobs) -> tuple[State, str]:
     return "success", ""
 
 
+def _in_words(stage: Stage, reason: str) -> str:
+    """Pachyderm's reason in a workspace's words: a datum is a trial, or all that there is to the stage."""
+    return _DATUM.sub(r"trial\1", reason) if stage.trials else _ONE_DATUM.sub("", reason)
+
+
 def _outcome(stage: Stage, job: Job) -> Outcome:
+    reason = _in_words(stage, job.reason)
     if not job.state.terminal:
-        return Outcome("running" if job.state in _RUNNING else "waiting", job.reason)
+        return Outcome("running" if job.state in _RUNNING else "waiting", reason)
     if job.state is JobState.KILLED:
-        return Outcome("killed", job.reason)
+        return Outcome("killed", reason)
     if job.state is JobState.UNRUNNABLE:
-        return Outcome("unrunnable", job.reason)
+        return Outcome("unrunnable", reason)
     count = failed(job)
     if job.state is not JobState.SUCCESS:
-        return Outcome("failed", job.reason)
+        return Outcome("failed", reason)
     if not count:
         return Outcome("success")
     if not stage.trials:
-        return Outcome("failed", job.reason)
+        return Outcome("failed", reason)
     if job.processed + job.skipped:
         return Outcome("partial", f"{count} of {job.total} trials failed")
     return Outcome("failed", f"all {count} trials failed" if count > 1 else "the only trial failed")

@@ -19,7 +19,7 @@ from typing import Any
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
-from kaos_backend.domain.machine import machine_of
+from kaos_backend.domain.machine import check_fits, machine_of
 from kaos_backend.domain.models import PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
@@ -179,15 +179,12 @@ class Deploys:
         settings = deploys.settings_of(now.pipelines.get(trials) if trials else None)
         granted = _granted(settings.resources, request)
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
+        machine = machine_of(self._pachd.cluster()) if trials else {}
+        check_fits(machine, granted)
         auto = parallelism is None
         if parallelism is None:
-            parallelism = resources.default_parallelism(self._cpus() if trials else None, granted.cpu)
+            parallelism = resources.default_parallelism(machine.get("cpus"), granted.cpu)
         return Target(workspace, source_id, granted, parallelism, auto)
-
-    def _cpus(self) -> float | None:
-        """The machine's cores as the engine counts them; None on a cluster, which does not say."""
-        cpus = machine_of(self._pachd.cluster()).get("cpus")
-        return float(cpus) if isinstance(cpus, int | float) else None
 
     def _parts(
         self,

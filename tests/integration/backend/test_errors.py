@@ -161,7 +161,9 @@ def test_what_never_fits_is_refused_and_leaves_no_trace(
         "POST", f"/workspaces/{workspace}/deploys", 422, "never_fits",
         json={"source": source, "data": data, "resources": resources},
     )  # fmt: skip
-    assert "this machine has" in error["message"]
+    assert error["message"].startswith("a trial asks for ")
+    assert "but this machine has" in error["message"]
+    assert error["hint"] == f"ask for less with --{next(iter(resources))}"
     assert traces(backend.sdk(), workspace) == {"jobs": []}
     assert list(backend.sdk().transaction.list_transaction().transaction_info) == []
 

@@ -78,7 +78,7 @@ def test_trials_beside_running_ones_wait(backend: Backend, workspace: str) -> No
     assert told["state"] == "running"
     assert sorted(trial["state"] for trial in told["trials"]) == ["running", "waiting", "waiting"]
     waiting = next(trial for trial in told["trials"] if trial["state"] == "waiting")
-    assert waiting["reason"] == told["reason"] == "2 datums wait for a place in its pipeline (1 at a time)"
+    assert waiting["reason"] == told["reason"] == "2 trials wait for a place in its pipeline (1 at a time)"
     # Another grid is another job; jobs of a workspace run one after another.
     second = backend.deploy(workspace, hyper={"lr": [4]})["job"]
     after = f"waits for job {first[:8]} of the same pipeline, which comes first"

@@ -72,3 +72,11 @@ def test_quiet_shows_no_bars(running: FakeBackend, tmp_path: Path) -> None:
     _, shown = at_a_terminal("train", "deploy", "-d", str(write_data(tmp_path / "d")), "--wait", "--quiet")
     assert "\x1b[?25l" not in shown
     assert "1/3" not in shown
+
+
+def test_a_long_note_gives_way_to_the_bar(running: FakeBackend, tmp_path: Path) -> None:
+    reason = "2 trials wait for 1 cpu (0 of 2 free), in use by job 0f3a11c2 of default/train"
+    running.jobs["default"][0]["stages"][-1]["reason"] = reason
+    _, shown = at_a_terminal("train", "deploy", "-d", str(write_data(tmp_path / "d")), "--wait")
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert re.search(r"train [━╺╸]{24} 1/3 [0-9:]+ -:--:-- 2 trials wait for.*…", frames)
