@@ -75,7 +75,9 @@ def _read(
                 if line.get("end"):
                     end = line
                     break
-                if reader.is_new(line, resumed):
+                if line.get("waiting"):
+                    _tell_waiting(session, line)
+                elif reader.is_new(line, resumed):
                     _print(session, line, several)
                     printed = True
             break
@@ -98,6 +100,13 @@ def _tell_nothing(session: Session, end: Line, trial: int | None) -> None:
     if state == "waiting":
         raise KaosError("waiting", f"no lines yet, as {told}", hint="the same with -f waits for them")
     session.terminal.say(f"no lines{' yet' if state in ACTIVE else ''}; {told}")
+
+
+def _tell_waiting(session: Session, line: Line) -> None:
+    if session.terminal.json:
+        session.terminal.answer_json_line(line)
+    else:
+        session.terminal.say(f"waiting: {printable(str(line['reason']))}")
 
 
 def _print(session: Session, line: Line, several: bool) -> None:

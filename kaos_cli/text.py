@@ -107,15 +107,6 @@ def metric(value: object) -> str:
     return number(float(value)) if isinstance(value, str) else number(value)
 
 
-def progress(pipeline: dict[str, int] | None) -> str:
-    """``7/9`` done of total, ``+ 2 failed`` where some did; "" for a pipeline that does not run."""
-    if not pipeline:
-        return ""
-    done = pipeline["processed"] + pipeline["skipped"]
-    failed = f" {pipeline['failed']} failed" if pipeline["failed"] else ""
-    return f"{done}/{pipeline['total']}{failed}"
-
-
 def printable(text: str) -> str:
     """``text`` without control characters: a log or a file name must not steer the terminal."""
     if text.isprintable():

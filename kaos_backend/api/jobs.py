@@ -16,7 +16,7 @@ from kaos_backend.api.streams import ndjson
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import views
 from kaos_backend.services.archives import What
-from kaos_backend.services.logs import End, Line, LogQuery
+from kaos_backend.services.logs import End, Line, LogQuery, Waiting
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
@@ -96,7 +96,9 @@ async def _lines(reading: Any, request: Request) -> Any:
         yield chunk
 
 
-def _encode(item: Line | End) -> dict[str, Any]:
+def _encode(item: Line | Waiting | End) -> dict[str, Any]:
+    if isinstance(item, Waiting):
+        return {"waiting": True, "reason": item.reason}
     if isinstance(item, End):
         ended = {"end": True, "state": item.state, "reason": item.reason}
         return ended | ({"trial": asdict(item.trial)} if item.trial is not None else {})

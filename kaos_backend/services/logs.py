@@ -42,6 +42,13 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is followed has nothing to say yet, and what it waits for."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """What closes every log: where that of which it is stands now, a trial, a stage or the job, and why."""
 
@@ -79,7 +86,10 @@ class Logs:
 
 
 class LogReading:
-    """Iterates over lines and ends with an End. ``close`` from another thread ends a follow."""
+    """Iterates over lines and ends with an End; who follows is told first what is waited for.
+
+    ``close`` from another thread ends a follow.
+    """
 
     def __init__(
         self,
@@ -128,8 +138,10 @@ class LogReading:
         if stream is not None:
             stream.close()
 
-    def __iter__(self) -> Iterator[Line | End]:
+    def __iter__(self) -> Iterator[Line | Waiting | End]:
         query = self._query
+        if query.follow:
+            yield from self._waiting()
         for stage in STAGES:
             if self._closed or query.stage not in (None, stage.name):
                 continue
@@ -138,6 +150,12 @@ class LogReading:
             elif query.trial is None:
                 yield from self._stage_lines(stage)
         yield self._end()
+
+    def _waiting(self) -> Iterator[Waiting]:
+        now = self._end()
+        about = now.trial or now
+        if about.state == "waiting":
+            yield Waiting(about.reason)
 
     def _end(self) -> End:
         jobs = self._jobs.explained(self._workspace, self._jobs_of_set())
@@ -184,14 +202,14 @@ class LogReading:
         trial = self._trials(train)[number]
         query = self._query
         if trial.datum is not None and trial.datum.state is DatumState.SKIPPED and trial.datum.job:
-            lines = self._lines(names.TRAIN, trial.datum.job, datum_id=trial.datum.id, tail=query.tail)
+            lines = self._lines(train.pipeline, trial.datum.job, datum_id=trial.datum.id, tail=query.tail)
         else:
             # By the file that no other trial reads: a datum that has not ended is listed by no id.
             path = names.params_path(trial.point.params_id)
             follow = query.follow and not train.state.terminal
-            lines = self._lines(names.TRAIN, train.id, path=path, follow=follow, tail=query.tail)
+            lines = self._lines(train.pipeline, train.id, path=path, follow=follow, tail=query.tail)
         for line in lines:
-            yield _line(trial, line)
+            yield _line(train, trial, line)
 
     def _finished(self, train: Job) -> Iterator[Line]:
         """Trial by trial, in order of their numbers."""
@@ -203,8 +221,8 @@ class LogReading:
                 return
             skipped = trial.datum.state is DatumState.SKIPPED
             job_id = trial.datum.job if skipped and trial.datum.job else train.id
-            for line in self._lines(names.TRAIN, job_id, datum_id=trial.datum.id, tail=self._query.tail):
-                yield _line(trial, line)
+            for line in self._lines(train.pipeline, job_id, datum_id=trial.datum.id, tail=self._query.tail):
+                yield _line(train, trial, line)
         if train.state is not JobState.SUCCESS:
             # A job that was stopped lists no datums for what it interrupted, but has their lines.
             listed = {trial.datum.id for trial in trials if trial.datum is not None}
@@ -214,7 +232,7 @@ class LogReading:
         """What a job's trials have said up to now, one trial after another."""
         last: str | None = None
         kept: deque[Line] = deque(maxlen=self._query.tail or 1)
-        for line in self._lines(names.TRAIN, train.id):
+        for line in self._lines(train.pipeline, train.id):
             if line.datum in without:
                 continue
             if line.datum != last or not self._query.tail:
@@ -229,18 +247,18 @@ class LogReading:
         seen: dict[str, int] = {}
         if self._query.tail:
             past: deque[Line] = deque(maxlen=self._query.tail)
-            for line in self._lines(names.TRAIN, train.id):
+            for line in self._lines(train.pipeline, train.id):
                 seen[line.datum] = seen.get(line.datum, 0) + 1
                 past.append(self._line(train, line))
             yield from past
-        for line in self._lines(names.TRAIN, train.id, follow=True):
+        for line in self._lines(train.pipeline, train.id, follow=True):
             if seen.get(line.datum, 0) > 0:
                 seen[line.datum] -= 1
                 continue
             yield self._line(train, line)
 
     def _line(self, train: Job, line: LogLine) -> Line:
-        return _line(self._trial_of(train, line), line)
+        return _line(train, self._trial_of(train, line), line)
 
     def _lines(
         self,
@@ -282,6 +300,6 @@ class LogReading:
         return self._known.get(params_id) if params_id is not None else None
 
 
-def _line(trial: TrialDatum | None, line: LogLine) -> Line:
+def _line(train: Job, trial: TrialDatum | None, line: LogLine) -> Line:
     number, model = (trial.point.number, trial.model) if trial is not None else (None, None)
-    return Line(names.TRAIN, number, model, rfc3339(line.ts), line.user, line.text)
+    return Line(train.pipeline, number, model, rfc3339(line.ts), line.user, line.text)

@@ -86,7 +86,7 @@ class Trials:
         """The trials of a train job in order of their numbers, whether their datums exist already or not."""
         by_params = {
             params_id: datum
-            for datum in self._pachd.datums(workspace, names.TRAIN, train.id)
+            for datum in self._pachd.datums(workspace, train.pipeline, train.id)
             if (params_id := params_of(datum)) is not None
         }
         about = read.descriptions.get(names.HYPER)
@@ -111,7 +111,7 @@ class Trials:
     def _running(self, workspace: str, train: Job) -> dict[str, RunningDatum]:
         if train.state is not JobState.RUNNING:
             return {}
-        found = self._pachd.running(workspace, names.TRAIN, train.id)
+        found = self._pachd.running(workspace, train.pipeline, train.id)
         return {i: datum for datum in found if (i := params_of_paths(datum.paths)) is not None}
 
     def select(self, trials: Sequence[TrialDatum], model: str) -> TrialDatum:

@@ -86,6 +86,9 @@ def test_trials_beside_running_ones_wait(backend: Backend, workspace: str) -> No
     job = info(backend, workspace, second)
     assert (job["state"], [s["state"] for s in job["stages"]]) == ("waiting", ["waiting"])
     assert trials(backend, workspace) == [("waiting", after)]
+    path = f"{backend.url}/workspaces/{workspace}/jobs/{second}/logs?follow=true"
+    with backend.http.get(path, stream=True, timeout=30) as response:
+        assert lines(next(response.iter_lines(chunk_size=1)).decode()) == [{"waiting": True, "reason": after}]
     for each in (second, first):
         backend.call("POST", f"/workspaces/{workspace}/jobs/{each}/stop")
     assert {trial["state"] for trial in info(backend, workspace, first)["trials"]} == {"killed"}

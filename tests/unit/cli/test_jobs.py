@@ -188,6 +188,17 @@ def test_no_lines_yet(cli: Cli, two: FakeBackend) -> None:
     assert (done.code, done.err) == (0, "no lines yet; trial 1 is running\n")
 
 
+def test_who_follows_is_told_what_it_waits_for(cli: Cli, two: FakeBackend) -> None:
+    two.log_lines = [
+        {"waiting": True, "reason": "waits for job 0f3a11c2"},
+        {"stage": "train", "trial": 0, "model": "m", "ts": "2020", "user": True, "text": "epoch 1"},
+        {"end": True, "state": "success", "reason": ""},
+    ]
+    done = cli("train", "logs", JOB_ID, "-f")
+    assert (done.code, done.out) == (0, "trial 0 | epoch 1\n")
+    assert "waiting: waits for job 0f3a11c2" in done.err
+
+
 def test_the_list_says_what_a_job_waits_for(cli: Cli, two: FakeBackend) -> None:
     two.jobs["default"].insert(0, job("waiting", id="0" * 32, reason="waits for job 77777777"))
     assert "waits for job 77777777" in cli("train", "list", "--all").out

@@ -136,6 +136,28 @@ def test_failed_trials_run_again_only_with_retry() -> None:
     assert does(plan(partial, replace(SAME, retry=True))) == ([], ["train"], "started")
 
 
+def test_a_workspace_may_have_other_stages() -> None:
+    """A stage that fetches what data names, and one that trains on that: planned by the same rules."""
+    fetch = Stage("fetch", "fetching", ("data",), ("data",), lambda _: {})
+    train = Stage("train", "training", ("build", "fetch", "hyper"), ("source",), lambda _: {}, trials=True)
+    stages = (BUILD, fetch, train)
+    specs = {**SPECS, "fetch": {"fetch": "d1"}}
+    now = Current(
+        inputs("s1", "d1", "h1"),
+        {name: pipeline(name, spec) for name, spec in specs.items()},
+        {name: job("success", name) for name in specs},
+    )
+    same = replace(SAME, specs=specs)
+    assert deploys.plan(stages, now, same).status == "unchanged"
+    made = deploys.plan(
+        stages, now, replace(same, inputs=inputs(None, "d2", None), specs={**specs, "fetch": {"fetch": "d2"}})
+    )
+    assert does(made) == (["data"], ["fetch"], "started")
+    assert made.runs(stages) == ["fetch", "train"]
+    broken = replace(now, jobs={**now.jobs, "fetch": job("failure", "fetch"), "train": job("unrunnable")})
+    assert does(deploys.plan(stages, broken, same)) == ([], ["fetch", "train"], "started")
+
+
 STATES = st.sampled_from([s.value for s in JobState])
 IDS = st.sampled_from([None, "1", "2"])
 
