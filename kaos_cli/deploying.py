@@ -63,7 +63,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         # What waits to be deployed is shared by content: somebody else's deploy of the same took it away.
         sent = _send_all(session, ws, bundles)
         answer = _start(session, ws, asked)
-    for line in describe(answer, sent, session.flag(ws)):
+    for line in describe(answer, sent):
         session.terminal.answer(line)
     result = None
     code = OK
@@ -71,9 +71,8 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         from kaos_cli.watch import wait_for
 
         result, code = wait_for(session, ws, answer["job"], timeout_s)
-    elif answer["status"] == "started":
-        flag = session.flag(ws)
-        session.terminal.hint(f"kaos train logs -f{flag} follows it", f"kaos train info{flag} shows it")
+    else:
+        session.terminal.hint(*_next(answer, session.flag(ws)))
     if session.terminal.json:
         packed = {one.bundle.kind: one.as_json() for one in sent}
         session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
@@ -91,7 +90,16 @@ def author(env: Mapping[str, str]) -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def describe(answer: Mapping[str, Any], sent: list[Sent], flag: str) -> list[str]:
+def _next(answer: Mapping[str, Any], flag: str) -> list[str]:
+    """What to type after a deploy that nobody waits for."""
+    if answer["status"] == "started":
+        return [f"kaos train logs -f{flag} follows it", f"kaos train info{flag} shows it"]
+    if answer.get("hint"):
+        return [answer["hint"]]
+    return [f"kaos train info {answer['job'][:8]}{flag} shows it"] if answer["job"] else []
+
+
+def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
     """What a person reads after a deploy: bundles, grid, job."""
     packed: dict[str, Sent] = {one.bundle.kind: one for one in sent}
     lines = []
@@ -114,11 +122,8 @@ def describe(answer: Mapping[str, Any], sent: list[Sent], flag: str) -> list[str
         why = answer.get("message") or "these inputs were deployed already"
         lines.append(f"nothing to run: {why}")
         lines.append(f"job     {answer['job']}")
-        lines.append(answer.get("hint") or f"kaos train info {answer['job'][:8]}{flag} shows it")
     else:
         lines.append(answer.get("message") or "stored; source or data is still missing")
-        if answer.get("hint"):
-            lines.append(answer["hint"])
     return [line for line in lines if line]
 
 

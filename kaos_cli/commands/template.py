@@ -65,4 +65,4 @@ def get(
         )
         return
     print(f"{found.name}: {len(files)} files in {target}")
-    session.terminal.say(f"Train it with\n  {deploy}")
+    session.terminal.hint(f"{deploy} trains it")

@@ -53,6 +53,10 @@ def test_the_two_commands_are_made_by_the_makefile() -> None:
     assert {"mnist", "test"} <= named <= made
 
 
+def test_the_program_is_on_the_path_before_it_is_typed() -> None:
+    assert 0 < README.index("export PATH=$PWD/.venv/bin") < README.index("$ kaos ")
+
+
 def test_every_kaos_command_exists() -> None:
     from kaos_cli.main import build
 

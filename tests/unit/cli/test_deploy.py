@@ -82,7 +82,9 @@ def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path
     done = cli("train", "deploy", "-d", data)
     assert puts(backend) == 1
     assert "nothing new to send" in done.out
-    assert f"nothing to run: {why}\njob     {JOB_ID}\nkaos train info 4f1c0de2 shows it\n" in done.out
+    assert done.out.endswith(f"nothing to run: {why}\njob     {JOB_ID}\n")
+    assert done.err == "  → kaos train info 4f1c0de2 shows it\n"
+    assert cli("train", "deploy", "-d", data, "-q").err == ""
 
 
 def test_only_new_content_is_sent(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
@@ -120,7 +122,8 @@ def test_waiting_for_the_other_half_is_said(cli: Cli, backend: FakeBackend, tmp_
     }  # fmt: skip
     done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
     assert done.code == 0
-    assert "no source yet\ndeploy one with -s\n" in done.out
+    assert done.out.endswith("no source yet\n")
+    assert done.err == "  → deploy one with -s\n"
 
 
 def test_long_grids_show_head_and_count_in_80_columns(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
@@ -347,3 +350,18 @@ def test_ctrl_c_while_sending_says_that_nothing_was_deployed(backend: FakeBacken
     # The source, which was there already, is not left waiting for a deploy that never comes.
     assert backend.staged == {}
     assert backend.deploys == []
+
+
+def test_the_exit_code_is_the_jobs_when_nobody_reads(backend: FakeBackend, tmp_path: Path) -> None:
+    backend.jobs["default"] = [job("failed", [trial(0, "failed", None)])]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-u", "-m", "kaos_cli", "train", "wait"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert done.returncode == 1
+    assert "Error" not in done.stderr
