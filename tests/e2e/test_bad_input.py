@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,13 +66,9 @@ def symlink_that_leaves(at: Path) -> list[str]:
     return ["-d", f"{at}/data"]
 
 
-def name_pachyderm_cannot_hold(at: Path) -> list[str]:
-    write_data(at / "data", {"img[1].png": b"x"})
-    return ["-d", f"{at}/data"]
-
-
-def not_ascii(at: Path) -> list[str]:
-    write_data(at / "data", {"größe.csv": b"x"})
+def name_that_is_no_text(at: Path) -> list[str]:
+    write_data(at / "data")
+    (Path(os.fsdecode(os.fsencode(at) + b"/data/gr\xf6\xdfe.csv"))).write_bytes(b"x")
     return ["-d", f"{at}/data"]
 
 
@@ -94,8 +91,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "empty data folder": (empty_data, "empty"),
     "no such folder": (no_such_folder, "nowhere"),
     "symlink that leaves": (symlink_that_leaves, "passwd"),
-    "globbing character": (name_pachyderm_cannot_hold, "img[1].png"),
-    "not ascii": (not_ascii, "csv"),
+    "name that is not UTF-8": (name_that_is_no_text, "UTF-8"),
     "broken grid": (grid_of('{"x": [1, 2'), "bad.json"),
     "empty grid file": (grid_of(""), "bad.json"),
     "empty grid": (grid_of("{}"), "bad.json"),
