@@ -11,6 +11,7 @@ GLOB_CHARACTERS = "*?[]{}!()@+^"
 """What Pachyderm's globs are made of: no path in PFS has one of them, nor anything but printable ASCII."""
 
 UNSAFE = re.compile(r"[^\x20-\x7e]|[" + re.escape(GLOB_CHARACTERS) + "]")
+_ODD_ELEMENT = re.compile(r"(?:\A|[/\0])\.{0,2}(?:[/\0]|\Z)")
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 MAX_SHOWN = 5
@@ -40,7 +41,7 @@ def path_problem(path: str) -> str | None:
 
 def check_paths(paths: Sequence[str]) -> None:
     """Raises InvalidBundle, which lists the first offenders, unless a bundle can have all of ``paths``."""
-    problems = [(path, why) for path in paths if (why := path_problem(path)) is not None]
+    problems = [(path, why) for path in _suspects(paths) if (why := path_problem(path)) is not None]
     if not problems:
         return
     listed = "".join(f"\n  {shown(path)}: {why}" for path, why in problems[:MAX_SHOWN])
@@ -51,6 +52,20 @@ def check_paths(paths: Sequence[str]) -> None:
         hint="rename these files or leave them out with .kaosignore",
         paths=[shown(path) for path, _ in problems[:MAX_SHOWN]],
     )
+
+
+def _suspects(paths: Sequence[str]) -> Sequence[str]:
+    """The paths to look at one by one: looking at all of 100,000 would take longer than listing the files."""
+    text = "\0".join(paths)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return paths
+    if not text or _ODD_ELEMENT.search(text) or text.count("\0") >= len(paths):
+        return paths
+    # In UTF-8 a character has at most four bytes.
+    long = MAX_NAME_BYTES if text.isascii() else MAX_NAME_BYTES // 4
+    return [path for path in paths if len(path) > long]
 
 
 def shown(path: str) -> str:

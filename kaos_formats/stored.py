@@ -100,7 +100,7 @@ def stored_names(paths: Iterable[str]) -> StoredNames | None:
     Names that it can hold keep theirs, whatever else there is, but for a file that is called like the map.
     """
     paths = list(paths)
-    return StoredNames(paths) if any(map(UNSAFE.search, paths)) else None
+    return StoredNames(paths) if UNSAFE.search("/".join(paths)) else None
 
 
 def escape(name: str) -> str:

@@ -17,7 +17,6 @@ params=${hyper##*/}
 any_name=${KAOS_ANY_NAME:-}
 unset KAOS_ANY_NAME
 map=.kaos-names
-tab=$(printf '\t')
 
 # view FOLDER VIEW: folders as below FOLDER, with links to its files.
 view() {
@@ -40,6 +39,7 @@ link() {
 }
 # true_names FOLDER MAP: give what is below FOLDER its true names.
 true_names() {
+  tab=$(printf '\t')
   {
     read -r stored
     while IFS=$tab read -r stored name; do

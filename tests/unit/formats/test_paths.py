@@ -55,3 +55,13 @@ def test_what_is_shown_can_be_printed(path: str) -> None:
 
 def test_odd_names_are_shown_by_their_bytes() -> None:
     assert shown("a\nb\udcff é") == "a\\nb\\xff é"
+
+
+@given(st.lists(st.one_of(st.text(st.characters(), max_size=6), st.text("é./\0", max_size=300)), max_size=5))
+def test_many_paths_are_as_good_as_each_of_them(paths: list[str]) -> None:
+    bad = [path for path in paths if path_problem(path) is not None]
+    if bad:
+        with pytest.raises(InvalidBundle, match=rf"^{len(bad)} file name"):
+            check_paths(paths)
+    else:
+        check_paths(paths)

@@ -220,7 +220,7 @@ PATHS = st.lists(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths=PATHS)
 def test_any_names_come_and_go(
     tmp_path_factory: pytest.TempPathFactory, shell: list[str], paths: list[str]
