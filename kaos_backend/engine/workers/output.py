@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from kaos_backend.engine.errors import Unknown
@@ -107,7 +108,7 @@ class FolderOutput:
                         walk.append(_Folder(found.fd, path, found.place, found.by_link or folder.linked))
                     elif stat.S_ISREG(found.stat.st_mode):
                         fd = _reopen(found.fd, os.O_RDONLY, path)
-                        with open(fd, "rb", buffering=0) as data:  # noqa: PTH123
+                        with FileIO(fd) as data:
                             yield OutputFile(path, data, self._origin(found.place))
                     else:
                         kind = _KINDS.get(stat.S_IFMT(found.stat.st_mode), "no regular file")
@@ -220,7 +221,7 @@ class FolderOutput:
 def shown(path: str) -> str:
     """A path for a message: names that are no UTF-8 by their escapes, a long path by its two ends."""
     text = path.encode("utf-8", "backslashreplace").decode() or "/"
-    return text if len(text) <= 300 else f"{text[:200]}…{text[-80:]}"
+    return text if len(text) <= 160 else f"{text[:100]}…{text[-40:]}"
 
 
 def _must_end(path: str, found: _Found, walk: list[_Folder], nested: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from pachyderm_sdk.api import pps
 
 from tests.integration.engine.conftest import Engine, EngineProcess
@@ -27,6 +28,17 @@ def test_an_output_that_is_too_deep_fails_its_trial_by_name(engine_process: Engi
     assert engine.last_job("p").state == pps.JobState.JOB_FAILURE
     scratch = engine_process.home / "engine" / "scratch"
     assert [path for kind in scratch.iterdir() for path in kind.iterdir()] == []
+
+
+@pytest.mark.parametrize("make", ["touch", "ln -s /etc"])
+def test_a_name_that_is_no_text_fails_its_trial_by_name(engine: Engine, make: str) -> None:
+    engine.repo("a", {"x": b"x"})
+    engine.pipeline("p", f"{make} \"$OUT/$(printf 'bad\\377')\"", {"a": "/"})
+    job = engine.wait("p")
+    assert job.state == pps.JobState.JOB_FAILURE
+    datum = next(iter(engine.client.pps.list_datum(job=job.job)))
+    said = [line.message for line in engine.client.pps.get_logs(job=job.job, datum=datum.datum)]
+    assert any("output refused: " in line and r"/bad\udcff" in line for line in said), said
 
 
 REWRITE = 'chmod -R u+w "$a"; printf altered > "$a/x"; touch -r "$a/y" "$a/x"'
