@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from kaos_formats.home import Home
 
@@ -85,8 +85,9 @@ class Settings:
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
-    """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS, KAOS_ENGINE_TOKEN and
-    KAOS_HOSTS (comma-separated).
+    """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS, KAOS_ENGINE_TOKEN,
+    KAOS_HOSTS (comma-separated) and KAOS_LIMITS (``name=number``, comma-separated; the names are those of
+    Limits).
 
     Raises SettingsError.
     """
@@ -96,6 +97,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         engine_port=_port(environ, "KAOS_ENGINE_PORT"),
         engine_address=environ.get("KAOS_ENGINE_ADDRESS") or None,
         engine_token=environ.get("KAOS_ENGINE_TOKEN") or None,
+        limits=_limits(environ.get("KAOS_LIMITS", "")),
         hosts=frozenset(name.strip().lower() for name in environ.get("KAOS_HOSTS", "").split(",")) - {""},
     )
 
@@ -107,3 +109,19 @@ def _port(environ: Mapping[str, str], name: str) -> int | None:
     if not text.isdigit() or not 0 <= int(text) <= 65535:
         raise SettingsError(f"{name}={text!r} is no port; use a number from 1 to 65535")
     return int(text) or None
+
+
+def _limits(text: str) -> Limits:
+    numbers = {field.name: float if field.type == "float" else int for field in fields(Limits)}
+    given: dict[str, float] = {}
+    for item in filter(None, text.replace(" ", "").split(",")):
+        name, _, number = item.partition("=")
+        try:
+            given[name] = numbers[name](number)
+        except (KeyError, ValueError):
+            known = name in numbers
+            what = f"{number!r} is no number for {name}" if known else f"there is no limit {name!r}"
+            raise SettingsError(f"KAOS_LIMITS: {what}; see the limits in docs/api.md") from None
+        if not 0 < given[name] < float("inf"):
+            raise SettingsError(f"KAOS_LIMITS: {name} must be above 0")
+    return replace(Limits(), **given)  # type: ignore[arg-type]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from kaos_backend.settings import SettingsError, from_environment
+from kaos_backend.settings import Limits, SettingsError, from_environment
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -18,3 +19,23 @@ def test_settings_come_from_the_environment() -> None:
 def test_ports_that_are_none(port: str) -> None:
     with pytest.raises(SettingsError, match="KAOS_ENGINE_PORT"):
         from_environment({"KAOS_ENGINE_PORT": port})
+
+
+def test_limits_can_be_set() -> None:
+    limits = from_environment({"KAOS_LIMITS": "uploads=8, stall_s=0.5"}).limits
+    assert (limits.uploads, limits.stall_s, limits.calls) == (8, 0.5, Limits().calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("upload=8", "no limit 'upload'"),
+        ("uploads", "'' is no number for uploads"),
+        ("uploads=1.5", "'1.5' is no number for uploads"),
+        ("stall_s=nan", "stall_s must be above 0"),
+        ("uploads=0", "uploads must be above 0"),
+    ],
+)
+def test_limits_that_are_none(text: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        from_environment({"KAOS_LIMITS": text})
