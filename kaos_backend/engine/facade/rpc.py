@@ -14,8 +14,8 @@ from weakref import WeakSet
 import betterproto
 import grpc
 
-from kaos_backend.engine.errors import TooManyCalls
 from kaos_backend.engine.facade.errors import Cancelled, abort
+from kaos_backend.engine.facade.pace import Stalls, take_place
 from kaos_backend.engine.store.store import Store
 
 Message = betterproto.Message | bytes
@@ -23,15 +23,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handlers: TypeAlias = dict[str, Handler]
 _T = TypeVar("_T")
 _POLL_S = 5.0
-
-THREADS = 256
-"""Threads of the server. Waiting calls (subscribe, follow, wait) hold one each. No more than this: each that
-wakes may open a database connection, and many systems give a process 1024 descriptors."""
-# Calls that do not wait, such as the one that ends what the others wait for, always find a thread.
-_SPARE_THREADS = 32
-_waiting = threading.BoundedSemaphore(THREADS - _SPARE_THREADS)
-_parked: WeakSet[grpc.ServicerContext] = WeakSet()
-_parked_lock = threading.Lock()
+_stalls = Stalls()
+_woken: WeakSet[grpc.ServicerContext] = WeakSet()
+_woken_lock = threading.Lock()
 
 
 class Service(Protocol):
@@ -60,14 +54,23 @@ def server_stream(
 
 def client_stream(function: Callable[[Any, grpc.ServicerContext], Message]) -> Handler:
     """Any number of requests, handed over as raw bytes, and one response."""
-    return grpc.stream_unary_rpc_method_handler(_single(function), response_serializer=bytes)
+
+    def receive(messages: Iterator[Any], context: grpc.ServicerContext) -> Message:
+        take_place(context)
+        return function(_stalls.received(messages, context), context)
+
+    return grpc.stream_unary_rpc_method_handler(_single(receive), response_serializer=bytes)
 
 
 def bidirectional(
     function: Callable[[Any, grpc.ServicerContext], Iterable[Message]], request: type[Any]
 ) -> Handler:
+
+    def converse(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterable[Message]:
+        return function(_stalls.received(messages, context), context)
+
     return grpc.stream_stream_rpc_method_handler(
-        _many(function), request_deserializer=request.FromString, response_serializer=bytes
+        _many(converse), request_deserializer=request.FromString, response_serializer=bytes
     )
 
 
@@ -89,7 +92,8 @@ def _many(
 ) -> Callable[..., Iterator[Message]]:
     def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
         try:
-            yield from function(request, context)
+            take_place(context)
+            yield from _stalls.sent(function(request, context), context)
         except grpc.RpcError:
             raise
         except Exception as error:
@@ -117,26 +121,17 @@ def wait_until(store: Store, context: grpc.ServicerContext, check: Callable[[], 
 
 
 def park(store: Store, context: grpc.ServicerContext) -> None:
-    """Count a call among those that wait, until it ends; its end wakes what waits for a change.
-
-    To be called before each wait; the first one counts.
+    """Count a call among those that last; its end wakes what waits for a change. Called before each wait.
 
     Raises:
         Cancelled: the caller went away.
-        TooManyCalls: too many calls wait already.
+        TooManyCalls: too many calls last already.
     """
-    with _parked_lock:
-        if context in _parked:
+    take_place(context)
+    with _woken_lock:
+        if context in _woken:
             return
-        _parked.add(context)
-    if not _waiting.acquire(blocking=False):
-        raise TooManyCalls("too many waiting calls: end some, or try again later")
-
-    def ended() -> None:
-        _waiting.release()
-        # A cancelled call must not sleep on.
-        store.changes.notify()
-
-    if not context.add_callback(ended):
-        _waiting.release()
+        _woken.add(context)
+    # A cancelled call must not sleep on.
+    if not context.add_callback(store.changes.notify):
         raise Cancelled("the call was cancelled")

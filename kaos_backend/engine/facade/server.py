@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from kaos_backend.engine.errors import FailedPrecondition
-from kaos_backend.engine.facade.rpc import THREADS, Handler, Service
+from kaos_backend.engine.facade.pace import THREADS
+from kaos_backend.engine.facade.rpc import Handler, Service
 
 if TYPE_CHECKING:
     _RouterBase = grpc.GenericRpcHandler[Any, Any]

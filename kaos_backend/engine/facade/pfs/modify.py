@@ -36,6 +36,7 @@ class Modify:
         if number != wire.SET_COMMIT:
             raise Unknown("first message must be a commit")
         target = pfs.Commit.FromString(bytes(content))
+        del first, content
         # Refuse early what is refused anyway: the upload may be long.
         self._open_commit(self._store, target)
         with self._store.upload() as upload:
@@ -83,22 +84,27 @@ class Modify:
 
     def _receive(self, messages: Iterator[bytes], upload: Upload, context: grpc.ServicerContext) -> None:
         for message in messages:
-            number, content = wire.modify_arm(message)
-            if number == wire.ADD_FILE:
-                path, datum, raw, url = wire.add_file(content)
-                if url is None:
-                    upload.add(path, datum, raw or b"")
-                else:
-                    self._add_url(upload, path, datum, pfs.AddFileUrlSource.FromString(url))
-            elif number == wire.DELETE_FILE:
-                upload.delete(*wire.delete_file(content))
-            elif number == wire.COPY_FILE:
-                self._copy(upload, pfs.CopyFile.FromString(bytes(content)))
-            else:
-                raise Unknown("cannot set commit: it was set by the first message")
+            self._take(message, upload)
+            # The next one may be long in coming.
+            del message
         # A stream that was broken off must not look like one that ended.
         if not context.is_active():
             raise Cancelled("the call was cancelled")
+
+    def _take(self, message: bytes, upload: Upload) -> None:
+        number, content = wire.modify_arm(message)
+        if number == wire.ADD_FILE:
+            path, datum, raw, url = wire.add_file(content)
+            if url is None:
+                upload.add(path, datum, raw or b"")
+            else:
+                self._add_url(upload, path, datum, pfs.AddFileUrlSource.FromString(url))
+        elif number == wire.DELETE_FILE:
+            upload.delete(*wire.delete_file(content))
+        elif number == wire.COPY_FILE:
+            self._copy(upload, pfs.CopyFile.FromString(bytes(content)))
+        else:
+            raise Unknown("cannot set commit: it was set by the first message")
 
     def _add_url(self, upload: Upload, path: str, datum: str, source: pfs.AddFileUrlSource) -> None:
         upload.add(path, datum, b"")

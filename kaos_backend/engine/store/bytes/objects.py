@@ -29,7 +29,8 @@ from kaos_formats.folders import clean_up, folder
 LOOSE_BYTES = 1 << 20
 """Objects of this size (bytes) and above are files of their own."""
 INLINE_PACK = -1
-READ_BYTES = 4 << 20
+READ_BYTES = 1 << 20
+"""How much of an object is in memory at a time: what a reader that stalls keeps there, too."""
 EMPTY_HASH = blake3(b"").digest()
 PACK_MAGIC = b"kaospk1\n"
 PACK_HEAD = struct.Struct("<32sQ")

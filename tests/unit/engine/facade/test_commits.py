@@ -252,11 +252,11 @@ def test_a_cancelled_wait_lets_go_of_its_thread(
             response_deserializer=pfs.CommitInfo.FromString,
         )
         # Calls of earlier tests may not be forgotten yet.
-        rpc._parked.clear()
+        rpc._woken.clear()
         stream = subscribe(request, metadata=(("authn-token", client.auth_token),))
         assert next(stream).commit.id == commit.id
         deadline = time.monotonic() + 10
-        while not rpc._parked:
+        while not rpc._woken:
             assert time.monotonic() < deadline, "the call waits"
             time.sleep(0.01)
         seen = store.changes.version()

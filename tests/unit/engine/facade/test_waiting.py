@@ -12,7 +12,7 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.errors import TooManyCalls
-from kaos_backend.engine.facade import rpc
+from kaos_backend.engine.facade import pace, rpc
 from kaos_backend.engine.facade.errors import Cancelled
 from kaos_backend.engine.store.store import Store
 from kaos_formats import reasons
@@ -53,7 +53,7 @@ def second_time() -> Callable[[], bool | None]:
 def places(monkeypatch: pytest.MonkeyPatch) -> threading.BoundedSemaphore:
     """Room for two waiting calls."""
     room = threading.BoundedSemaphore(2)
-    monkeypatch.setattr(rpc, "_waiting", room)
+    monkeypatch.setattr(pace, "_places", room)
     monkeypatch.setattr(rpc, "_POLL_S", 0.01)
     return room
 
@@ -62,9 +62,11 @@ def test_a_stream_registers_once_however_often_it_waits(
     store: Store, places: threading.BoundedSemaphore
 ) -> None:
     context = Context()
+    assert wait(store, context, second_time())
+    registered = len(context.callbacks)
     for _ in range(10):
         assert wait(store, context, second_time())
-    assert len(context.callbacks) == 1
+    assert len(context.callbacks) == registered
     context.end()
     with pytest.raises(ValueError, match="released too many times"):
         places.release()
@@ -89,7 +91,7 @@ def test_too_many_are_refused_until_one_ends(store: Store, places: threading.Bou
     contexts = [Context(), Context()]
     for context in contexts:
         wait(store, context, second_time())
-    with pytest.raises(TooManyCalls, match="too many waiting calls"):
+    with pytest.raises(TooManyCalls, match="too many calls that wait or stream"):
         wait(store, Context(), second_time())
     contexts[0].end()
     assert wait(store, Context(), second_time())
