@@ -214,6 +214,13 @@ def test_directories_without_files_vanish(pachd: Pachd) -> None:
     assert not pachd.client.pfs.path_exists(file(commit, "/c"))
 
 
+def test_a_link_in_the_output_becomes_what_it_leads_to(pachd: Pachd) -> None:
+    """§13: an absolute link to an input uploads its content."""
+    pipeline = pachd.pipeline("p", "ln -s $data $OUT/linked", {"data": "/1"})
+    pachd.succeeded(pipeline)
+    assert pachd.files(pachd.commit("p")) == {"/linked": b"one"}
+
+
 def test_datums_without_a_pipeline(pachd: Pachd) -> None:
     """§14: ListDatum and CreateDatum of an input."""
     node = pachd.input("data", "/*")

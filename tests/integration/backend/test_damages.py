@@ -173,6 +173,7 @@ DAMAGES: dict[str, list[Damage]] = {
         a_folder("engine/trees/.boot"),
     ],
     "images": [undeletable("engine/images/x")],
+    "environments": [undeletable("engine/venvs/x")],
     "what a crash left": [
         undeletable("engine/tmp/x"),
         a_folder("engine/packs/x.pack"),
