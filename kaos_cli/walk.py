@@ -15,6 +15,7 @@ from typing import NamedTuple
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import IGNORE_FILE, Ignored, is_virtual_environment
 from kaos_cli.text import printable
+from kaos_formats.paths import MAX_PATH_BYTES
 
 MAX_LINKED_FOLDERS = 1000
 MAX_SHOWN = 5
@@ -74,6 +75,10 @@ def _folder(
     found: Walk, top: str, folder: str, prefix: str, ignored: Ignored, chain: tuple[str, ...]
 ) -> None:
     """``chain``: the real paths of the folders we are in; a link back to one of them would never end."""
+    if len(prefix) > MAX_PATH_BYTES:
+        # No file in there could be deployed; and it bounds how deep this goes.
+        found.problems.append(f"{printable(prefix[:40])}… has folders in it whose path is too long")
+        return
     try:
         entries = list(os.scandir(folder))
     except OSError as error:

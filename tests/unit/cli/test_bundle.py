@@ -10,7 +10,9 @@ from blake3 import blake3
 
 from kaos_cli import bundle
 from kaos_cli.errors import KaosError
+from kaos_formats.folders import remove_tree
 from tests.support.bundles import write_data, write_source
+from tests.support.files import nest
 
 
 def read(folder: Path, kind: bundle.Kind = "data", cache: Path | None = None) -> bundle.Bundle:
@@ -260,3 +262,11 @@ def test_programs_that_would_run_as_something_else(tmp_path: Path, start: bytes,
         bundle.check_program(tmp_path / "train")
     assert caught.value.code == "invalid_bundle"
     assert told in caught.value.hint
+
+
+def test_folders_of_any_depth_are_refused_by_name(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "d")
+    nest(data, 1_500)
+    assert "d/d/d" in (message := refused(data).message)
+    assert "path is too long" in message
+    remove_tree(data)

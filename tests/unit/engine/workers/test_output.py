@@ -245,9 +245,8 @@ def test_folders_that_hold_themselves_and_bombs_of_links(trial: Trial) -> None:
         trial.collect()
 
 
-@pytest.mark.parametrize("depth", [1_100, 5_000])
-def test_depth_is_refused_by_name(trial: Trial, depth: int) -> None:
-    nest(trial.out, depth)
+def test_depth_is_refused_by_name(trial: Trial) -> None:
+    nest(trial.out, 1_100)
     with pytest.raises(Unknown, match=rf"^/d/d/.* is nested more than {MAX_DEPTH} folders deep"):
         trial.collect()
 
