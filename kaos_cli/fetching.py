@@ -105,11 +105,19 @@ def get(
     written: dict[str, Written] = {}
     with staging(target) as staged:
         for what, below in wanted:
-            with (
-                stage(session.terminal, f"fetch {what}", in_bytes=True) as progress,
-                session.client.archive(ws, job_id, what, chosen if what == "model" else None) as stream,
-            ):
-                written[what] = unpack(stream, staged / below, progress.advance)
+            only = chosen if what == "model" else None
+            try:
+                with (
+                    stage(session.terminal, f"fetch {what}", in_bytes=True) as progress,
+                    session.client.archive(ws, job_id, what, only) as stream,
+                ):
+                    written[what] = unpack(stream, staged / below, progress.advance)
+            except KaosError as error:
+                if error.code == "connection_lost":
+                    # Damage that it met is known by now, and said before anything is sent.
+                    with session.client.archive(ws, job_id, what, only):
+                        pass
+                raise
         place(staged, target, force)
     _report(session, job, target, chosen, written)
 

@@ -22,6 +22,7 @@ from kaos_formats.stored import MAP_FILE, TrueNames, parse_map
 What = Literal["model", "code", "data"]
 
 _LEVEL = 1
+_SHOWN = 5
 _REPOS = {"code": names.SOURCE, "data": names.DATA}
 _PLAIN_MODE = 0o644
 
@@ -45,7 +46,8 @@ class Archives:
         """The archive in chunks: ``<model id>/…`` for models, ``<bundle name>/…`` with modes for code and
         data.
 
-        Raises NoSuchJob, NoSuchModel, Ambiguous, NoBundle before the first chunk.
+        Raises NoSuchJob, NoSuchModel, Ambiguous, NoBundle and (as far as it is known by then) DataLoss before
+        the first chunk.
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
@@ -71,6 +73,7 @@ class Archives:
         if model:
             glob = f"/{self._trials.select(self._trials.of_job(workspace, train, read), model).model}"
         mtime = int(train.finished.timestamp()) if train.finished else 0
+        self._refuse_damaged(workspace, names.TRAIN, job_id, glob)
         maps = self._maps(workspace, job_id, "" if glob == "/" else glob)
         tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, glob)
         try:
@@ -100,9 +103,21 @@ class Archives:
         about, commit_id = read.descriptions.get(repo), read.commits.get(repo)
         if about is None or commit_id is None:
             raise errors.NoBundle(f"this job has no {repo} bundle", kind=repo)
+        self._refuse_damaged(workspace, repo, commit_id, names.bundle_dir(about.id))
         layout = Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
         tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
         yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
+
+    def _refuse_damaged(self, workspace: str, repo: str, commit_id: str, path: str) -> None:
+        """Says what is known to be damaged instead of breaking off in the middle of it."""
+        paths = self._pachd.damaged(workspace, repo, commit_id, path)
+        if paths:
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            raise errors.DataLoss(
+                f"{paths[0]}{more} in repo {workspace}/{repo} at commit {commit_id}: damaged or gone",
+                hint="see `kaos fsck`; deploying the same folder again heals code and data",
+                paths=paths[:_SHOWN],
+            )
 
 
 def _in_model(path: str, maps: Mapping[str, TrueNames]) -> _Place | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaos_backend.engine.errors import DataLoss, EngineError
+from kaos_backend.engine.errors import DataLoss, EngineError, NotFound
 from kaos_backend.engine.store.bytes.objects import (
     EMPTY_HASH,
     PACK_HEAD,
@@ -86,6 +86,8 @@ def damaged_files(store: Store, root: bytes | None, path: str) -> list[str]:
         return []
     try:
         below = [entry for entry in walk(store.load, root, path) if entry.kind == "file"]
+    except NotFound:
+        return []
     except DataLoss:
         return [path]
     bad = store.damage.among({entry.hash for entry in below})

@@ -137,6 +137,26 @@ def test_a_download_never_ends_well_with_damaged_content(backend: Backend, files
     assert backend.request("GET", path).status_code == 200
 
 
+def test_a_model_is_refused_by_the_name_of_what_is_damaged(backend: Backend, files: dict[str, bytes]) -> None:
+    """Also when much that is whole would be sent first."""
+    workspace = backend.workspace("model")
+    source, data = backend.put(workspace, "source", SOURCE), backend.put(workspace, "data", files)
+    backend.deploy(workspace, source=source, data=data)
+    job = backend.wait(workspace)
+    model = job["trials"][0]["model"]
+    # What the trial wrote: the content of the data's files, one after the other.
+    written = b"".join(body for _, body in sorted(files.items()))
+    name = blake3(written).hexdigest()
+    flip(backend.home / "engine" / "objects" / name[:2] / name[2:])
+    check(backend)
+    error = backend.error("GET", f"/workspaces/{workspace}/jobs/last/archive?what=model", 500, "data_loss")
+    assert f"/{model}/data.txt" in error["message"]
+    assert error["fields"]["paths"] == [f"/{model}/data.txt"]
+    # Content is content, wherever it comes from.
+    backend.put(workspace, "data", {"copy": written})
+    assert backend.request("GET", f"/workspaces/{workspace}/jobs/last/archive?what=model").status_code == 200
+
+
 def test_the_grid_is_written_again_when_it_is_deployed_again(
     backend: Backend, files: dict[str, bytes]
 ) -> None:
