@@ -50,8 +50,15 @@ class Controller:
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin with what a crash left."""
+        """Begin with what a crash left, and with what has become of the images meanwhile."""
         self._env.inputs.open()
+        with self._env.store.read() as db:
+            ready = tables.pipelines_in(db, (PipelineState.RUNNING,))
+        for pipeline in ready:
+            try:
+                self._wake(pipeline)
+            except Exception:
+                log.exception("the state of pipeline %s could not be told", pipeline.key)
         self._thread.start()
 
     def stop(self) -> None:

@@ -172,8 +172,13 @@ DAMAGES: dict[str, list[Damage]] = {
         emptied_inputs,
         a_folder("engine/trees/.boot"),
     ],
-    "images": [undeletable("engine/images/x")],
-    "environments": [undeletable("engine/venvs/x")],
+    "images": [
+        gone("engine/images"),
+        a_file("engine/images"),
+        undeletable("engine/images/x"),
+        garbage("engine/images/*/config.json"),
+    ],
+    "environments": [undeletable("engine/venvs/x"), a_file("engine/venvs"), gone("engine/venvs")],
     "what a crash left": [
         undeletable("engine/tmp/x"),
         a_folder("engine/packs/x.pack"),
