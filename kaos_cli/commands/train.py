@@ -200,7 +200,7 @@ def logs(
     ] = False,
     timeout: TimeoutOption = None,
     tail: Annotated[
-        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
+        int | None, typer.Option("--tail", min=1, metavar="N", help="Only the last N lines.")
     ] = None,
     workspace: Workspace = None,
 ) -> None:

@@ -70,6 +70,7 @@ def test_top_level_help_fits_80_columns(cli: Cli) -> None:
         (["train", "frobnicate"], "frobnicate"),
         (["train", "info", "--sortby", "x"], "--sort-by"),
         (["train", "logs", "--trial", "x"], "--trial"),
+        (["train", "logs", "--tail", "0"], "--tail"),
         (["train", "deploy"], "nothing to deploy"),
         (["workspace", "create"], "NAME"),
         (["train", "info", "--sort-by", "a:asc", "--desc"], "both ways"),
