@@ -42,10 +42,6 @@ class Entry(NamedTuple):
     file: Found
     hash: str
 
-    @property
-    def mode(self) -> str:
-        return "755" if self.file.executable else "644"
-
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -116,7 +112,10 @@ def read(
             if stat_index.is_settled(entry.file, started_ns)
         }
         stat_index.save(index_path, stat_index.Index(rules or "", settled))
-    tree = format_tree(TreeEntry(e.file.path, e.file.size, e.mode, e.hash) for e in entries)
+    tree = format_tree(
+        TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
+        for file, digest in entries
+    )
     return Bundle(
         kind, name, root, entries, tree, bundle_id(tree), tuple(sorted(found.ignored)), len(files) - fresh
     )

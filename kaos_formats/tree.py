@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 
 import blake3
 import msgspec
@@ -20,6 +21,7 @@ from kaos_formats.paths import check_paths
 TREE_FILE = ".kaos-tree"
 """The first member of an uploaded archive: the tree text."""
 
+_path = attrgetter("path")
 MAX_TREE_BYTES = 128 * 1024 * 1024
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -65,7 +67,7 @@ def format_tree(entries: Iterable[TreeEntry]) -> bytes:
     quote = encode_basestring_ascii
     return "".join(
         f'{{"path":{quote(e.path)},"size":{e.size},"mode":"{e.mode}","hash":"{e.hash}"}}\n'
-        for e in sorted(entries, key=lambda e: e.path)
+        for e in sorted(entries, key=_path)
     ).encode("ascii")
 
 

@@ -11,13 +11,13 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs
+from kaos_backend.services import inputs, truenames
 from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import Trials
 from kaos_formats import names
 from kaos_formats import tar as tars
-from kaos_formats.stored import MAP_FILE, TrueNames, parse_map
+from kaos_formats.stored import MAP_FILE, TrueNames
 
 What = Literal["model", "code", "data"]
 
@@ -69,13 +69,11 @@ class Archives:
             raise errors.NoSuchModel(
                 "this job trained nothing", hint="`kaos train list` shows what each job did"
             )
-        glob = "/"
-        if model:
-            glob = f"/{self._trials.select(self._trials.of_job(workspace, train, read), model).model}"
+        one = self._trials.select(self._trials.of_job(workspace, train, read), model).model if model else ""
         mtime = int(train.finished.timestamp()) if train.finished else 0
-        self._refuse_damaged(workspace, names.TRAIN, job_id, glob)
-        maps = self._maps(workspace, job_id, "" if glob == "/" else glob)
-        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, glob)
+        self._refuse_damaged(workspace, names.TRAIN, job_id, f"/{one}")
+        maps = truenames.of_models(self._pachd, workspace, job_id, one or "*")
+        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, f"/{one}")
         try:
             yield from _repack(tar, lambda path: _in_model(path, maps), mtime)
         except errors.NotFound as error:
@@ -83,21 +81,6 @@ class Archives:
                 f"there is no model {model!r} (yet)" if model else "this job has no models (yet)",
                 hint="`kaos train info` shows the state of each trial, `kaos train logs` what it said",
             ) from error
-
-    def _maps(self, workspace: str, job_id: str, folder: str) -> dict[str, TrueNames]:
-        """The maps of a model (``folder`` is its path), or of all: model → its true names, if it has one."""
-        found: dict[str, TrueNames] = {}
-        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, f"{folder or '/*'}/{MAP_FILE}")
-        reader = tars.TarReader(IteratorSource(tar))
-        try:
-            for member in reader:
-                model = member.name.strip("/").partition("/")[0]
-                read = parse_map(b"".join(reader.payload()), model)
-                if read is not None:
-                    found[model] = read
-        except errors.NotFound:
-            return {}
-        return found
 
     def _bundle(self, workspace: str, repo: str, read: inputs.JobInputs) -> Iterator[bytes]:
         about, commit_id = read.descriptions.get(repo), read.commits.get(repo)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from kaos_backend import errors
 from kaos_backend.domain import hyperparams, metrics
@@ -15,7 +16,7 @@ from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
 from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, truenames, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
@@ -148,9 +149,16 @@ class Trials:
     def _metrics(self, workspace: str, job_id: str) -> dict[str, metrics.Reading]:
         """Metrics by model id, from one stream of all metrics files of the job's output."""
         tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, METRICS_GLOB)
+        maps = cache(partial(truenames.of_models, self._pachd, workspace, job_id))
+
+        def true_path(model: str, path: str) -> str:
+            # All escaped names have a %, and few metrics files have one.
+            held = maps().get(model) if "%" in path else None
+            return path if held is None else held.path(path)
+
         try:
             # A tar of Pachyderm's comes in order of paths: one model's files follow one another.
-            by_model = itertools.groupby(_metrics_files(tar), key=lambda found: found[0])
+            by_model = itertools.groupby(_metrics_files(tar, true_path), key=lambda found: found[0])
             return {model: metrics.read(file for _, file in files) for model, files in by_model}
         except errors.NotFound:
             return {}
@@ -169,7 +177,9 @@ class Trials:
         return said[-1].removeprefix(_FAILED_LINE) if said else ""
 
 
-def _metrics_files(tar: Iterator[bytes]) -> Iterator[tuple[str, metrics.File]]:
+def _metrics_files(
+    tar: Iterator[bytes], true_path: Callable[[str, str], str]
+) -> Iterator[tuple[str, metrics.File]]:
     """(model id, file) of each metrics file in a tar of models."""
     reader = TarReader(IteratorSource(tar))
     current, room = "", 0
@@ -181,7 +191,8 @@ def _metrics_files(tar: Iterator[bytes]) -> Iterator[tuple[str, metrics.File]]:
             current, room = model, metrics.MAX_MODEL_BYTES
         readable = member.size <= min(room, metrics.MAX_METRICS_BYTES)
         room -= member.size if readable else 0
-        yield model, metrics.File(path, member.size, b"".join(reader.payload()) if readable else None)
+        content = b"".join(reader.payload()) if readable else None
+        yield model, metrics.File(true_path(model, path), member.size, content)
 
 
 def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.TrialState, str]:

@@ -40,6 +40,7 @@ open(out + "/.kaos-names", "w").write("mine")
 os.symlink(os.path.join(data, "my data (1).csv"), out + "/link é")
 os.symlink(os.path.join(data, ".kaos-names"), out + "/linked")
 open(out + "/metrics (x=%s).json" % params.get("x"), "w").write('{"loss": 0.5}')
+open(out + "/metrics (broken).json", "w").write("{")
 assert open("helper [a].txt").read() == "code"
 """
 
@@ -57,6 +58,7 @@ def test_files_of_any_name(home: Home, workspace: str, tmp_path: Path) -> None:
     trials = home.json("train", "info", "-w", workspace)["trials"]
     assert [trial["state"] for trial in trials] == ["success"] * 2
     assert [trial["metrics"]["loss"] for trial in trials] == [0.5, 0.5]
+    assert all(trial["notes"][0].startswith("metrics (broken).json: ") for trial in trials)
 
     out = tmp_path / "out"
     home.run("train", "get", "-w", workspace, "--code", "--data", "-o", out)
@@ -72,7 +74,8 @@ def test_files_of_any_name(home: Home, workspace: str, tmp_path: Path) -> None:
         assert rest["linked"] == b"h\n"
         x = trial["params"]["x"]
         assert set(rest) - {"metrics.json", "model.bin", "found.json"} == {
-            "model (1).pt", ".kaos-names", "link é", "linked", f"metrics (x={x}).json"
+            "model (1).pt", ".kaos-names", "link é", "linked",
+            f"metrics (x={x}).json", "metrics (broken).json",
         }  # fmt: skip
     best = tmp_path / "best"
     home.run("train", "get", "-w", workspace, "--model", "best", "-o", best)
