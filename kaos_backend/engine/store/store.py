@@ -10,10 +10,10 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import EngineError, FailedPrecondition
 from kaos_backend.engine.store.bytes.damage import Damage, erase, record
 from kaos_backend.engine.store.bytes.disk import Disk
-from kaos_backend.engine.store.bytes.objects import ObjectStore, locate
+from kaos_backend.engine.store.bytes.objects import ObjectStore, holds_content, locate
 from kaos_backend.engine.store.changes import ChangeBus
 from kaos_backend.engine.store.db import Database
 from kaos_backend.engine.store.model import (
@@ -72,10 +72,17 @@ class Store(Reads):
         `migrations` are those of other layers' tables; they are applied after the store's own.
 
         Raises:
-            FailedPrecondition: another version of kaos wrote it.
+            FailedPrecondition: another version of kaos wrote it, or its database is gone.
         """
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        db = Database(root / "engine.sqlite", [*MIGRATIONS, *migrations], clock())
+        database = root / "engine.sqlite"
+        if not database.exists() and holds_content(root):
+            # A new database would know nothing of it, and the sweep would remove it all.
+            raise FailedPrecondition(
+                f"{database} is gone, but what it spoke of is still in {root}: put it back (from a backup), "
+                "or move that folder away to begin anew"
+            )
+        db = Database(database, [*MIGRATIONS, *migrations], clock())
         store = cls(root, clock, new_id, db, disk or Disk())
         with store.read() as connection:
             store.damage.load(connection)

@@ -265,6 +265,11 @@ class ObjectStore:
         return len(orphans)
 
 
+def holds_content(root: Path) -> bool:
+    """Whether there is a pack or a loose object below the directory of a store."""
+    return any(any(root.glob(pattern)) for pattern in ("packs/*.pack", "objects/*/*"))
+
+
 def locate(db: sqlite3.Connection, hashes: Iterable[bytes]) -> dict[bytes, Location]:
     """Where each of the objects is; those not in the index are missing from the answer."""
     wanted = list(hashes)

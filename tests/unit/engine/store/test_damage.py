@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.errors import DataLoss, FailedPrecondition
 from kaos_backend.engine.store.bytes.objects import INLINE_PACK, Location, locate
 from kaos_backend.engine.store.store import Store
 
@@ -183,3 +183,22 @@ def test_an_append_to_damaged_content_leaves_nothing(store: Store) -> None:
         put(store, {"/f": b"more"})
     assert list(store.objects.tmp.iterdir()) == []
     assert store.damage.any()
+
+
+@pytest.mark.parametrize("files", [PLACES["pack"], PLACES["loose"]], ids=["pack", "loose"])
+def test_content_whose_database_is_gone_is_not_swept_away(store: Store, files: dict[str, bytes]) -> None:
+    put(store, files)
+    store.close()
+    kept = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    database = {path: body for path, body in kept.items() if path.name.startswith("engine.sqlite")}
+    for path in database:
+        path.unlink()
+    with pytest.raises(FailedPrecondition, match="put it back"):
+        Store.open(store.root)
+    for path, body in database.items():
+        path.write_bytes(body)
+    opened = Store.open(store.root)
+    assert {path: path.read_bytes() for path in kept if path not in database} == {
+        path: body for path, body in kept.items() if path not in database
+    }
+    opened.close()
