@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, archive, job, stage, trial
+from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, archive, job, stage, trial
 
 OTHER_ID = "77" * 16
 
@@ -257,6 +258,26 @@ def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: P
     assert refused.code == 2
     assert "--force" in refused.err
     assert cli("train", "get", JOB_ID, "-o", out, "--force", "--json").json["written"]["model"]["files"] == 2
+
+
+class Damaged(dict[str, bytes]):
+    """Archives that break off at damaged content; from then on it is known, and said at once."""
+
+    known = False
+
+    def __getitem__(self, what: str) -> bytes:
+        if self.known:
+            raise Refused(500, "data_loss", "/m/f in repo vision/train is damaged", "kaos fsck")
+        self.known = True
+        return super().__getitem__(what)[:-100]
+
+
+def test_get_says_what_is_damaged(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
+    two.archives = Damaged(model=archive({"m/f": os.urandom(10_000)}))
+    done = cli("train", "get", JOB_ID, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert "/m/f in repo vision/train is damaged" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_get_writes_beside_you_by_default(
