@@ -20,7 +20,7 @@ from pachyderm_sdk.api import metadata, pfs
 from kaos_formats.tree import TREE_FILE
 from tests.support.archives import compress, member, tar, tree_of
 from tests.support.backend import Backend, repo, running_backend, traces
-from tests.support.hostile import ANSWER_TIMEOUT_S, any_body, any_json, any_text, few, paths, text
+from tests.support.hostile import ANSWER_TIMEOUT_S, any_body, any_json, any_text, few, globs, paths, text
 
 SPEC_FIELDS = [
     *("transform", "input", "parallelismSpec", "datumTries", "jobTimeout", "resourceLimits", "outputBranch"),
@@ -220,6 +220,15 @@ def files_of(client: Client, commit: pfs.Commit) -> dict[str, bytes]:
             with client.pfs.pfs_file(info.file) as file:
                 found[info.file.path] = file.read()
     return found
+
+
+@few(60)
+@given(pattern=globs)
+def test_globs(backend: Backend, client: Client, commit: pfs.Commit, pattern: str) -> None:
+    client.pfs.clear_commit(commit=commit)
+    for path in ("/" + "a" * 40 + "/" + "a" * 40, "/b"):
+        modify(client, commit, pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, raw=b"x")))
+    refusal(lambda: list(client.pfs.glob_file(commit=commit, pattern=pattern, path_range=pfs.PathRange())))
 
 
 @few(60)

@@ -130,3 +130,15 @@ def head(repo: str) -> pfs.Commit:
 def read(client: Client, repo: str, path: str) -> bytes:
     with client.pfs.pfs_file(pfs.File(commit=head(repo), path=path)) as file:
         return bytes(file.read())
+
+
+def test_one_more_point_runs_alone(home: Home, tmp_path: Path) -> None:
+    """In an image that is made again: the store came without it."""
+    before = home.json("train", "info", "-w", "digits")
+    source = inputs.write_folder(tmp_path / "code", inputs.SOURCE_2)
+    grid = inputs.write_grid(tmp_path / "grid.json", inputs.GRID_3)
+    home.run("train", "deploy", "-w", "digits", "-s", source, "-h", grid, "--wait")
+    after = home.json("train", "info", "-w", "digits")
+    assert sorted(trial["state"] for trial in after["trials"]) == ["skipped", "skipped", "skipped", "success"]
+    stamps = {trial["model"]: trial["metrics"]["stamp"] for trial in after["trials"]}
+    assert stamps.items() >= {trial["model"]: trial["metrics"]["stamp"] for trial in before["trials"]}.items()

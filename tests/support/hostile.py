@@ -96,7 +96,7 @@ paths = st.one_of(
         ),
         max_size=5,
     ).map("/".join),
-    st.sampled_from([100, 300]).map(lambda depth: "/".join("d" * depth)),
+    st.sampled_from([300, 1100, 3000]).map(lambda depth: "/".join("d" * depth)),
 )
 """Paths, most of which nobody should have."""
 
