@@ -16,7 +16,7 @@ from kaos_backend.domain.models import Commit
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.locks import KeyedLocks
-from kaos_backend.services.upload import Upload
+from kaos_backend.services.upload import BundleUpload
 from kaos_formats import names
 from kaos_formats.names import BundleKind
 from kaos_formats.shape import find_shape
@@ -169,7 +169,7 @@ class Bundles:
         base: inputs.Head | None,
         body: Source,
     ) -> views.UploadedBundle:
-        upload = Upload(body, bundle_id)
+        upload = BundleUpload(body, bundle_id)
         tree = upload.tree()
         if kind == names.SOURCE:
             _check_source(tree)

@@ -22,7 +22,7 @@ MAX_TRAILING_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 
 
-class Upload:
+class BundleUpload:
     """One archive (tar in zstd): first its tree, then the files that the base does not have.
 
     ``tree()`` must be called first, then ``operations`` once. Both raise InvalidBundle for anything that is

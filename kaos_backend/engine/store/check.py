@@ -303,7 +303,7 @@ def _pieces(path: Path, offset: int = 0, length: int | None = None) -> Iterator[
 def _restore(store: Store, hash_: bytes, copy: Iterator[bytes]) -> bool:
     """Take the bytes in as if they were sent again, if they are the right ones."""
     with store.upload() as upload:
-        with upload.session.writer() as writer:
+        with upload.batch.writer() as writer:
             for piece in copy:
                 writer.write(piece)
             found, _ = writer.finish()

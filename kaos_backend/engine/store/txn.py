@@ -200,7 +200,7 @@ class Txn(Reads):
     def edit(self, root: bytes | None, operations: Iterable[Operation], upload: Upload) -> bytes | None:
         """Apply operations to a tree; return the new root (copies may name commits)."""
         resolved = [self._resolve(operation) for operation in operations]
-        new_root = edit_tree(self.db, self.load, root, resolved, self.objects, upload.session)
+        new_root = edit_tree(self.db, self.load, root, resolved, self.objects, upload.batch)
         self._after.append(lambda: setattr(upload, "committed", True))
         return new_root
 
@@ -212,7 +212,7 @@ class Txn(Reads):
 
     def adopt(self, staged: Staged) -> bytes | None:
         """Insert the rows of staged files; their tree is usable from here on. None: no files."""
-        staged.upload.session.record(self.db)
+        staged.upload.batch.record(self.db)
         insert_trees(self.db, staged.rows)
         self._after.append(lambda: setattr(staged.upload, "committed", True))
         return staged.root
@@ -236,7 +236,7 @@ class Txn(Reads):
                 if isinstance(source, Subtree):
                     editor.graft(path, source.root, source.path)
                 elif isinstance(source.content, bytes):
-                    hash_ = upload.session.add(source.content)
+                    hash_ = upload.batch.add(source.content)
                     editor.put(path, source.tag, hash_, len(source.content))
                 else:
                     upload.add(path, source.tag, b"")
@@ -246,14 +246,14 @@ class Txn(Reads):
                     upload.end_file()
                     put = upload.operations[-1]
                     editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
-            root = store_tree(self.db, editor, self.objects, upload.session)
+            root = store_tree(self.db, editor, self.objects, upload.batch)
             # Should the transaction fail, what was written is an orphan for the next sweep.
             upload.committed = True
         return root
 
     def _store(self, editor: TreeEditor) -> bytes | None:
         with self._upload() as upload:
-            root = store_tree(self.db, editor, self.objects, upload.session)
+            root = store_tree(self.db, editor, self.objects, upload.batch)
             upload.committed = True
         return root
 

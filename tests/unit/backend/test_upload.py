@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
 from kaos_backend.errors import InvalidBundle
 from kaos_backend.services import upload as upload_module
-from kaos_backend.services.upload import Upload
+from kaos_backend.services.upload import BundleUpload
 from kaos_formats.tree import TREE_FILE
 from tests.support.archives import archive, compress, hostile, member, tar, tree_of
 
@@ -22,7 +22,7 @@ TREE = tree_of(FILES)
 
 def unpack(body: bytes, bundle_id: str, base=None) -> dict[str, bytes]:  # type: ignore[no-untyped-def]
     """What the operations leave in an empty commit."""
-    upload = Upload(io.BytesIO(body), bundle_id)
+    upload = BundleUpload(io.BytesIO(body), bundle_id)
     tree = upload.tree()
     found: dict[str, bytes] = {}
     for op in upload.operations("source", tree, base, "c" * 32):

@@ -1,6 +1,6 @@
 """Content-addressed objects on disk: packs for small ones, loose files for large ones.
 
-Objects are named by the BLAKE3-256 of their bytes and never change. How they come in is `session`'s part;
+Objects are named by the BLAKE3-256 of their bytes and never change. How they come in is `batch`'s part;
 here is where they lie and how they are read.
 
 Pack file: 8 bytes magic, then records of hash (32 bytes), length (unsigned 64-bit little endian), content.
@@ -248,7 +248,7 @@ class ObjectStore:
     def sweep(self, db: sqlite3.Connection) -> int:
         """Remove what no index row speaks of (left by a crash or an aborted write); return how many files.
 
-        Only right while no session is open, that is, when the store is opened.
+        Only right while no batch is open, that is, when the store is opened.
         """
         known = {row[0] for row in db.execute("SELECT name FROM packs")}
         orphans = [path for path in self.packs.iterdir() if path.name not in known]

@@ -21,7 +21,7 @@ from kaos_backend.engine.store.trees.upload import Upload
 from kaos_formats.folders import clean_up
 
 _COPY_BYTES = 4 << 20
-_BATCH = 500
+_AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +158,15 @@ def _write_tree(
     base = str(top)
     # In the order in which they are made.
     directories = {base: None}
-    batch: list[FileEntry] = []
+    pending: list[FileEntry] = []
     for entry in walk(store.load, root, path):
         if entry.kind == "dir":
             continue
-        batch.append(entry)
-        if len(batch) >= _BATCH:
-            _write_files(store, batch, base, place, directories)
-            batch = []
-    _write_files(store, batch, base, place, directories)
+        pending.append(entry)
+        if len(pending) >= _AT_A_TIME:
+            _write_files(store, pending, base, place, directories)
+            pending = []
+    _write_files(store, pending, base, place, directories)
     return list(directories)
 
 
@@ -182,14 +182,14 @@ def _make_directory(path: str, directories: dict[str, None]) -> None:
 
 def _write_files(
     store: _Files,
-    batch: list[FileEntry],
+    pending: list[FileEntry],
     base: str,
     place: Callable[[str], str | None],
     directories: dict[str, None],
 ) -> None:
     with store.read() as db:
-        places = locate(db, {entry.hash for entry in batch})
-        for entry in batch:
+        places = locate(db, {entry.hash for entry in pending})
+        for entry in pending:
             path = place(entry.path)
             if path is None:
                 continue

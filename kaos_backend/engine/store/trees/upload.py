@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
+from kaos_backend.engine.store.bytes.batch import Batch, Chunk, Known, ObjectWriter
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
-from kaos_backend.engine.store.bytes.session import Chunk, Known, ObjectWriter, Session
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path, new_path
 from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
@@ -23,7 +23,7 @@ class Upload:
 
     def __init__(self, objects: ObjectStore, known: Known) -> None:
         self.objects = objects
-        self.session: Session = Session(objects, known)
+        self.batch: Batch = Batch(objects, known)
         self.operations: list[Operation] = []
         self._path = ""
         self._clean = ""
@@ -40,9 +40,9 @@ class Upload:
         if self._writer is not None:
             self._writer.abort()
         if self.committed:
-            self.session.recorded()
+            self.batch.recorded()
         else:
-            self.session.abort()
+            self.batch.abort()
 
     def add(self, path: str, tag: str, data: Chunk) -> None:
         """Append `data` to a file; no data makes sure that it exists.
@@ -54,11 +54,11 @@ class Upload:
         if self._writer is None or path != self._path or tag != self._tag:
             self.end_file()
             self._clean = file_path(path)
-            self._path, self._tag, self._writer = path, tag, self.session.writer()
+            self._path, self._tag, self._writer = path, tag, self.batch.writer()
         self._writer.write(data)
 
     def add_object(self, path: str, tag: str, hash_: bytes, size: int) -> None:
-        """Append an object that the store (or this session) has already."""
+        """Append an object that the store (or this batch) has already."""
         self.end_file()
         self.operations.append(Put(file_path(path), tag or DEFAULT_TAG, hash_, size))
 
@@ -85,7 +85,7 @@ class Upload:
     def seal(self) -> None:
         """Make every byte received durable, so that the transaction to come has little to wait for."""
         self.end_file()
-        self.session.seal()
+        self.batch.seal()
 
 
 def edit_tree(
@@ -94,11 +94,11 @@ def edit_tree(
     root: bytes | None,
     operations: Iterable[Operation],
     objects: ObjectStore,
-    session: Session,
+    batch: Batch,
 ) -> bytes | None:
     """Apply operations to a tree and store the result; return its root.
 
-    Copies must name trees, not commits. Objects of `session` are durable and in the index afterwards.
+    Copies must name trees, not commits. Objects of `batch` are durable and in the index afterwards.
     """
     editor = TreeEditor(load, root)
     for operation in operations:
@@ -118,24 +118,24 @@ def edit_tree(
             )
         else:
             editor.overlay(operation.root, append=True)
-    return store_tree(db, editor, objects, session)
+    return store_tree(db, editor, objects, batch)
 
 
 def store_tree(
-    db: sqlite3.Connection, editor: TreeEditor, objects: ObjectStore, session: Session
+    db: sqlite3.Connection, editor: TreeEditor, objects: ObjectStore, batch: Batch
 ) -> bytes | None:
     """Write an edited tree and what its files need."""
 
     def concat(pieces: Pieces) -> Piece:
-        with session.writer() as writer:
+        with batch.writer() as writer:
             for hash_, _ in pieces:
-                for data in read_any(db, objects, session, hash_):
+                for data in read_any(db, objects, batch, hash_):
                     writer.write(data)
             return writer.finish()
 
     root, rows = editor.write(concat)
-    session.seal()
-    session.record(db)
+    batch.seal()
+    batch.record(db)
     insert_trees(db, rows)
     return root
 
@@ -149,11 +149,11 @@ def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) ->
     )
 
 
-def read_any(db: sqlite3.Connection, objects: ObjectStore, session: Session, hash_: bytes) -> Iterator[bytes]:
-    """The bytes of an object of the session or of the index."""
+def read_any(db: sqlite3.Connection, objects: ObjectStore, batch: Batch, hash_: bytes) -> Iterator[bytes]:
+    """The bytes of an object of the batch or of the index."""
     if hash_ == EMPTY_HASH:
         return iter(())
-    pieces = session.read(hash_)
+    pieces = batch.read(hash_)
     if pieces is not None:
         return pieces
     return objects.open(db, objects.require(locate(db, [hash_]), hash_))

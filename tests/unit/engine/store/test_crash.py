@@ -179,7 +179,7 @@ def stop_in_every_gap(tmp_path: Path, act: Callable[[Store], object]) -> int:
 
 def test_a_stop_in_every_gap_of_the_write_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A killed process cleans nothing up.
-    monkeypatch.setattr("kaos_backend.engine.store.bytes.session.Session.abort", lambda self: None)
+    monkeypatch.setattr("kaos_backend.engine.store.bytes.batch.Batch.abort", lambda self: None)
     assert stop_in_every_gap(tmp_path, lambda store: put(store, FILES)) > 10
 
 

@@ -82,7 +82,7 @@ def test_no_room_for_a_large_object_in_one_piece(tmp_path: Path) -> None:
     before = descriptors()
     disk.room = MEGABYTE
     with store.upload() as upload, pytest.raises(DiskFull):
-        upload.session.add(os.urandom(2 * MEGABYTE))
+        upload.batch.add(os.urandom(2 * MEGABYTE))
     assert list(store.objects.tmp.iterdir()) == []
     assert descriptors() == before
     store.close()

@@ -1,6 +1,6 @@
 """Objects on their way into the store.
 
-A `Session` takes objects in; `seal` makes their bytes durable and `record` enters them into the index, inside
+A `Batch` takes objects in; `seal` makes their bytes durable and `record` enters them into the index, inside
 the transaction that first refers to them. The order of these steps, and what a crash between two of them
 leaves, is described in ``docs/storage.md``.
 """
@@ -30,7 +30,7 @@ from kaos_backend.engine.store.bytes.objects import (
 )
 
 INLINE_BYTES = 64 << 10
-"""A session whose small objects come to no more than this (bytes) keeps them in SQLite and opens no pack."""
+"""A batch whose small objects come to no more than this (bytes) keeps them in SQLite and opens no pack."""
 _FLUSH_BYTES = 4 << 20
 _FLUSH_COUNT = 1000
 # From this size on a file is written by a thread beside the one that receives it, with so many pieces under
@@ -45,7 +45,7 @@ Known = Callable[[list[bytes]], set[bytes]]
 Chunk = bytes | bytearray | memoryview
 
 
-class Session:
+class Batch:
     """Objects on their way in. Not for use by several threads at once.
 
     add*/write → `seal` (bytes durable) → `record` in the transaction that refers to them. `abort` at any time
@@ -90,7 +90,7 @@ class Session:
         return ObjectWriter(self)
 
     def read(self, hash_: bytes) -> Iterator[bytes] | None:
-        """The bytes of an object that this session holds; None when it does not (the index may)."""
+        """The bytes of an object that this batch holds; None when it does not (the index may)."""
         data = self._buffer.get(hash_, self._inline.get(hash_))
         if data is not None:
             return iter((data,))
@@ -176,7 +176,7 @@ class Session:
         return {hash_: data for hash_, data in objects.items() if hash_ not in known} if known else objects
 
     def _flush(self) -> None:
-        """Append the buffered objects, without those the store already has, to this session's pack."""
+        """Append the buffered objects, without those the store already has, to this batch's pack."""
         objects = self._inline | self._new(self._buffer)
         if objects and self._pack is None:
             self._pack_name = f"{new_id()}.pack"
@@ -218,8 +218,8 @@ class ObjectWriter:
     is not finished after all: its file and descriptor are gone afterwards.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
         self._chunks: list[bytes] = []
         self.size = 0
         self._written_back = 0
@@ -247,8 +247,8 @@ class ObjectWriter:
         elif self.size < LOOSE_BYTES:
             self._chunks.append(bytes(data))
         else:
-            self._tmp = self._session._store.tmp / new_id()
-            self._fd = self._session._disk.create(self._tmp)
+            self._tmp = self._batch._store.tmp / new_id()
+            self._fd = self._batch._disk.create(self._tmp)
             self._hasher = blake3()
             for chunk in (*self._chunks, data):
                 self._append(chunk)
@@ -267,7 +267,7 @@ class ObjectWriter:
         self._hasher.update(data)
 
     def _put(self, fd: int, data: Chunk) -> None:
-        disk = self._session._disk
+        disk = self._batch._disk
         disk.write(fd, data)
         self._written += len(data)
         fresh = self._written - self._given_to_disk
@@ -276,10 +276,10 @@ class ObjectWriter:
             self._given_to_disk = self._written
 
     def finish(self) -> tuple[bytes, int]:
-        """Hand the object to the session; return (hash, size in bytes)."""
+        """Hand the object to the batch; return (hash, size in bytes)."""
         if self._fd is None or self._hasher is None or self._tmp is None:
             data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            return self._session.add(data), self.size
+            return self._batch.add(data), self.size
         try:
             while self._pending:
                 self._pending.popleft().result()
@@ -287,9 +287,9 @@ class ObjectWriter:
             self.abort()
             raise
         self._close(self._fd)
-        # From here on the file is the session's.
+        # From here on the file is the batch's.
         hash_ = self._hasher.digest()
-        self._session.take_large(hash_, self.size, self._tmp)
+        self._batch.take_large(hash_, self.size, self._tmp)
         return hash_, self.size
 
     def abort(self) -> None:
