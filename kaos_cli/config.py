@@ -38,22 +38,36 @@ class Home(home.Home):
         path = self.path / "config.json"
         try:
             content = json.loads(path.read_bytes())
+            if not isinstance(content, dict) or not isinstance(content.get("workspace", ""), str):
+                raise ValueError("it is no JSON object with the name of a workspace")
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise KaosError(
-                "io", f"{path} is no valid JSON: {error}", hint=f"mend or delete {path}"
+                "io",
+                f"{path} cannot be read: {error}",
+                hint="kaos workspace set NAME writes it anew; -w NAME does without it",
             ) from error
-        return content if isinstance(content, dict) else {}
+        return content
 
     def set_workspace(self, name: str | None) -> None:
         """Make ``name`` the workspace of later commands; None goes back to the default one."""
-        settings = self.settings()
+        try:
+            settings = self.settings()
+        except KaosError:
+            settings = {}
         settings.pop("workspace", None)
         if name is not None:
             settings["workspace"] = name
         self.create()
         write_atomically(self.path / "config.json", (json.dumps(settings, indent=2) + "\n").encode())
+
+    def shown_workspace(self, given: str | None) -> str:
+        """As ``workspace``, for where it is only shown: "" when the settings cannot be read."""
+        try:
+            return self.workspace(given)
+        except KaosError:
+            return ""
 
     def workspace(self, given: str | None) -> str:
         """The workspace of a command: the flag or KAOS_WORKSPACE, else the one set, else ``default``."""

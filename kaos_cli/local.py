@@ -114,7 +114,9 @@ def start(
                 "the local servers were stopped (kaos down); what ran goes on when they are started again",
                 hint="kaos up starts them, as any command does",
             )
-        home.stopped_file.unlink(missing_ok=True)
+        from kaos_formats.folders import clean_up
+
+        clean_up(home.stopped_file)
         say("starting the local backend …")
         return _spawn(home, env)
 

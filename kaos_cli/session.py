@@ -75,7 +75,7 @@ class Session:
 
     def flag(self, ws: str) -> str:
         """What makes a suggested command mean the same workspace: ``" -w NAME"``, or "" for the set one."""
-        return "" if ws == self.home.workspace(None) else f" -w {ws}"
+        return "" if ws == self.home.shown_workspace(None) else f" -w {ws}"
 
 
 def _suggest(session: Session, error: KaosError) -> None:

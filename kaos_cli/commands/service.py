@@ -74,7 +74,7 @@ def _status(
     if session.terminal.json:
         session.terminal.answer_json({"up": True} | found)
         return
-    print("\n".join(_lines(found, session.home.workspace(session.env.get("KAOS_WORKSPACE")))))
+    print("\n".join(_lines(found, session.home.shown_workspace(session.env.get("KAOS_WORKSPACE")))))
 
 
 def _is_up(session: Session) -> bool:
@@ -107,7 +107,7 @@ def _lines(found: dict[str, Any], workspace: str) -> list[str]:
     ]
     if free := (found.get("store") or {}).get("free_bytes"):
         lines.append(f"store      {text.size(free)} free")
-    lines.append(f"workspace  {workspace}")
+    lines.append(f"workspace  {workspace or '? (config.json cannot be read)'}")
     for number, job in enumerate(found["jobs"]):
         reason = f": {job['reason']}" if job["reason"] else ""
         told = f"{job['id'][:8]}  {job['state']} in {job['workspace']}{reason}"

@@ -42,7 +42,7 @@ def create(
 def list_(session: Session, fmt: Format = None) -> None:
     """List the workspaces; * marks the one that commands use."""
     found = session.client.workspaces()
-    current = session.home.workspace(session.env.get("KAOS_WORKSPACE"))
+    current = session.home.shown_workspace(session.env.get("KAOS_WORKSPACE"))
     if session.terminal.json:
         session.terminal.answer_json({"workspaces": found, "current": current})
         return
