@@ -50,6 +50,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
     monkeypatch.setenv("KAOS_TOKEN", TOKEN)
     yield fake
     fake.close()
+    assert fake.differences == []
 
 
 @pytest.fixture

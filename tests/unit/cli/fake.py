@@ -13,6 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import blake3
 import zstandard
+from pydantic import BaseModel
+
+from kaos_backend.api.schemas import ErrorBody
+from kaos_backend.services.views import JobSummary
+from tests.support.contract import differences, success
 
 TOKEN = "secret"
 
@@ -29,7 +34,8 @@ class Refused(Exception):
 
 class FakeBackend:
     """``faults`` maps "METHOD path-without-/v1" to functions that run, once, instead of the next such
-    request: they raise Refused or return "drop" to close the connection without an answer."""
+    request: they raise Refused or return "drop" to close the connection without an answer. ``differences``
+    tells what of the answers is not what the backend's OpenAPI document says."""
 
     def __init__(self) -> None:
         self.workspaces: dict[str, dict[str, Any]] = {"default": {}}
@@ -41,6 +47,7 @@ class FakeBackend:
         self.log_lines: list[dict[str, Any]] = []
         self.archives: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.differences: list[str] = []
         self.faults: dict[str, list[Callable[[], str | None]]] = {}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.server.daemon_threads = True
@@ -57,6 +64,10 @@ class FakeBackend:
 
     def fail_once(self, request: str, fault: Callable[[], str | None]) -> None:
         self.faults.setdefault(request, []).append(fault)
+
+    def check(self, answer: dict[str, Any], model: type[BaseModel]) -> None:
+        """Notes what of an answer a backend would not send."""
+        self.differences += differences(model, json.dumps(answer).encode())
 
     def _handler(fake) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
@@ -80,14 +91,18 @@ class FakeBackend:
                     body = self._body()
                     answer = fake.route(self.command, path.strip("/").split("/"), query, body)
                 except Refused as refused:
+                    fake.check(refused.body, ErrorBody)
                     # Like uvicorn after an early answer: what is not read yet never will be.
                     self.close_connection = True
                     self._send(refused.status, "application/json", json.dumps(refused.body).encode())
                     return
-                if isinstance(answer, bytes):
-                    self._send(200, "application/octet-stream", answer)
-                else:
-                    self._send(200, "application/json", json.dumps({"version": 1} | answer).encode())
+                status, media_type, model = success(self.command, parts.path)
+                if not isinstance(answer, bytes):
+                    answer = {"version": 1} | answer
+                    if model is not None:
+                        fake.check(answer, model)
+                    answer = json.dumps(answer).encode()
+                self._send(status, media_type, answer)
 
             def _body(self) -> bytes:
                 if self.headers.get("Transfer-Encoding") == "chunked":
@@ -99,10 +114,12 @@ class FakeBackend:
                     return content
                 return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-            def _send(self, status: int, kind: str, content: bytes) -> None:
+            def _send(self, status: int, kind: str | None, content: bytes) -> None:
                 self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
+                if kind is not None:
+                    self.send_header("Content-Type", kind)
+                if status != 204:
+                    self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -172,7 +189,7 @@ class FakeBackend:
             case "POST", ["deploys"]:
                 return self._deploy(ws, json.loads(body))
             case "GET", ["jobs"]:
-                return {"jobs": self.jobs.get(ws, [])}
+                return {"jobs": [summary(job) for job in self.jobs.get(ws, [])]}
             case method, ["jobs", ref, *rest]:
                 return self._job(method, ws, ref, rest, query)
         raise Refused(404, "not_found", f"no route {method} {parts}")
@@ -235,7 +252,7 @@ class FakeBackend:
                 return found[0]
             case "POST", ["stop"]:
                 found[0]["state"] = "killed"
-                return found[0]
+                return summary(found[0])
             case "GET", ["logs"]:
                 return b"".join(json.dumps(line).encode() + b"\n" for line in self.log_lines)
             case "GET", ["archive"]:
@@ -293,10 +310,17 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
         "started": None, "finished": None, "duration_s": 12.3,
         "source": {"id": SOURCE["id"], "name": "mnist"},
         "data": {"id": DATA["id"], "name": "features"}, "hyper": grid,
-        "inputs": {"source": SOURCE, "data": DATA, "hyper": grid | {"axes": {}}},
+        "inputs": {"source": SOURCE, "data": DATA, "hyper": grid | {
+            "axes": {}, "author": "ada@lab", "created": "2020-01-01T00:00:00Z"
+        }},
         "trials": trials, "metric": {"name": "accuracy", "order": "desc", "guessed": True},
         "metrics": ["accuracy", "loss"],
     } | more  # fmt: skip
+
+
+def summary(job: dict[str, Any]) -> dict[str, Any]:
+    """What lists say of a job."""
+    return {k: v for k, v in job.items() if k in JobSummary.model_fields}
 
 
 def archive(files: dict[str, bytes], executable: tuple[str, ...] = ()) -> bytes:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kaos_backend.app import create_app
-from kaos_backend.settings import Settings
 from kaos_cli.client import ConnectionLost, Endpoint, KaosClient, Transport
 from kaos_cli.errors import KaosError
-from kaos_formats.home import Home
+from tests.support.contract import document, operation
 
 
 class Recorder(Transport):
@@ -58,51 +55,39 @@ CALLS = {
 }
 
 
-@pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return create_app(Settings(home=Home(tmp_path_factory.mktemp("home")))).openapi()
-
-
 def test_every_method_of_the_client_is_called_here() -> None:
     methods = {n for n in vars(KaosClient) if not n.startswith("_")} - {"transport", "close"}
     assert len(methods) == len(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_backend_knows_the_request(document: dict[str, Any], name: str) -> None:
+def test_the_backend_knows_the_request(name: str) -> None:
     recorder = Recorder()
     with pytest.raises(KaosError):
         CALLS[name](KaosClient(lambda: recorder))
     method, target, body = recorder.sent[0]
     parts = urlsplit("/v1" + target)
-    operation, parameters = find(document, method.lower(), parts.path)
-    known = {p["name"] for p in parameters if p["in"] == "query"}
+    documented = operation(method, parts.path)
+    known = {p["name"] for p in documented["parameters"] if p["in"] == "query"}
     assert set(parse_qs(parts.query)) <= known
     if body is not None:
-        schema = resolve(document, operation["requestBody"]["content"]["application/json"]["schema"])
-        check(document, schema, body)
+        schema = resolve(documented["requestBody"]["content"]["application/json"]["schema"])
+        check(schema, body)
 
 
-def find(document: dict[str, Any], method: str, path: str) -> tuple[dict[str, Any], list[Any]]:
-    for template, operations in document["paths"].items():
-        if method in operations and re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
-            return operations[method], operations[method].get("parameters", [])
-    raise AssertionError(f"the backend has no {method} {path}")
-
-
-def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def resolve(schema: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
-        found: dict[str, Any] = document["components"]["schemas"][Path(schema["$ref"]).name]
+        found: dict[str, Any] = document()["components"]["schemas"][Path(schema["$ref"]).name]
         return found
     return schema
 
 
-def check(document: dict[str, Any], schema: dict[str, Any], body: dict[str, Any]) -> None:
-    schema = resolve(document, schema)
+def check(schema: dict[str, Any], body: dict[str, Any]) -> None:
+    schema = resolve(schema)
     properties = schema.get("properties", {})
     assert set(body) <= set(properties)
     assert set(schema.get("required", [])) <= set(body)
     for name, value in body.items():
-        below = resolve(document, properties[name])
+        below = resolve(properties[name])
         if isinstance(value, dict) and below.get("properties"):
-            check(document, below, value)
+            check(below, value)
