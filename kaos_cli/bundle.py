@@ -22,7 +22,7 @@ from kaos_cli.ignore import matcher, read_rules
 from kaos_cli.text import printable
 from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
-from kaos_formats.paths import check_paths
+from kaos_formats.paths import check_paths, shown
 from kaos_formats.shape import Shape, find_shape
 from kaos_formats.tree import TreeEntry, bundle_id, format_tree
 
@@ -98,7 +98,7 @@ def read(
         check_program(folder / shape.train)
         name = shape.name or name
     elif not files:
-        left = f" (left out: {', '.join(found.ignored[:3])})" if found.ignored else ""
+        left = f" (left out: {', '.join(map(shown, found.ignored[:3]))})" if found.ignored else ""
         raise KaosError(
             "invalid_bundle",
             f"{folder} is empty: there is no file in it{left}",
@@ -112,13 +112,13 @@ def read(
             if stat_index.is_settled(entry.file, started_ns)
         }
         stat_index.save(index_path, stat_index.Index(rules or "", settled))
+    # They are printed, and a name that is no UTF-8 cannot be.
+    ignored = tuple(sorted(path if path.isprintable() else shown(path) for path in found.ignored))
     tree = format_tree(
         TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
         for file, digest in entries
     )
-    return Bundle(
-        kind, name, root, entries, tree, bundle_id(tree), tuple(sorted(found.ignored)), len(files) - fresh
-    )
+    return Bundle(kind, name, root, entries, tree, bundle_id(tree), ignored, len(files) - fresh)
 
 
 def check_source(executable: dict[str, bool], folder: Path) -> Shape:

@@ -102,6 +102,14 @@ def test_names_that_are_no_utf8_are_listed(tmp_path: Path) -> None:
     message.encode()
 
 
+def test_ignored_names_can_be_printed(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "d", {".kaosignore": b"*.tmp\n", "f": b"", "a\n.tmp": b""})
+    (data / "b\udcff.tmp").write_text("")
+    made = read(data)
+    assert made.ignored == ("a\\n.tmp", "b\\xff.tmp")
+    json.dumps(made.ignored, ensure_ascii=False).encode()
+
+
 def test_unreadable_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_data(tmp_path / "d")
     real = os.open
