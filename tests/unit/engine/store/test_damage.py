@@ -159,6 +159,20 @@ def test_a_range_is_checked_and_the_check_is_remembered_until_the_file_changes(s
         list(store.read_object(at.hash, offset=at.length - 10))
 
 
+def test_a_whole_read_trusts_no_earlier_one(store: Store) -> None:
+    """A disk that rots tells nobody: neither size nor time change."""
+    body = os.urandom(9 << 20)
+    put(store, {"/f": body})
+    at = place(store, body)
+    path = store.objects.loose_path(at.hash)
+    assert b"".join(store.read_object(at.hash)) == body
+    before = path.stat()
+    flip(store, at)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataLoss):
+        list(store.read_object(at.hash))
+
+
 def test_a_damaged_directory_is_named_and_heals(store: Store) -> None:
     files = {"/d/a": b"a", "/d/b": b"b"}
     commit = put(store, files)
