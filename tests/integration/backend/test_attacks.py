@@ -287,11 +287,13 @@ def test_idle_uploads_leave_the_rest_alone(target: Target) -> None:
 
 def test_a_call_does_not_wait_for_an_upload(target: Target) -> None:
     bundle = f"/workspaces/default/bundles/data/{'c' * 32}"
+    head = target.head("PUT", bundle + "?name=x", "Content-Length: 99", "Content-Type: application/zstd")
     with target.connect() as connection:
-        head = target.head("PUT", bundle + "?name=x", "Content-Length: 99", "Content-Type: application/zstd")
         connection.sendall(head + b"\r\n")
-        answer(connection)
-    target.process.request("DELETE", bundle).raise_for_status()
+        check_others_are_served(target)
+        # Its client has less time left than this one waits.
+        target.process.request("DELETE", bundle).raise_for_status()
+        assert answer(connection)[1]["error"]["code"] == "request_timeout"
 
 
 def test_large_bodies_do_not_add_up(target: Target) -> None:

@@ -92,6 +92,17 @@ def test_wrong_requests(backend: Backend, method: str, path: str, status: int, c
     backend.error(method, path, status, code)
 
 
+def test_a_deploy_names_bundles_by_their_ids(backend: Backend, workspace: str) -> None:
+    """``head`` is no id, and what is current stays so by being left out."""
+    backend.deploy_all(workspace)
+    for kind in ("source", "data"):
+        error = backend.error(
+            "POST", f"/workspaces/{workspace}/deploys", 404, "no_bundle", json={kind: "head"}
+        )
+        assert "'head'" in error["message"]
+        assert "leave it out" in error["hint"]
+
+
 def test_wrong_jobs(backend: Backend, workspace: str) -> None:
     for ref in ("last", "abc", "f" * 32):
         for tail in ("", "/logs", "/archive?what=code"):

@@ -269,6 +269,17 @@ def test_an_error_on_the_way_is_the_last_line(error: Exception, code: str) -> No
     assert (found[2]["end"], found[2]["state"], found[2]["error"]["code"]) == (True, None, code)
 
 
+def test_a_lock_is_waited_for_so_long_and_no_longer() -> None:
+    locks = KeyedLocks()
+    with locks.hold("upload", "w", "data"):
+        with pytest.raises(errors.Busy, match="w data"), locks.hold("upload", "w", "data", patience_s=0):
+            pass
+        assert locks.held("upload", "w", "data")
+    with locks.hold("upload", "w", "data", patience_s=0):
+        pass
+    assert not locks._locks
+
+
 def test_locks_are_per_key_and_forgotten() -> None:
     locks = KeyedLocks()
     order: list[int] = []
