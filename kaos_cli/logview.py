@@ -13,8 +13,6 @@ from kaos_cli.text import printable
 from kaos_cli.watch import ACTIVE, PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
 
 Line = dict[str, Any]
-RECENT = 20
-"""Among so many of the newest jobs it is looked for what one that is followed waits for."""
 
 
 def prefix(line: Line, several: bool) -> str:
@@ -54,13 +52,9 @@ def logs(
     """
     if not follow:
         return _read(session, ws, ref, trial, stage, follow, tail)
-    recent = session.client.jobs(ws, limit=RECENT)
-    found = recent[:1] if ref == LAST else [job for job in recent if job["id"].startswith(ref)]
-    if len(found) == 1:
+    if ref == LAST and (jobs := session.client.jobs(ws, limit=1)):
         # What is followed stays this job, also when another one is started meanwhile.
-        ref = found[0]["id"]
-        if found[0]["state"] in ACTIVE and found[0]["reason"]:
-            session.terminal.say(f"job {ref[:8]} is {found[0]['state']}: {printable(found[0]['reason'])}")
+        ref = jobs[0]["id"]
     with attached(session, ws, [ref], "logs -f", timeout_s):
         return _read(session, ws, ref, trial, stage, follow, tail)
 

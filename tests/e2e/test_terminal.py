@@ -163,7 +163,7 @@ def test_what_waits_is_told_everywhere(tmp_path: Path, data: Path, gate: Gate) -
         assert jobs[second]["reason"]
         assert jobs[second]["reason"] in kaos.run("status").stdout
         follow = ["train", "logs", "-w", "other", "-f", "--timeout", "1s"]
-        assert f"job {second[:8]} is waiting: " in kaos.run(*follow, check=False).stderr
+        assert f"waiting: {jobs[second]['reason']}\n" in kaos.run(*follow, check=False).stderr
         kaos.run("train", "stop", first)
         killed = kaos.json("train", "info", first)
         assert {trial["state"] for trial in killed["trials"]} == {"killed"}

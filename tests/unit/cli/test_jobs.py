@@ -200,17 +200,6 @@ def test_who_follows_is_told_what_it_waits_for(cli: Cli, two: FakeBackend) -> No
     assert "waiting: waits for job 0f3a11c2" in done.err
 
 
-def test_following_says_what_is_waited_for(cli: Cli, two: FakeBackend) -> None:
-    two.jobs["default"][0] |= {"state": "waiting", "reason": "waits for job 0f3a11c2"}
-    two.log_lines = [{"end": True, "state": "success", "reason": ""}]
-    for reference in ([], ["77777777"]):
-        assert (
-            "job 77777777 is waiting: waits for job 0f3a11c2\n" in cli("train", "logs", "-f", *reference).err
-        )
-    assert "is waiting" not in cli("train", "logs", "-f", "-q").err
-    assert "is waiting" not in cli("train", "logs", "-f", JOB_ID).err
-
-
 def test_the_list_says_what_a_job_waits_for(cli: Cli, two: FakeBackend) -> None:
     two.jobs["default"].insert(0, job("waiting", id="0" * 32, reason="waits for job 77777777"))
     assert "waits for job 77777777" in cli("train", "list", "--all").out
