@@ -14,3 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="ubuntu:20.04",
         help="image with a POSIX shell that pipelines of the tests run (default: %(default)s)",
     )
+
+
+def pytest_configure() -> None:
+    """Let pytest remove the folders of old runs in our way: its own recurses, and some tests dig deep."""
+    from _pytest import pathlib
+
+    from kaos_formats.folders import remove_tree
+
+    pathlib.rm_rf = remove_tree  # type: ignore[assignment]
