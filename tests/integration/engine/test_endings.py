@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 
 import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 
 # Fails on /bad while $SIDE/broken exists.
 PICKY = """
@@ -266,3 +267,17 @@ def test_damaged_inputs_fail_the_datum_by_name(engine: Engine) -> None:
         again.put_file_from_bytes("/d/bad", body)
     assert engine.wait("read").state == pps.JobState.JOB_SUCCESS
     assert engine.files("read")["/d/bad"] == body
+
+
+def test_a_damaged_listing_ends_the_job_by_name(engine_process: EngineProcess) -> None:
+    engine = engine_process.start()
+    engine.repo("data", {"/d/a": b"a", "/d/b": b"b"})
+    engine_process.kill()
+    with sqlite3.connect(engine_process.home / "engine" / "engine.sqlite") as db:
+        db.execute("UPDATE trees SET node=zeroblob(length(node))")
+    db.close()
+    engine = engine_process.start()
+    engine.pipeline("read", "true", {"data": "/d/*"})
+    job = engine.wait("read")
+    assert job.state == pps.JobState.JOB_UNRUNNABLE
+    assert "(the listing of a directory) has changed in the database" in job.reason

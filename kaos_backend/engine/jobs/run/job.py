@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 
-from kaos_backend.engine.errors import DiskFull, EngineError
+from kaos_backend.engine.errors import DataLoss, DiskFull, EngineError
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
@@ -125,7 +125,12 @@ class JobRun:
         threads: list[threading.Thread] = []
         timed_out = False
         try:
-            if not self._prepare():
+            try:
+                if not self._prepare():
+                    return
+            except DataLoss as e:
+                # No try will find what is gone.
+                self._end(JobState.UNRUNNABLE, f"its inputs could not be listed: {e.message}")
                 return
             self._start(threads)
             timed_out = self._record_until_done()
