@@ -136,7 +136,9 @@ def test_requirements(requirements: str) -> None:
 @few(200)
 @given(
     st.one_of(
-        text, st.text("ab*?[]!\\/.\n#-^", max_size=30), st.sampled_from(["**/" * 30 + "b", "[b-a]", "[^]"])
+        text,
+        st.text("ab*?[]!\\/.\n#-^", max_size=30),
+        st.sampled_from(["**/" * 30 + "b", "[b-a]", "[^]", "[0--]", "[+--]"]),
     ),
     paths,
 )
@@ -148,7 +150,9 @@ def test_dockerignores(rules: str, path: str) -> None:
 @few(300)
 @given(
     st.one_of(
-        text, st.text("ab*?[]^-!\\\\/.$\"' ", max_size=20), st.sampled_from(["*a" * 20 + "b", "[b-a]", "[^]"])
+        text,
+        st.text("ab*?[]^-!\\\\/.$\"' ", max_size=20),
+        st.sampled_from(["*a" * 20 + "b", "[b-a]", "[^]", "[0--]", "[+--]"]),
     )
 )
 def test_sources_of_a_copy(line: str) -> None:

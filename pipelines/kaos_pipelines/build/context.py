@@ -164,6 +164,7 @@ def _between_stars(pattern: str) -> list[str]:
             body = pattern[at + 1 : close]
             negated = body[0] in "^!"
             body = re.sub(r"([\\\[\]^&~|])", r"\\\1", body[negated:])
+            body = body.replace("--", r"-\-")  # a range that ends in a dash, not a difference of sets
             out[-1] += f"(?!/)[{'^' if negated else ''}{body}]"
             at = close
         else:
