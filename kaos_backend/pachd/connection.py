@@ -110,7 +110,8 @@ class Connection:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        # Entered again by the thread that holds it when the garbage collector ends an abandoned stream there.
+        self._lock = threading.RLock()
         self._link: _Link | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from kaos_backend.errors import KaosError
+from kaos_backend.pachd import connection as connecting
 from kaos_backend.pachd.connection import Connection, Endpoint
 from tests.support.backend import eventually
 
@@ -76,3 +78,28 @@ def test_a_channel_in_use_is_closed_with_its_last_call(ports: list[int]) -> None
             early.pfs.inspect_repo(repo=None)
         assert connected(first) == 1
     eventually(lambda: connected(first) == 0, 10)
+
+
+def test_a_stream_that_the_garbage_collector_ends_while_another_client_is_made(
+    ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ports
+    engine = Moving(first)
+    connection = Connection(engine)
+    made = connecting._connect
+
+    def abandon() -> None:
+        stream = connection.stream(lambda _: iter([1, 2]))
+        assert next(stream) == 1
+        held: list[object] = [stream]
+        held.append(held)
+
+    def collecting(endpoint: Endpoint) -> object:
+        gc.collect()
+        return made(endpoint)
+
+    abandon()
+    monkeypatch.setattr(connecting, "_connect", collecting)
+    engine.move(second)
+    with connection.client() as client:
+        assert client.address.endswith(str(second))
