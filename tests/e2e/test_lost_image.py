@@ -44,7 +44,6 @@ def test_a_redeploy_makes_a_lost_image_again(
     data = write_data(tmp_path / "data", {"a.txt": b"a"})
     grid = write_grid(tmp_path / "grid.json", {"x": [1]})
     kaos.run("train", "deploy", "-s", src, "-d", data, "-h", grid, "--wait")
-    kaos.down()
     damage(kaos.path / "engine")
     kaos.run("train", "deploy", "-h", write_grid(grid, {"x": [1, 2]}))
     done = kaos.run("train", "wait", "--timeout", "1s", check=False)
