@@ -87,7 +87,8 @@ def test_the_walk_through_prints_what_it_shows(home: Home, tmp_path: Path) -> No
         if step.output.strip():
             assert shape(done.stdout) == shape(step.output), step.command
 
-    trials = home.json("train", "info", "--sort-by", "accuracy")["trials"]
+    # `best` is by validation accuracy; which trial is best on the test split differs between processors.
+    trials = home.json("train", "info", "--sort-by", "val_accuracy")["trials"]
     assert len(trials) >= 6
     assert trials[0]["metrics"]["accuracy"] >= 0.97
     best = next(tmp_path.rglob("model.pt"))
