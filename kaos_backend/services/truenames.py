@@ -1,4 +1,4 @@
-"""The true names of models' files: what a trial called them, where PFS holds them under escaped ones."""
+"""True names of files that PFS holds under escaped ones: what their owner, or a trial, called them."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def of_models(pachd: Pachd, workspace: str, job_id: str, model: str = "*") -> di
     except errors.NotFound:
         return {}
     return found
+
+
+def of_folder(pachd: Pachd, workspace: str, repo: str, commit_id: str, folder: str) -> TrueNames | None:
+    """The true names below one bundle or model of a commit; None where no map is needed or can be read."""
+    try:
+        text = b"".join(pachd.read_file(workspace, repo, commit_id, f"/{folder}/{MAP_FILE}"))
+    except errors.KaosError:
+        return None
+    return parse_map(text, folder)

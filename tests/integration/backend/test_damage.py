@@ -88,6 +88,20 @@ def test_the_same_folder_sent_again_heals_what_a_check_found(
     assert [branch.branch.name for branch in commits] == ["master"], "nothing staged stays behind"
 
 
+def test_a_finding_is_called_as_its_owner_called_it(backend: Backend) -> None:
+    workspace = backend.workspace("names")
+    content = os.urandom(2 << 20)
+    data = backend.put(workspace, "data", {"größe (1).bin": content, "deep/[x].txt": b"x"})
+    backend.deploy(workspace, data=data)
+    name = blake3(content).hexdigest()
+    flip(backend.home / "engine" / "objects" / name[:2] / name[2:])
+    found = findings(check(backend))
+    assert {one["path"] for one in found} == {f"/{data}/größe (1).bin"}
+    # Nothing of it stays behind for the tests that look at the whole store.
+    backend.put(workspace, "data", {"größe (1).bin": content, "deep/[x].txt": b"x"})
+    assert findings(check(backend)) == []
+
+
 def _put(workspace: str, bundle: str, base: str) -> tuple[str]:
     return (f"/workspaces/{workspace}/bundles/data/{bundle}?name=bundle&base={base}",)
 
