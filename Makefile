@@ -43,7 +43,7 @@ imports: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: install  ## speed, as ratios to a peer and to the physical floor
 	$(BIN)/python -m bench
