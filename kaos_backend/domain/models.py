@@ -8,8 +8,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-MICROSECONDS = 1_000_000
-
 
 class JobState(StrEnum):
     """Pachyderm's job states (``JOB_…`` in lower case)."""

@@ -69,10 +69,6 @@ class Unimplemented(EngineError):
     default_code = "UNIMPLEMENTED"
 
 
-class Unauthenticated(EngineError):
-    default_code = "UNAUTHENTICATED"
-
-
 class ResourceExhausted(EngineError):
     """Something has run out: nothing was changed, and the call may be repeated."""
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
-
-NewId = Callable[[], str]
 
 _ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.errors import InvalidArgument, Unknown
+from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.run.datum import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
@@ -50,9 +51,10 @@ _PIPELINE_FIELDS = [
 ]
 
 
-def stamp(us: int) -> datetime:
-    """Unix µs as the SDK's timestamp."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC) + timedelta(microseconds=us % 1_000_000)
+def no_jq(program: str) -> None:
+    """There is no jq here; ignoring the filter would give wrong answers."""
+    if program:
+        raise InvalidArgument("jqFilter is not supported by this engine; filter the answers in the caller")
 
 
 def pipeline_key(message: pps.Pipeline, what: str = "pipeline") -> PipelineKey:

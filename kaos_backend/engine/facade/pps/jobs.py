@@ -11,6 +11,7 @@ from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
+from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
 from kaos_backend.engine.facade.transaction import Transactions
@@ -74,10 +75,7 @@ class JobCalls:
         wait_until(self._store, context, finished)
 
     def list_job(self, request: pps.ListJobRequest, _context: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
-        if request.jq_filter:
-            raise InvalidArgument(
-                "jqFilter is not supported by this engine; filter the answers in the caller"
-            )
+        convert.no_jq(request.jq_filter)
         key = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
         found = self._jobs.list_jobs(
             key,
@@ -96,10 +94,7 @@ class JobCalls:
     def list_job_set(
         self, request: pps.ListJobSetRequest, _context: grpc.ServicerContext
     ) -> Iterator[pps.JobSetInfo]:
-        if request.jq_filter:
-            raise InvalidArgument(
-                "jqFilter is not supported by this engine; filter the answers in the caller"
-            )
+        convert.no_jq(request.jq_filter)
         projects = {p.name or "default" for p in request.projects}
         sets: dict[str, list[Job]] = {}
         for job in self._jobs.list_jobs():
@@ -163,10 +158,6 @@ def _page(found: list[Job], request: Any) -> Iterable[Job]:
             ordered = [
                 job
                 for job in ordered
-                if (
-                    convert.stamp(job.created_us) > marker
-                    if request.reverse
-                    else convert.stamp(job.created_us) < marker
-                )
+                if (stamp(job.created_us) > marker if request.reverse else stamp(job.created_us) < marker)
             ]
     return ordered[: request.number] if request.number else ordered

@@ -11,6 +11,7 @@ import grpc
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
 from kaos_backend.engine.jobs.db.rows import JobKey
@@ -98,6 +99,6 @@ def _message(source: Source, line: Line) -> pps.LogMessage:
         master=not source.datum,
         data=[pps.InputFile(path=f.path, hash=f.hash) for f in source.files],
         user=line.user,
-        ts=convert.stamp(line.ts_us),
+        ts=stamp(line.ts_us),
         message=line.text,
     )

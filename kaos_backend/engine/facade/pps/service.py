@@ -9,7 +9,7 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
-from kaos_backend.engine.errors import InvalidArgument, Unknown
+from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
 from kaos_backend.engine.facade.pps.jobs import JobCalls
@@ -111,7 +111,7 @@ class PpsService:
     def list_pipeline(
         self, request: pps.ListPipelineRequest, _context: Context
     ) -> Iterator[pps.PipelineInfo]:
-        no_jq(request.jq_filter)
+        convert.no_jq(request.jq_filter)
         wanted = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
         if wanted is not None:
             self._jobs.pipeline(wanted)
@@ -266,9 +266,3 @@ class PpsService:
             **self._datum_calls.handlers(),
             **self._log_calls.handlers(),
         }
-
-
-def no_jq(program: str) -> None:
-    """There is no jq here; ignoring the filter would give wrong answers."""
-    if program:
-        raise InvalidArgument("jqFilter is not supported by this engine; filter the answers in the caller")

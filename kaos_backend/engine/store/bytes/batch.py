@@ -222,7 +222,6 @@ class ObjectWriter:
         self._batch = batch
         self._chunks: list[bytes] = []
         self.size = 0
-        self._written_back = 0
         self._fd: int | None = None
         self._tmp: Path | None = None
         self._hasher: blake3 | None = None
