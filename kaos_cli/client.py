@@ -318,6 +318,10 @@ class KaosClient:
     def job(self, ws: str, ref: str, sort_by: str | None = None, order: str | None = None) -> Json:
         return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}", {"sort_by": sort_by, "order": order})
 
+    def summary(self, ws: str, ref: str) -> Json:
+        """A job without its trials, which costs the same however many there are."""
+        return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/summary")
+
     def stop(self, ws: str, ref: str) -> Json:
         return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
 

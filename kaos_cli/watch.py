@@ -88,7 +88,7 @@ def wait_for_all(session: Session, ws: str, refs: Sequence[str], timeout_s: floa
     pending, ended, codes = list(refs), [], [OK]
     with attached(session, ws, pending, "wait", timeout_s):
         # All of them are there, or nothing is waited for.
-        ids = [session.client.job(ws, ref)["id"] for ref in refs]
+        ids = [session.client.summary(ws, ref)["id"] for ref in refs]
         pending[:] = dict.fromkeys(ids)
         while pending:
             job = _poll(session, ws, pending[0], time.monotonic, time.sleep)
@@ -120,16 +120,16 @@ def _poll(
         while True:
             asked = clock()
             try:
-                job = session.client.job(ws, job_id)
+                job = session.client.summary(ws, job_id)
                 seen = clock()
+                if job["state"] not in ACTIVE:
+                    return session.client.job(ws, job_id)
             except KaosError as error:
                 # A backend or engine that was killed comes back by itself; the job does too.
                 if error.code not in PASSING or clock() - seen > PATIENCE_S:
                     raise
                 sleep(PAUSE_MAX_S)
                 continue
-            if job["state"] not in ACTIVE:
-                return job
             now = next((one for one in job["stages"] if one["state"] in ACTIVE), None)
             for name, bar in bars.items():
                 if now is None or name != now["name"]:

@@ -198,6 +198,7 @@ def _open(name: str, at: int | None) -> int:
     except PermissionError:
         os.chmod(name, 0o700, dir_fd=at)
         fd = os.open(name, _OPEN, dir_fd=at)
-    with suppress(OSError):
-        os.fchmod(fd, 0o700)
+    if os.fstat(fd).st_mode & 0o700 != 0o700:
+        with suppress(OSError):
+            os.fchmod(fd, 0o700)
     return fd

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Both measure how busy the machine is, not what is tested.
+settings.register_profile(
+    "kaos", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("kaos")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

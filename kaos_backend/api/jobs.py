@@ -50,6 +50,12 @@ def get_job(
     return services.trials.detail(workspace, ref, sort_by, order)
 
 
+@router.get("/{ref}/summary", responses=ends_in(*_OF_A_JOB))
+def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
+    """One job without its trials, for asking again and again. 404 no_such_job, 409 ambiguous."""
+    return views.JobAnswer(**dict(services.jobs.summary(workspace, services.jobs.resolve(workspace, ref))))
+
+
 @router.get(
     "/{ref}/logs",
     response_class=_JsonLines,

@@ -111,16 +111,19 @@ esac
 [ -z "$any_name" ] || exec "$@"
 
 # PFS refuses a whole output for one name that it cannot hold, so something has to follow the trial.
+passed=
 for signal in TERM INT HUP QUIT USR1 USR2; do
-  trap "kill -s $signal \$trial 2>/dev/null" "$signal"
+  trap "passed=1; kill -s $signal \$trial 2>/dev/null" "$signal"
 done
 "$@" &
 trial=$!
 wait "$trial"
 code=$?
-while kill -0 "$trial" 2>/dev/null; do # a signal that was passed on ended the wait
+while [ -n "$passed" ]; do # a signal that was passed on ended the wait, or came just after it
+  passed=
   wait "$trial"
-  code=$?
+  next=$?
+  [ "$next" -eq 127 ] || code=$next # 127: it was waited for already
 done
 
 LC_ALL=C

@@ -250,6 +250,8 @@ class FakeBackend:
         match method, rest:
             case "GET", []:
                 return found[0]
+            case "GET", ["summary"]:
+                return summary(found[0])
             case "POST", ["stop"]:
                 found[0]["state"] = "killed"
                 return summary(found[0])

@@ -48,6 +48,7 @@ CALLS = {
     "deploy": lambda c: c.deploy("w", REQUEST),
     "jobs": lambda c: c.jobs("w", 3),
     "job": lambda c: c.job("w", "last", "accuracy", "asc"),
+    "summary": lambda c: c.summary("w", "last"),
     "stop": lambda c: c.stop("w", "last"),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
     "check": lambda c: list(c.check(True)),

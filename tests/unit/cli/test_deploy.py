@@ -282,7 +282,7 @@ def test_wait_outlives_an_engine_that_comes_back(
         raise Refused(503, "engine_unavailable")
 
     for fault in (away, lambda: "drop", away):
-        backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}", fault)
+        backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/summary", fault)
     assert cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait").code == 0
 
 
@@ -302,7 +302,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(backend: FakeBackend, tmp_pat
     def seen() -> None:
         asked.set()
 
-    backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}", seen)  # type: ignore[arg-type]
+    backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/summary", seen)  # type: ignore[arg-type]
     waiting = subprocess.Popen(
         [sys.executable, "-m", "kaos_cli", "train", "deploy", "-d", write_data(tmp_path / "d"), "--wait"],
         stdout=subprocess.PIPE,

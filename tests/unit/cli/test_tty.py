@@ -46,7 +46,7 @@ def running(backend: FakeBackend) -> FakeBackend:
             backend.jobs["default"] = [done]
 
     for _ in range(40):
-        backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}", count)  # type: ignore[arg-type]
+        backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/summary", count)  # type: ignore[arg-type]
     return backend
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kaos_backend.engine.errors import DataLoss, Unknown
-from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.jobs.run.names import place_of_inputs
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
@@ -110,10 +109,10 @@ class InputCache:
                 self._lay_out(files, root_of, dest)
             except DataLoss as error:
                 raise error.at(_holder(files, error.where)) from error
-            fresh = seal.with_name(f".{seal.name}.{new_id()}")
-            fresh.write_text(_digest(dest))
-            fresh.replace(seal)
-        os.utime(seal)
+            # One that a crash cuts short is no seal: the input is laid out again.
+            seal.write_text(_digest(dest))
+        else:
+            os.utime(seal)
 
     def _lay_out(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
         if len(files) == 1 and not files[0].empty_files:
