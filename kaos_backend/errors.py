@@ -56,6 +56,13 @@ class StaleBase(KaosError):
     http_status = 409
 
 
+class JobOpen(KaosError):
+    """What is asked for would end jobs that have not ended; ``fields["jobs"]`` has their ids."""
+
+    code = "job_open"
+    http_status = 409
+
+
 class VersionMismatch(KaosError):
     code = "version_mismatch"
     http_status = 409

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ MAX_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was typed. None: as it was in the last deploy."""
+    """What was typed. None: as it was in the last deploy.
+
+    A job that the deploy would stop: ``after`` waits for its end, ``replace`` lets it be stopped.
+    """
 
     source: Path | None
     data: Path | None
@@ -34,10 +38,15 @@ class Request:
     memory: str | None
     gpu: int | None
     retry: bool
+    after: bool = False
+    replace: bool = False
 
 
 def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: float | None = None) -> int:
-    """Run the whole deploy; the exit code. Nothing is sent before all that was typed has been checked."""
+    """Run the whole deploy; the exit code. Nothing is sent before all that was typed has been checked.
+
+    ``timeout_s`` limits what is waited for, in all.
+    """
     session.home.create()
     check_resources(request.parallelism, request.cpu, request.memory, request.gpu)
     grid = read_grid(request.hyper) if request.hyper else None
@@ -53,16 +62,22 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         "resources": {"cpu": request.cpu, "memory": request.memory, "gpu": request.gpu},
         "author": author(session.env),
         "retry": request.retry,
+        "replace": request.replace,
     }
-    sent = _send_all(session, ws, bundles)
-    try:
-        answer = _start(session, ws, asked)
-    except KaosError as error:
-        if error.code != "no_bundle" or not bundles:
-            raise
-        # What waits to be deployed is shared by content: somebody else's deploy of the same took it away.
-        sent = _send_all(session, ws, bundles)
-        answer = _start(session, ws, asked)
+    sent, again = _send_all(session, ws, bundles), False
+    while True:
+        try:
+            answer = _start(session, ws, asked)
+            break
+        except KaosError as error:
+            if error.code == "job_open" and request.after:
+                timeout_s = _wait_for_the_end(session, ws, error.fields["jobs"], timeout_s)
+            elif error.code == "no_bundle" and bundles and not again:
+                # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
+                again = True
+                sent = _send_all(session, ws, bundles)
+            else:
+                raise
     for line in describe(answer, sent):
         session.terminal.answer(line)
     result = None
@@ -77,6 +92,30 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         packed = {one.bundle.kind: one.as_json() for one in sent}
         session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
     return code
+
+
+def _wait_for_the_end(
+    session: Session, ws: str, jobs: Sequence[str], timeout_s: float | None
+) -> float | None:
+    """Wait until jobs that stand in the way of a deploy have ended, however they do; what is left of the time
+    limit.
+    """
+    from kaos_cli.limit import TimeLimitReached, time_limit
+    from kaos_cli.watch import watch
+
+    shown = ", ".join(job_id[:8] for job_id in jobs)
+    started = time.monotonic()
+    nothing = f"nothing was deployed, and job {shown} goes on"
+    session.terminal.say(f"waiting for the end of job {shown} before anything is deployed")
+    with _interrupted(f"interrupted; {nothing}"):
+        try:
+            with time_limit(timeout_s):
+                for job_id in jobs:
+                    watch(session, ws, job_id)
+        except TimeLimitReached:
+            raise KaosError("timed_out", f"not ended in time; {nothing}", jobs=list(jobs)) from None
+    # At least a moment, for the limit to be told.
+    return None if timeout_s is None else max(0.001, timeout_s - (time.monotonic() - started))
 
 
 def author(env: Mapping[str, str]) -> str:

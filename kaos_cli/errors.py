@@ -71,6 +71,7 @@ EXIT_CODES: dict[str, int] = {
     "failed": FAILED,
     "waiting": FAILED,
     "stale_base": FAILED,
+    "job_open": FAILED,
     "data_loss": FAILED,
     "disk_full": FAILED,
     "changed": FAILED,

@@ -79,7 +79,7 @@ def wait_for(
 ) -> tuple[dict[str, Any], int]:
     """The finished job and the exit code; shows how it ended. Raises as ``attached`` does."""
     with attached(session, ws, [job_id], "wait", timeout_s):
-        job = _poll(session, ws, job_id, time.monotonic, time.sleep)
+        job = watch(session, ws, job_id)
     return job, _ended(session, ws, job)
 
 
@@ -91,7 +91,7 @@ def wait_for_all(session: Session, ws: str, refs: Sequence[str], timeout_s: floa
         ids = [session.client.summary(ws, ref)["id"] for ref in refs]
         pending[:] = dict.fromkeys(ids)
         while pending:
-            job = _poll(session, ws, pending[0], time.monotonic, time.sleep)
+            job = watch(session, ws, pending[0])
             codes.append(_ended(session, ws, job))
             ended.append(job)
             pending.pop(0)
@@ -110,9 +110,14 @@ def _ended(session: Session, ws: str, job: dict[str, Any]) -> int:
     return exit_code(job["state"])
 
 
-def _poll(
-    session: Session, ws: str, job_id: str, clock: Callable[[], float], sleep: Callable[[float], None]
+def watch(
+    session: Session,
+    ws: str,
+    job_id: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
+    """The job when it has ended; meanwhile a bar shows how far it is."""
     started = clock()
     seen = started
     with ExitStack() as open_bars:

@@ -134,7 +134,7 @@ class Client(threading.Thread):
             workspace.points = sorted(dice.sample(range(POINTS), dice.randint(1, 6)))
         source, data, grid = self._write(workspace)
         answer = self.home.ask(
-            "train", "deploy", "-w", workspace.name, "-s", source, "-d", data, "-h", grid
+            "train", "deploy", "-w", workspace.name, "-s", source, "-d", data, "-h", grid, "--replace"
         ).value
         if not answer or answer["status"] not in ("started", "unchanged") or not answer["job"]:
             raise Violation(f"a deploy in {workspace.name} was answered by {answer}")

@@ -17,9 +17,11 @@ router = APIRouter(prefix="/workspaces/{workspace}/deploys", tags=["deploys"])
     "",
     responses=ends_in(
         errors.NoSuchWorkspace, errors.NoBundle, errors.InvalidHyper, errors.InvalidResources,
-        errors.InvalidName, errors.NeverFits,
+        errors.InvalidName, errors.NeverFits, errors.JobOpen,
     ),
 )  # fmt: skip
 def deploy(workspace: str, body: Deploy, services: Awake) -> views.DeployResult:
-    """Deploys what is named; the same again starts nothing. 404 no_bundle, 400 invalid_*, 422 never_fits."""
+    """Deploys what is named; the same again starts nothing. 404 no_bundle, 400 invalid_*, 422 never_fits, 409
+    job_open.
+    """
     return services.deploys.deploy(workspace, body)

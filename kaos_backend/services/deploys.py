@@ -26,6 +26,7 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
 from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
 from kaos_backend.services.fill import fill, heal
+from kaos_backend.services.jobs import stop
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import MAX_AUTHOR_LENGTH, Deploy
@@ -33,6 +34,10 @@ from kaos_backend.services.stages import STAGES
 from kaos_formats import names
 
 PATIENCE_S = 60.0
+REPLACED = "stopped for another deploy (--replace)"
+# Jobs of a pipeline run in turn: what is open is among the newest.
+_NEWEST = 100
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class Deploys:
 
     def deploy(self, workspace: str, request: Deploy) -> views.DeployResult:
         """Deploys; the same inputs again start nothing. Raises NoSuchWorkspace, NoBundle, InvalidHyper,
-        InvalidResources, NeverFits, Busy; after a refusal the bundles that were staged for it are gone.
+        InvalidResources, NeverFits, JobOpen, Busy; after a refusal for what was asked, the bundles that were
+        staged for it are gone.
         """
         self._recovery.recover_if_dirty(workspace)
         inputs.require_workspace(self._pachd, workspace)
@@ -71,7 +77,8 @@ class Deploys:
             _check_settings(request)
             with self._locks.hold("workspace", workspace, patience_s=PATIENCE_S):
                 return self._deploy(workspace, request, grid)
-        except errors.Busy:
+        except (errors.Busy, errors.JobOpen):
+            # The same may be asked again in a moment.
             raise
         except errors.KaosError as error:
             if error.http_status >= 500:
@@ -146,10 +153,30 @@ class Deploys:
         """The id of the job that has or will have the result (None: none runs), and what was deployed."""
         if not plan.acts:
             return plan.job, []
+        self._spare(workspace, plan, replace=request.replace)
         parts = self._parts(workspace, request, grid, plan)
         pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
         job_id = self._run(workspace, parts, pipelines)
         return job_id if plan.runs(able) else None, parts
+
+    def _spare(self, workspace: str, plan: deploys.Plan, *, replace: bool) -> None:
+        """Pachyderm ends the open jobs of a pipeline that is updated: nobody loses a job that way unasked.
+
+        Raises JobOpen unless they may be stopped.
+        """
+        open_jobs = [
+            job
+            for name in plan.put
+            for job in self._pachd.jobs(workspace, name, _NEWEST)
+            if not job.state.terminal
+        ]
+        ids = list(dict.fromkeys(job.id for job in open_jobs))
+        if not ids:
+            return
+        if not replace:
+            raise _would_end(ids)
+        for job_id in ids:
+            stop(self._pachd, workspace, with_jobs(STAGES, self._pachd.job_set(workspace, job_id)), REPLACED)
 
     def _settled(
         self,
@@ -239,6 +266,18 @@ class Deploys:
                 key = upload_key(workspace, kind, bundle_id)
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.discard_quietly(workspace, kind, bundle_id)
+
+
+def _would_end(ids: Sequence[str]) -> errors.JobOpen:
+    shown = ", ".join(job_id[:8] for job_id in ids[:_SHOWN]) + (", …" if len(ids) > _SHOWN else "")
+    what = f"job {shown} has not ended: this deploy would stop it"
+    if len(ids) > 1:
+        what = f"jobs {shown} have not ended: this deploy would stop them"
+    return errors.JobOpen(
+        f"{what}, as it changes the code or the resources that training runs with",
+        hint="--after deploys when that has ended; --replace stops it now, finished trials are kept",
+        jobs=list(ids),
+    )
 
 
 def _check_settings(request: Deploy) -> None:

@@ -146,11 +146,16 @@ class Jobs:
         """Stops a job's build and training; one that has ended stays as it is."""
         inputs.require_workspace(self._pachd, workspace)
         job_id = self.resolve(workspace, ref)
-        # The last stage first: a killed build would make the training unrunnable instead of killed.
-        for stage, job in reversed(self.of_set(workspace, job_id)):
-            if not job.state.terminal:
-                self._pachd.stop_job(workspace, stage.name, job_id, "stopped by the user")
+        stop(self._pachd, workspace, self.of_set(workspace, job_id), "stopped by the user")
         return self.summary(workspace, job_id)
+
+
+def stop(pachd: Pachd, workspace: str, jobs: StageJobs, reason: str) -> None:
+    """Stop what is open of one deploy's jobs."""
+    # The last stage first: a killed build would make the training unrunnable instead of killed.
+    for stage, job in reversed(jobs):
+        if not job.state.terminal:
+            pachd.stop_job(workspace, stage.name, job.id, reason)
 
 
 def with_trials(jobs: StageJobs) -> Job | None:

@@ -68,7 +68,10 @@ class Resources(Request):
 
 
 class Deploy(Request):
-    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it."""
+    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it.
+
+    ``replace``: jobs that have not ended are stopped where the deploy cannot be without that.
+    """
 
     source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
     data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
@@ -79,6 +82,7 @@ class Deploy(Request):
     resources: Resources | None = None
     author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
     retry: bool = False
+    replace: bool = False
 
     @property
     def settings_given(self) -> bool:

@@ -85,6 +85,13 @@ def deploy(
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
     ] = False,
+    after: Annotated[
+        bool,
+        typer.Option("--after", help="If this would stop a job that has not ended, wait for its end first."),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Stop such a job; its finished trials are kept.")
+    ] = False,
     workspace: Workspace = None,
 ) -> None:
     """Send code, data or a grid (what is left out stays as it was) and train what is new."""
@@ -93,9 +100,11 @@ def deploy(
     ws = session.workspace(workspace)
     if all(one is None for one in (source, data, hyper, parallelism, cpu, memory, gpu)) and not retry:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
-    if timeout is not None and not wait:
-        raise KaosError("usage", "--timeout limits the waiting", hint="give --wait as well")
-    request = Request(source, data, hyper, parallelism, cpu, memory, gpu, retry)
+    if timeout is not None and not (wait or after):
+        raise KaosError("usage", "--timeout limits the waiting", hint="give --wait or --after as well")
+    if after and replace:
+        raise KaosError("usage", "--after waits for a job that --replace would stop", hint="give one of them")
+    request = Request(source, data, hyper, parallelism, cpu, memory, gpu, retry, after, replace)
     if code := deploy(session, ws, request, wait, timeout):
         raise typer.Exit(code)
 

@@ -58,6 +58,32 @@ def test_ctrl_c_detaches_and_kills_nothing(
     assert home.json("train", "info", "-w", workspace)["state"] == "success"
 
 
+def test_a_deploy_waits_for_the_job_that_it_would_stop(
+    home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate
+) -> None:
+    src = write_source(tmp_path / "src", body=gate.wait)
+    first = home.json("train", "deploy", "-w", workspace, "-s", src, "-d", data)["job"]
+    deploy = ["train", "deploy", "-w", workspace, "-s", write_source(tmp_path / "other", body="print('new')")]
+    refused = home.run(*deploy, check=False)
+    assert refused.returncode == 1
+    assert f"job {first[:8]} has not ended" in refused.stderr
+    assert "--after" in refused.stderr
+    assert "--replace" in refused.stderr
+    waiting = home.spawn(*deploy, "--after", "--wait")
+    try:
+        assert waiting.stderr is not None
+        assert f"waiting for the end of job {first[:8]}" in waiting.stderr.readline()
+        assert len(home.json("train", "list", "-w", workspace)["jobs"]) == 1
+        gate.open()
+        out, err = waiting.communicate(timeout=120)
+    finally:
+        waiting.kill()
+    assert waiting.returncode == 0, err
+    newest, oldest = home.json("train", "list", "-w", workspace)["jobs"]
+    assert (oldest["id"], oldest["state"]) == (first, "success")
+    assert newest["id"] in out
+
+
 def test_stop_ends_the_trial_but_keeps_what_was_finished(
     home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate
 ) -> None:

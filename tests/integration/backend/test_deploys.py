@@ -6,7 +6,7 @@ import json
 
 from pachyderm_sdk.api import pfs, pps
 
-from tests.support.backend import DATA, SOURCE, Backend, repo, traces
+from tests.support.backend import DATA, SOURCE, Backend, eventually, repo, traces
 
 GRID = {"lr": [0.1, 0.5], "epochs": 1}
 
@@ -219,8 +219,6 @@ def test_stopping_and_deploying_again_keeps_what_was_done(backend: Backend, work
         states = {t["params"]["kind"]: t["state"] for t in backend.call("GET", path)["trials"]}
         return states == {"a-quick": "success", "b-slow": "running"}
 
-    from tests.support.backend import eventually
-
     eventually(quick_is_done)
     assert backend.call("POST", f"{path}/stop")["id"] == made["job"]
     job = backend.wait(workspace, made["job"])
@@ -240,6 +238,47 @@ def test_stopping_and_deploying_again_keeps_what_was_done(backend: Backend, work
     assert states
     backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
     assert backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")["state"] == "killed"
+
+
+def test_no_deploy_stops_a_job_unasked(backend: Backend, workspace: str) -> None:
+    slow = {**SOURCE, "train": SOURCE["train"] + b'grep -q slow "$KAOS_PARAMS" && sleep 60\nexit 0\n'}
+    source = backend.put(workspace, "source", slow)
+    first = backend.deploy(
+        workspace,
+        source=source,
+        data=backend.put(workspace, "data", DATA),
+        hyper={"kind": ["a-quick", "b-slow"]},
+        parallelism=2,
+    )["job"]
+    path = f"/workspaces/{workspace}/jobs/{first}"
+
+    def trials(job: str = path) -> dict[str, str]:
+        return {t["params"]["kind"]: t["state"] for t in backend.call("GET", job)["trials"]}
+
+    eventually(lambda: trials() == {"a-quick": "success", "b-slow": "running"})
+    deploys = f"/workspaces/{workspace}/deploys"
+    for asked in ({"resources": {"cpu": 0.5}}, {"parallelism": 1}):
+        error = backend.error("POST", deploys, 409, "job_open", json={"author": "me@test", **asked})
+        assert first[:8] in error["message"]
+        assert error["fields"]["jobs"] == [first]
+    # What changes no pipeline waits for its turn; it is a job of its own, which an update would end as well.
+    second = backend.deploy(workspace, hyper={"kind": ["a-quick", "c-quick"]})["job"]
+    other = backend.put(workspace, "source", {**SOURCE, "more": b"x"})
+    error = backend.error("POST", deploys, 409, "job_open", json={"author": "me@test", "source": other})
+    assert set(error["fields"]["jobs"]) == {first, second}
+    assert trials() == {"a-quick": "success", "b-slow": "running"}
+    assert backend.call("GET", f"/workspaces/{workspace}/bundles/source/{other}")["id"] == other
+
+    third = backend.deploy(workspace, resources={"cpu": 0.5}, replace=True)
+    assert (third["status"], third["stages"]) == ("started", ["train"])
+    for job in (first, second):
+        ended = backend.wait(workspace, job)
+        assert (ended["state"], ended["reason"]) == ("killed", "stopped for another deploy (--replace)")
+    assert backend.wait(workspace, third["job"])["state"] == "success"
+    assert trials(f"/workspaces/{workspace}/jobs/{third['job']}") == {
+        "a-quick": "skipped",
+        "c-quick": "success",
+    }
 
 
 def test_lists(backend: Backend, workspace: str) -> None:

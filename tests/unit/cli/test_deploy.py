@@ -176,6 +176,51 @@ def test_somebody_else_deployed_in_between(cli: Cli, backend: FakeBackend, tmp_p
     assert backend.heads["default", "data"]["contents"]["new"] == b"x"
 
 
+def open_job() -> None:
+    raise Refused(409, "job_open", "job 4f1c0de2 has not ended", "--after or --replace", jobs=[JOB_ID])
+
+
+def test_a_job_that_would_be_stopped_is_named(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
+    backend.fail_once("POST /workspaces/default/deploys", open_job)
+    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"))
+    assert (done.code, backend.deploys) == (1, [])
+    assert "job 4f1c0de2 has not ended" in done.err
+    assert cli("train", "deploy", "--cpu", "1", "--replace").code == 0
+    assert backend.deploys[-1]["replace"] is True
+    assert cli("train", "deploy", "--cpu", "1", "--replace", "--after").code == 2
+
+
+def test_after_deploys_when_the_job_has_ended(
+    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kaos_cli import watch
+
+    monkeypatch.setattr(watch, "PAUSE_MAX_S", 0.001)
+    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
+    asked = "GET /workspaces/default/jobs/" + JOB_ID + "/summary"
+
+    def ends() -> None:
+        assert backend.deploys == []
+        backend.jobs["default"] = [job("failed")]
+
+    for fault in (open_job, open_job):
+        backend.fail_once("POST /workspaces/default/deploys", fault)
+    for seen in (lambda: None, ends):
+        backend.fail_once(asked, seen)
+    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after")
+    assert done.code == 0, done.err
+    assert "waiting for the end of job 4f1c0de2" in done.err
+    assert [sent["replace"] for sent in backend.deploys] == [False]
+
+
+def test_after_waits_no_longer_than_asked(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
+    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
+    backend.fail_once("POST /workspaces/default/deploys", open_job)
+    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after", "--timeout", "1s")
+    assert (done.code, backend.deploys) == (124, [])
+    assert "nothing was deployed, and job 4f1c0de2 goes on" in done.err
+
+
 def test_refusal_in_the_middle_of_a_big_upload_is_heard(
     cli: Cli, backend: FakeBackend, tmp_path: Path
 ) -> None:
