@@ -17,8 +17,9 @@ _T = TypeVar("_T")
 def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     """The workers that `env` asks for; `home` (KAOS_HOME) stays out of every sandbox.
 
-    KAOS_RUNTIME: `process`, the default. KAOS_ENGINE_ISOLATION, for processes: `auto` (default), `none`, or
-    `bubblewrap` (do not start without it).
+    KAOS_RUNTIME: `process`, the default. For processes KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or
+    `bubblewrap` (do not start without it); KAOS_ENGINE_LIMITS: `auto` (default), `sampling`, or `cgroup` (do
+    not start without them).
 
     Raises:
         InvalidArgument: naming the variable that makes no sense.
@@ -30,7 +31,9 @@ def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
 
 def _process(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     isolate = _of(env, "KAOS_ENGINE_ISOLATION", "auto", {"auto": None, "none": False, "bubblewrap": True})
-    return Pair(ProcessRuntime(engine_dir, home=home, isolate=isolate), VenvBuilder(engine_dir))
+    control = _of(env, "KAOS_ENGINE_LIMITS", "auto", {"auto": None, "sampling": False, "cgroup": True})
+    runtime = ProcessRuntime(engine_dir, home=home, isolate=isolate, control=control)
+    return Pair(runtime, VenvBuilder(engine_dir))
 
 
 def _of(env: Mapping[str, str], name: str, default: str, choices: Mapping[str, _T]) -> _T:

@@ -81,6 +81,8 @@ class Datum:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.limit: int | None = request["memory"]
+        # Without a group, or without a limit, there is nothing of ours to count.
+        self.ooms: str | None = request["ooms"] if self.limit is not None else None
         self.sandboxed: bool = request["sandboxed"]
         self.started = time.monotonic()
         self.deadline = self.started + request["timeout"] if request["timeout"] is not None else None
@@ -89,7 +91,8 @@ class Datum:
         self.peak = 0
         self.status: int | None = None
         self.next_sample = self.started + SAMPLE_S[0]
-        self._kernel_kills = _kernel_oom_kills()
+        self._kernel_kills = _oom_kills("/proc/vmstat")
+        self._group_kills = _oom_kills(self.ooms) if self.ooms else 0
         self._feed = request["stdin"].encode("latin-1")
         self.log = Log(request["log"])
         in_r, in_w = os.pipe()
@@ -149,7 +152,11 @@ class Datum:
     def _sample(self) -> None:
         pids = _descendants(os.getpid())
         used = sum(map(_rss, pids))
-        if self.limit is not None and used > self.limit:
+        if self.ooms:
+            # The kernel ends one process; the rest may wait for it for ever.
+            if _oom_kills(self.ooms) > self._group_kills:
+                self.kill("oom")
+        elif self.limit is not None and used > self.limit:
             # RSS counts a page once per process that maps it; before killing, count shared pages once.
             used = sum(map(_pss, pids))
             if used > self.limit:
@@ -204,9 +211,12 @@ class Datum:
         number: int | None = -code if code < 0 else None
         if self.sandboxed and 128 < code < 128 + signal.NSIG:
             number = code - 128  # bubblewrap, like a shell, tells of a signal this way
+        if self.ooms and self.reason in ("", "oom") and _oom_kills(self.ooms) > self._group_kills:
+            self.reason, self.peak = "oom", max(self.peak, self.limit or 0)
+            self.message = f"used {_mib(self.peak)} MiB of {_mib(self.limit or 0)} MiB"
         if not self.reason:
             self.reason = "signal" if number else "exited"
-            if number == signal.SIGKILL and _kernel_oom_kills() > self._kernel_kills:
+            if number == signal.SIGKILL and _oom_kills("/proc/vmstat") > self._kernel_kills:
                 self.reason = "oom"
                 limit = "no limit of its own" if self.limit is None else f"{_mib(self.limit)} MiB"
                 self.message = f"used {_mib(self.peak)} MiB of {limit}; the machine itself ran out of memory"
@@ -242,6 +252,10 @@ def _become(request: dict[str, Any], parent: int, stdin: int, output: int) -> No
         with contextlib.suppress(OSError):
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
             os.write(fd, OOM_SCORE_ADJ)
+            os.close(fd)
+        for members in request["groups"]:
+            fd = os.open(members, os.O_WRONLY)
+            os.write(fd, b"0")
             os.close(fd)
         os.chdir(request["cwd"])
         os.execvpe(argv[0], argv, request["env"])  # noqa: S606
@@ -294,8 +308,8 @@ def _pss(pid: int) -> int:
         return _rss(pid)
 
 
-def _kernel_oom_kills() -> int:
-    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:  # noqa: PTH123
+def _oom_kills(counters: str) -> int:
+    with contextlib.suppress(OSError, ValueError), open(counters, "rb") as file:  # noqa: PTH123
         for line in file:
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])

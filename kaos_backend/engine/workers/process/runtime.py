@@ -10,6 +10,7 @@ from pathlib import Path
 from kaos_backend.engine.errors import EngineError, Unknown
 from kaos_backend.engine.workers.port import WorkerSpec
 from kaos_backend.engine.workers.process import sandbox
+from kaos_backend.engine.workers.process.cgroup import Groups
 from kaos_backend.engine.workers.process.images import Image, ImageStore
 from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox
 from kaos_backend.engine.workers.process.worker import ProcessWorker
@@ -35,11 +36,18 @@ class ProcessRuntime:
         home: KAOS_HOME, kept out of every sandbox.
         isolate: None = sandbox if bubblewrap works here; False = never; True = raise EngineError if it does
         not.
+        control: the same for control groups, by which the kernel limits memory and cores.
     """
 
     name = "process"
 
-    def __init__(self, engine_dir: Path, home: Path | None = None, isolate: bool | None = None) -> None:
+    def __init__(
+        self,
+        engine_dir: Path,
+        home: Path | None = None,
+        isolate: bool | None = None,
+        control: bool | None = None,
+    ) -> None:
         engine_dir = engine_dir.absolute()
         hidden = tuple({engine_dir, (home or engine_dir).absolute()})
         self._store = ImageStore(engine_dir)
@@ -52,6 +60,11 @@ class ProcessRuntime:
         self.notes: tuple[str, ...] = ALWAYS_SHARED
         if not self._bwrap:
             self.notes = (f"no sandbox: {why}; install bubblewrap for one", *NOT_ISOLATED, *ALWAYS_SHARED)
+        self._groups, why = _make_groups(engine_dir) if control is not False else (None, "switched off")
+        if control and self._groups is None:
+            raise Unknown(f"limits by control groups were asked for, but {why}")
+        by = f"the kernel (cgroup v{self._groups.version})" if self._groups else f"sampling ({why})"
+        self.notes += (f"the memory of trials is limited by {by}",)
 
     def image_problem(self, image: str) -> str:
         """See `port.Runtime`."""
@@ -69,8 +82,10 @@ class ProcessRuntime:
         image = self._store.get(spec.image)
         notice = FOREIGN.format(image.name or '""') if image.root is None else ""
         try:
+            name = uuid.uuid4().hex
+            group = self._groups.make(name) if self._groups else None
             return ProcessWorker(
-                self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec, image=image), notice
+                self._scratch / name, partial(self._place, spec=spec, image=image), notice, group
             )
         except (OSError, shutil.Error) as error:
             raise Unknown(f"cannot start a worker of image {spec.image}: {error}") from error
@@ -80,6 +95,14 @@ class ProcessRuntime:
         if self._bwrap is not None:
             return Sandbox(folder, image, workdir, spec.env, self._bwrap)
         return Bare(folder, image, workdir, spec.env)
+
+
+def _make_groups(owner: Path) -> tuple[Groups | None, str]:
+    """(them, if this user may make any, why not)."""
+    try:
+        return Groups(owner), ""
+    except OSError as error:
+        return None, error.strerror or str(error)
 
 
 def _find_bwrap(hidden: tuple[Path, ...]) -> tuple[Bubblewrap | None, str]:

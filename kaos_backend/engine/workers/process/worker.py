@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kaos_backend.engine.workers.output import FolderOutput
-from kaos_backend.engine.workers.port import DatumRun, Exit
+from kaos_backend.engine.workers.port import DatumRun, Exit, Grant
+from kaos_backend.engine.workers.process.cgroup import Group
 from kaos_backend.engine.workers.process.launch import Launcher, failed
 from kaos_backend.engine.workers.process.places import Place
 from kaos_formats.folders import clean_up
@@ -23,11 +24,16 @@ class ProcessWorker:
         folder: everything the worker writes, `out` apart; made here, gone with the worker.
         make: puts the worker's place into `folder`.
         notice: a line for the head of every log; empty for none.
+        group: the worker's control group, which is closed with it; without one memory is sampled.
     """
 
-    def __init__(self, folder: Path, make: Callable[[Path], Place], notice: str = "") -> None:
+    def __init__(
+        self, folder: Path, make: Callable[[Path], Place], notice: str = "", group: Group | None = None
+    ) -> None:
         self.folder = folder
         self._notice = notice
+        self._group = group
+        self._limits: Grant | None = None
         self._lock = threading.Lock()
         self._closed = False
         folder.mkdir(parents=True)
@@ -65,9 +71,14 @@ class ProcessWorker:
             self._closed = True
         self.launcher.close()
         clean_up(self.folder)
+        if self._group is not None:
+            self._group.close()
 
     def _request(self, run: DatumRun) -> dict[str, Any]:
         command = self._place.command(run)
+        if self._group is not None and run.grant != self._limits:
+            self._group.limit(run.grant)
+            self._limits = run.grant
         return {
             "argv": list(command.argv),
             "env": dict(command.env),
@@ -77,6 +88,8 @@ class ProcessWorker:
             "log": str(run.log),
             "cores": list(run.grant.cores),
             "memory": run.grant.memory_bytes,
+            "groups": self._group.members if self._group else [],
+            "ooms": self._group.ooms if self._group else None,
             "timeout": run.timeout_s,
         }
 

@@ -132,6 +132,7 @@ KINDS = {
     for kind in (
         Kind("process-bubblewrap", {"KAOS_ENGINE_ISOLATION": "bubblewrap"}, "bwrap"),
         Kind("process-bare", {"KAOS_ENGINE_ISOLATION": "none"}, "sh"),
+        Kind("process-sampled", {"KAOS_ENGINE_ISOLATION": "none", "KAOS_ENGINE_LIMITS": "sampling"}, "sh"),
     )
 }
 

@@ -116,8 +116,8 @@ def test_memory_limit_kills_that_datum_by_name(bench: Bench) -> None:
     exit_ = bench.worker().run(hog, threading.Event())
     assert exit_.reason == "oom"
     used = int(exit_.message.removeprefix("used ").removesuffix(" MiB of 200 MiB"))
-    assert 200 < used < 900
-    assert exit_.max_rss_bytes > 200 * MIB
+    assert 200 <= used < 900
+    assert exit_.max_rss_bytes >= 200 * MIB
     (other.out / "stop").touch()
     thread.join(20)
     assert exits[0].code == 0
