@@ -259,4 +259,13 @@ class Controller:
 
     def _close_idle(self) -> bool:
         since = self._monotonic() - self._idle_s
-        return sum(pool.close_idle(since) for pool in self._pools.values()) > 0
+        with self._lock:
+            busy = {run.pipeline.row for run in self._runs.values()}
+        idle = False
+        for key, pool in list(self._pools.items()):
+            if pool.close_idle(since):
+                idle = True
+            elif key[0] not in busy:
+                # Its pipeline may be gone.
+                del self._pools[key]
+        return idle

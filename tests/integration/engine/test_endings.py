@@ -9,6 +9,7 @@ import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.jobs.run import job as job_run
 from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 
 # Fails on /bad while $SIDE/broken exists.
@@ -97,6 +98,19 @@ def test_an_update_kills_and_what_was_finished_stays(engine: Engine) -> None:
     assert "pipeline was updated" in killed.reason
     assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
     assert engine.files("p") == {"/new": b"1"}
+
+
+def test_a_killed_job_has_all_that_it_had_finished(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What has ended is not shown in the open output at once.
+    monkeypatch.setattr(job_run, "_REFRESH_S", 1e9)
+    engine.repo("a", {"/1": b"1", "/2": b"2", "/3": b"3"})
+    last = "if [ $(basename $a) = 3 ]; then sleep 600; fi; cat $a > $OUT/$(basename $a)"
+    engine.pipeline("p", last, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=2))
+    job = eventually(lambda: (j := engine.last_job("p")).data_processed == 2 and j, "two datums are done")
+    engine.client.pps.stop_job(job=job.job)
+    killed = engine.wait("p")
+    assert (killed.state, killed.data_processed) == (pps.JobState.JOB_KILLED, 2)
+    assert engine.files("p", job.job.id) == {"/1": b"1", "/2": b"2"}
 
 
 def test_what_a_killed_job_had_finished_is_not_run_again(engine: Engine) -> None:

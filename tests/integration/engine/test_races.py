@@ -54,7 +54,8 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
     engine.repo("a", {"/1": b"1"})
     pipeline = engine.pipeline("p", "echo 1 >> $SIDE/runs; cat $a > $OUT/x", {"a": "/*"})
     assert storing.wait(20)
-    engine.client.pps.stop_job(job=engine.last_job("p").job)
+    killed = engine.last_job("p").job
+    engine.client.pps.stop_job(job=killed)
     engine.client.pps.rerun_pipeline(pipeline=pipeline)
     # Were it to start now, it would do so within milliseconds.
     threading.Event().wait(0.5)
@@ -62,6 +63,9 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
     job = engine.wait("p")
     assert (job.state, job.data_skipped) == (pps.JobState.JOB_SUCCESS, 1)
     assert engine.runs() == ["1"]
+    # It came too late for the job that ran it, which says so.
+    assert list(engine.client.pps.list_datum(job=killed)) == []
+    assert engine.client.pps.inspect_job(job=killed).data_processed == 0
 
 
 def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

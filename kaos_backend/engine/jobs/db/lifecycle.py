@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.rows import Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.store.model import META_REPO, USER_REPO, Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn
+
+log = logging.getLogger(__name__)
 
 # Told the seq of a job that ended from outside, after COMMIT: its running datums are to be stopped.
 Cancel = Callable[[int], None]
@@ -43,10 +46,23 @@ def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
             txn.finish_commit(key, error="" if state is JobState.SUCCESS else reason, force=True)
 
 
+def show_finished(txn: Txn, job: Job) -> None:
+    """Bring all that a job's datums have finished into its output, which shows that now and then only."""
+    commit = txn.find_commit(output_commit(job.key))
+    if commit is None or commit.finishing_us is not None:
+        return
+    try:
+        txn.set_root(commit.key, txn.merge(tables.kept_roots(txn.db, job.seq)))
+    except DataLoss as error:
+        # Damage keeps no job from being stopped; it has what its output shows.
+        log.warning("job %s is ended without some of its outputs: %s", job.key, error.message)
+
+
 def kill_job(txn: Txn, job: Job, reason: str, cancel: Cancel) -> None:
-    """KILLED, unless it ended before. What its datums finished stays recorded for later jobs."""
+    """KILLED, unless it ended before. It has what its datums finished, and so have later jobs."""
     if job.state in TERMINAL_JOBS:
         return
+    show_finished(txn, job)
     end_job(txn, job, JobState.KILLED, reason)
     txn.on_commit(lambda: cancel(job.seq))
 

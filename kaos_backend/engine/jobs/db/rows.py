@@ -89,7 +89,10 @@ CREATE TABLE pps_defaults (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[tuple[str, str], ...] = (("jobs-1", _INITIAL),)
+# Ended after its job did: the job does not have it, later ones may take it over.
+_LATE = "ALTER TABLE pps_datums ADD COLUMN late INTEGER NOT NULL DEFAULT 0;"
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (("jobs-1", _INITIAL), ("jobs-2-late", _LATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ def datum_of(row: sqlite3.Row) -> DatumRow:
         id=row["id"].hex(),
         hash=row["hash"].hex(),
         position=row["position"],
-        state=DatumState(row["state"]),
+        state=DatumState.UNKNOWN if row["late"] else DatumState(row["state"]),
         source=row["source"],
         root=row["root"],
         reason=row["reason"],

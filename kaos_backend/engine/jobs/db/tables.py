@@ -21,6 +21,7 @@ from kaos_backend.engine.jobs.db.rows import (
     pipeline_of,
 )
 from kaos_backend.engine.jobs.schedule.states import (
+    TERMINAL_JOBS,
     DatumState,
     IllegalMove,
     JobState,
@@ -307,8 +308,20 @@ def datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
 
 def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) -> set[str]:
     """The ids of a job's datums that have ended; all of them with `everything`."""
-    rows = db.execute("SELECT id FROM pps_datums WHERE job = ? AND (? OR state != 0)", (seq, everything))
+    rows = db.execute(
+        "SELECT id FROM pps_datums WHERE job = ? AND (? OR (state != 0 AND NOT late))", (seq, everything)
+    )
     return {row[0].hex() for row in rows}
+
+
+def kept_roots(db: sqlite3.Connection, seq: int) -> list[bytes]:
+    """The outputs of the datums that a job has finished, in the order of its datums."""
+    rows = db.execute(
+        "SELECT root FROM pps_datums WHERE job = ? AND state IN (2, 3) AND NOT late AND root IS NOT NULL"
+        " ORDER BY position",
+        (seq,),
+    )
+    return [row[0] for row in rows]
 
 
 def find_datum(db: sqlite3.Connection, seq: int, id: str) -> DatumRow | None:
@@ -324,15 +337,19 @@ _COUNTER = {DatumState.SUCCESS: "processed", DatumState.FAILED: "failed", DatumS
 
 
 def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
-    """Write the end of a datum that a worker had; False if an end was there already (or the job is gone).
+    """Write the end of a datum that a worker had; False if an end was there already (or the job is gone), or
+    the job has ended meanwhile: then the end is written for later jobs alone, and this one never had it.
 
     IllegalMove when a worker's datum cannot end so. That a worker has it is not stored: its row says UNKNOWN.
     """
     state = move_datum(DatumState.STARTING, result.state)
+    job = db.execute("SELECT state FROM pps_jobs WHERE seq = ?", (seq,)).fetchone()
+    late = job is not None and JobState(job[0]) in TERMINAL_JOBS
     done = db.execute(
-        "UPDATE pps_datums SET state = ?, root = ?, reason = ?, tries = ?, process_us = ?, upload_bytes = ?,"
-        " started_us = ?, finished_us = ? WHERE job = ? AND id = ? AND state = 0",
+        "UPDATE pps_datums SET late = ?, state = ?, root = ?, reason = ?, tries = ?, process_us = ?,"
+        " upload_bytes = ?, started_us = ?, finished_us = ? WHERE job = ? AND id = ? AND state = 0",
         (
+            late,
             state,
             result.root,
             result.reason,
@@ -345,7 +362,7 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
             bytes.fromhex(id),
         ),
     ).rowcount
-    if not done:
+    if not done or late:
         return False
     counter = _COUNTER[state]
     db.execute(

@@ -21,6 +21,8 @@ _VERSION = b"1"
 _KEEP_S = 7 * 24 * 3600.0
 _MARK = ".boot"
 _SEAL = ".seal"
+_LOCKS = 64
+_REMEMBERED = 10_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,8 @@ class InputCache:
     ) -> None:
         self._store = store
         self._root = root
-        self._locks: dict[str, threading.Lock] = {}
-        self._guard = threading.Lock()
+        # By key; that two keys may share one costs a wait.
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         self._used: set[str] = set()
         self._now_s = now_s
         self._protected = protected
@@ -87,13 +89,13 @@ class InputCache:
         dest = self._root / key
         if key in seen:
             return dest
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
         # Datums that start together share one copy; the others wait for it.
-        with lock:
+        with self._locks[int(key[:8], 16) % _LOCKS]:
             if key not in seen and not (self._protected and key in self._used):
                 self._make_sure_of(files, root_of, dest)
             seen.add(key)
+            if len(self._used) >= _REMEMBERED:
+                self._used.clear()  # each is looked at once more
             self._used.add(key)
         return dest
 

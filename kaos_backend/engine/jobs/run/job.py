@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kaos_backend.engine.errors import DataLoss, DiskFull, EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit
+from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit, show_finished
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
 from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Phase, Running
 from kaos_backend.engine.jobs.run.env import RunEnv
@@ -403,6 +403,7 @@ class JobRun:
             job = tables.job_by_seq(txn.db, self.job.seq)
             if job is None or job.state in TERMINAL_JOBS:
                 return
+            show_finished(txn, job)
             end_job(txn, job, state, reason)
         self._note(f"job ended: {state.name}: {reason}")
 
