@@ -153,8 +153,8 @@ class Deploys:
         """The id of the job that has or will have the result (None: none runs), and what was deployed."""
         if not plan.acts:
             return plan.job, []
-        self._spare(workspace, plan, replace=request.replace)
         parts = self._parts(workspace, request, grid, plan)
+        self._spare(workspace, plan, replace=request.replace)
         pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
         job_id = self._run(workspace, parts, pipelines)
         return job_id if plan.runs(able) else None, parts

@@ -50,6 +50,11 @@ class Target:
         connection.connect(self.place)
         return connection
 
+    def serves(self, connection: socket.socket) -> bool:
+        """Whether the backend has its end of a connection open."""
+        backend = psutil.Process(self.process.process.pid)
+        return connection.getsockname() in {one.raddr for one in backend.net_connections("tcp") if one.raddr}
+
     def head(self, method: str, path: str, *headers: str, token: bool = True) -> bytes:
         """The beginning of a request, without the empty line that ends it."""
         lines = [f"{method} /v1{path} HTTP/1.1", "Host: localhost", *headers]
@@ -341,6 +346,8 @@ def test_readers_that_do_not_read(target: Target) -> None:
         check_others_are_served(target)
         # All places for logs are taken until those who do not read are cut off.
         eventually(lambda: process.request("GET", url + "/logs?tail=1").status_code == 200, 50)
+        # One that reads before its turn to be cut off has come is deaf no more.
+        eventually(lambda: not any(map(target.serves, deaf)), 50)
         for connection in deaf:
             raw = b""
             with contextlib.suppress(ConnectionError):
