@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from kaos_cli.client import ConnectionLost
 from kaos_cli.errors import OK, KaosError
 from kaos_cli.refs import LAST
 from kaos_cli.session import Session
-from kaos_cli.text import printable
+from kaos_cli.text import parse_time, printable
 from kaos_cli.watch import ACTIVE, PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
 
 Line = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What of a job's log is asked for; ``since`` and ``pattern`` are seen to here, the rest by the backend."""
+
+    trial: int | None = None
+    stage: str | None = None
+    follow: bool = False
+    tail: int | None = None
+    since: datetime | None = None
+    pattern: re.Pattern[str] | None = None
+
+    @property
+    def sifts(self) -> bool:
+        return self.since is not None or self.pattern is not None
+
+    def sifted(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """Those of ``lines`` that are wanted, the last ``tail`` of each trial and stage; what is no line of a
+        log passes.
+        """
+        if not self.sifts:
+            yield from lines
+            return
+        for _, group in groupby(lines, key=lambda line: (line.get("stage"), line.get("model"))):
+            found = (line for line in group if "text" not in line or self._wants(line))
+            yield from found if self.tail is None else deque(found, maxlen=self.tail)
+
+    def _wants(self, line: Line) -> bool:
+        if self.since is not None:
+            said = parse_time(line.get("ts"))
+            if said is None or said < self.since:
+                return False
+        return self.pattern is None or self.pattern.search(str(line["text"])) is not None
 
 
 def prefix(line: Line, several: bool) -> str:
@@ -36,41 +76,42 @@ class Reader:
         return True
 
 
-def logs(
-    session: Session,
-    ws: str,
-    ref: str,
-    trial: int | None,
-    stage: str | None,
-    follow: bool,
-    tail: int | None,
-    timeout_s: float | None = None,
-) -> int:
+def logs(session: Session, ws: str, ref: str, query: Query, timeout_s: float | None = None) -> int:
     """Print the logs; the exit code: with ``follow`` that of the job when it ends.
 
     A follow that is interrupted or takes longer than ``timeout_s`` ends as ``watch.attached`` says.
     """
-    if not follow:
-        return _read(session, ws, ref, trial, stage, follow, tail)
+    if not query.follow:
+        return _read(session, ws, ref, query)
     if ref == LAST and (jobs := session.client.jobs(ws, limit=1)):
         # What is followed stays this job, also when another one is started meanwhile.
         ref = jobs[0]["id"]
     with attached(session, ws, [ref], "logs -f", timeout_s):
-        return _read(session, ws, ref, trial, stage, follow, tail)
+        return _read(session, ws, ref, query)
 
 
-def _read(
-    session: Session, ws: str, ref: str, trial: int | None, stage: str | None, follow: bool, tail: int | None
-) -> int:
-    several = trial is None and stage is None
+def logs_of_failed(session: Session, ws: str, ref: str, query: Query) -> int:
+    """Print the logs of the trials that failed, one after another; the exit code."""
+    job = session.client.job(ws, ref)
+    failed = sorted(trial["trial"] for trial in job["trials"] if trial["state"] == "failed")
+    if not failed:
+        session.terminal.say(f"no trial of job {job['id'][:8]} has failed")
+    for number in failed:
+        _read(session, ws, job["id"], replace(query, trial=number), several=True)
+    return OK
+
+
+def _read(session: Session, ws: str, ref: str, query: Query, several: bool = False) -> int:
+    several = several or (query.trial is None and query.stage is None)
     reader, resumed = Reader(), False
     last_alive = time.monotonic()
     printed = False
     while True:
         try:
             # The tail was shown; what came since is all of it wanted.
-            wanted_tail = None if resumed else tail
-            for line in session.client.logs(ws, ref, trial, stage, follow, wanted_tail):
+            tail = None if resumed or query.sifts else query.tail
+            read = session.client.logs(ws, ref, query.trial, query.stage, query.follow, tail)
+            for line in query.sifted(read):
                 last_alive = time.monotonic()
                 if line.get("end"):
                     end = line
@@ -83,22 +124,27 @@ def _read(
             break
         except (ConnectionLost, KaosError) as error:
             passing = isinstance(error, ConnectionLost) or error.code in PASSING
-            if not passing or not (follow or printed) or time.monotonic() - last_alive > PATIENCE_S:
+            if not passing or not (query.follow or printed) or time.monotonic() - last_alive > PATIENCE_S:
                 raise _told(error) from error
             resumed = True
             time.sleep(PAUSE_MAX_S)
     if not printed:
-        _tell_nothing(session, end, trial)
-    return exit_code(end["state"]) if follow else OK
+        _tell_nothing(session, end, query)
+    return exit_code(end["state"]) if query.follow else OK
 
 
-def _tell_nothing(session: Session, end: Line, trial: int | None) -> None:
+def _tell_nothing(session: Session, end: Line, query: Query) -> None:
     """Say why a log has no lines. Raises KaosError (waiting) when nothing runs yet that could have any."""
-    what, about = ("the job", end) if trial is None else (f"trial {trial}", end.get("trial") or end)
+    what, about = "the job", end
+    if query.trial is not None:
+        what, about = f"trial {query.trial}", end.get("trial") or end
     state, reason = str(about.get("state") or ""), printable(str(about.get("reason") or ""))
     told = f"{what} is {state}" + (f": {reason}" if reason else "")
     if state == "waiting":
         raise KaosError("waiting", f"no lines yet, as {told}", hint="the same with -f waits for them")
+    if query.sifts:
+        session.terminal.say(f"no such lines; {told}")
+        return
     session.terminal.say(f"no lines{' yet' if state in ACTIVE else ''}; {told}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from kaos_cli.errors import KaosError, did_you_mean
 from kaos_cli.refs import LAST, job_ref, remember
 from kaos_cli.session import AllColumns, Format, Session, Workspace, command
-from kaos_cli.text import parse_duration
+from kaos_cli.text import parse_duration, parse_time
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -34,6 +35,25 @@ def _duration(given: str) -> float:
         return parse_duration(given)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _moment(given: str) -> datetime:
+    """A moment (UTC unless it says otherwise), or the one so long ago."""
+    if (moment := parse_time(given)) is not None:
+        return moment
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(given))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{given!r} is no time: for example 10m (ago) or 2030-01-31T12:00:00Z"
+        ) from None
+
+
+def _pattern(given: str) -> re.Pattern[str]:
+    try:
+        return re.compile(given)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise typer.BadParameter(f"{given!r} is no regular expression: {error}") from error
 
 
 TimeoutOption = Annotated[
@@ -211,10 +231,30 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", min=1, metavar="N", help="Only the last N lines.")
     ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those of the trials that failed.")] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            parser=_moment,
+            help="Only lines from then on: 10m ago, or 2030-01-31T12:00:00Z.",
+        ),
+    ] = None,
+    grep: Annotated[
+        re.Pattern[str] | None,
+        typer.Option(
+            "--grep",
+            "-g",
+            metavar="REGEX",
+            parser=_pattern,
+            help="Only lines in which this is found (a regular expression of Python's).",
+        ),
+    ] = None,
     workspace: Workspace = None,
 ) -> None:
     """Show the logs of each stage and of each trial: before, while and after it runs."""
-    from kaos_cli.logview import logs
+    from kaos_cli.logview import Query, logs, logs_of_failed
 
     if build and stage not in (None, "build"):
         raise KaosError("usage", f"--build and --stage {stage} at once", hint="give one of them")
@@ -223,9 +263,15 @@ def logs(
         raise KaosError("usage", "--build and --trial at once", hint="give one of them, or none for all logs")
     if timeout is not None and not follow:
         raise KaosError("usage", "--timeout limits the following", hint="give -f as well")
+    if failed and (trial is not None or stage == "build" or follow):
+        other = "-f" if follow else "--trial" if trial is not None else "--build"
+        raise KaosError("usage", f"--failed and {other} at once", hint="give one of them")
+    if follow and tail is not None and (since or grep):
+        raise KaosError("usage", "--tail and a search cannot be followed", hint="leave out --tail, or -f")
     ws = session.workspace(workspace)
     ref = job_ref(session.home, ws, job, job_option, row)
-    if code := logs(session, ws, ref, trial, stage, follow, tail, timeout):
+    query = Query(trial, stage, follow, tail, since, grep)
+    if code := logs_of_failed(session, ws, ref, query) if failed else logs(session, ws, ref, query, timeout):
         raise typer.Exit(code)
 
 

@@ -134,6 +134,47 @@ def test_logs_are_prefixed_when_of_several(cli: Cli, two: FakeBackend) -> None:
     assert (first["version"], first["text"]) == (1, "Step 1")
 
 
+def said(text: str, trial: int | None = 0, second: int = 0) -> dict[str, object]:
+    stage = "build" if trial is None else "train"
+    ts = f"2020-01-01T00:00:{second:02}Z"
+    return {"stage": stage, "trial": trial, "model": f"m{trial}", "ts": ts, "user": True, "text": text}
+
+
+def test_logs_are_searched(cli: Cli, two: FakeBackend) -> None:
+    two.log_lines = [
+        said("loss of pip", None, 1), said("epoch 1 loss 0.5", 0, 2), said("saved", 0, 3),
+        said("epoch 2 loss 0.4", 0, 4), said("epoch 1 loss 0.7", 1, 2), {"end": True, "state": "success"},
+    ]  # fmt: skip
+    assert cli("train", "logs", JOB_ID, "--grep", r"loss 0\.[45]").out == (
+        "trial 0 | epoch 1 loss 0.5\ntrial 0 | epoch 2 loss 0.4\n"
+    )
+    # The last that match, not those of the last that do.
+    assert cli("train", "logs", JOB_ID, "-g", "epoch", "--tail", "1").out == (
+        "trial 0 | epoch 2 loss 0.4\ntrial 1 | epoch 1 loss 0.7\n"
+    )
+    late = cli("train", "logs", JOB_ID, "--since", "2020-01-01T00:00:03Z")
+    assert late.out == "trial 0 | saved\ntrial 0 | epoch 2 loss 0.4\n"
+    done = cli("train", "logs", JOB_ID, "--since", "10m", "-f")
+    assert (done.code, done.out) == (0, "")
+    assert "no such lines; the job is success" in done.err
+    for wrong in (["--grep", "("], ["--since", "yesterday"], ["-f", "--tail", "1", "-g", "x"]):
+        assert cli("train", "logs", JOB_ID, *wrong).code == 2
+
+
+def test_logs_of_what_failed(cli: Cli, backend: FakeBackend) -> None:
+    trials = [trial(0), trial(1, state="failed"), trial(2, state="failed")]
+    backend.jobs["default"] = [job("partial", trials=trials)]
+    backend.log_lines = [said("no such file", 1), {"end": True, "state": "partial", "reason": ""}]
+    done = cli("train", "logs", "--failed")
+    assert (done.code, done.out) == (0, "trial 1 | no such file\n" * 2)
+    assert cli("train", "logs", "--failed", "-f").code == 2
+    assert cli("train", "logs", "--failed", "--trial", "1").code == 2
+    backend.jobs["default"] = [job(trials=[trial(0)])]
+    done = cli("train", "logs", "--failed")
+    assert (done.code, done.out) == (0, "")
+    assert "no trial of job 4f1c0de2 has failed" in done.err
+
+
 def test_logs_that_break_off_go_on_where_they_were(
     cli: Cli, two: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,8 @@ _CHUNKED_FROM = 256
 """Lists longer than this are stored in chunks."""
 _CHUNK_MASK = 127
 """A chunk ends after a name whose CRC-32 has these bits clear: 128 entries on average."""
-_CACHE_ENTRIES = 400_000
+# 210 to 290 bytes each.
+_CACHE_ENTRIES = 100_000
 
 Fetch = Callable[[bytes], bytes]
 """The stored bytes of a tree key (of a node or of a chunk)."""
