@@ -23,7 +23,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What of a job's log is asked for; ``since`` and ``pattern`` are seen to here, the rest by the backend."""
+    """What of a log is asked for; ``since`` and ``pattern`` are seen to here, the rest by the backend."""
 
     trial: int | None = None
     stage: str | None = None
