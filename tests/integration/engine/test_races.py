@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.jobs import controller
 from kaos_backend.engine.jobs.run import datum as datums
 from kaos_backend.engine.jobs.run import logs
 from kaos_backend.engine.jobs.run.inputs import InputCache
-from kaos_backend.engine.store.store import Store
+from kaos_backend.engine.store.store import Store, Txn
 from kaos_formats import folders
 from tests.integration.engine.conftest import Engine, eventually
 
@@ -66,6 +67,29 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
     # It came too late for the job that ran it, which says so.
     assert list(engine.client.pps.list_datum(job=killed)) == []
     assert engine.client.pps.inspect_job(job=killed).data_processed == 0
+
+
+def test_a_job_whose_output_meets_damage_ends_by_name(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merge(*_: Any) -> Any:
+        raise DataLoss(b"\1" * 32, "damaged", "/x")
+
+    engine.repo("a", {"/1": b"1", "/2": b"2"})
+    with monkeypatch.context() as damaged:
+        damaged.setattr(Txn, "merge", merge)
+        pipeline = engine.pipeline("p", "cat $a > $OUT/$(basename $a)", {"a": "/*"})
+        job = engine.wait("p")
+    assert job.state == pps.JobState.JOB_FAILURE
+    assert job.reason.startswith("its output could not be put together: ")
+    assert "/x" in job.reason
+    finished = job.data_processed
+    assert finished >= 1
+    engine.client.pps.rerun_pipeline(pipeline=pipeline)
+    job = engine.wait("p")
+    # Whatever had been finished is there for the next one.
+    assert (job.state, job.data_skipped) == (pps.JobState.JOB_SUCCESS, finished)
+    assert engine.files("p") == {"/1": b"1", "/2": b"2"}
 
 
 def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,13 @@ class JobRun:
 
     def run(self) -> None:
         """To the job's end. What it raises is an error of the engine or its disk; it may be run again."""
+        try:
+            self._run()
+        except DataLoss as e:
+            # No other try would find what is gone. What its datums made is theirs, and stays.
+            self._end(JobState.FAILURE, f"its output could not be put together: {e.message}")
+
+    def _run(self) -> None:
         threads: list[threading.Thread] = []
         timed_out = False
         try:
@@ -286,7 +293,7 @@ class JobRun:
                     return False
             ended = self._take_ended()
             try:
-                self._record(ended)
+                self._record(ended, refresh=time.monotonic() - self._refreshed_at >= _REFRESH_S)
             except BaseException as e:
                 # What is finished must not be lost: it is written down later, at the latest at the end.
                 with self._changed:
@@ -311,14 +318,14 @@ class JobRun:
     def _record_last(self) -> None:
         ended = self._take_ended()
         try:
-            self._record(ended)
+            self._record(ended, refresh=False)
         except BaseException:
             _discard(ended)
             raise
 
-    def _record(self, ended: list[Outcome]) -> None:
-        """One transaction: the outputs of `ended`, their rows, and now and then the output commit."""
-        refresh = not self._stopping and time.monotonic() - self._refreshed_at >= _REFRESH_S
+    def _record(self, ended: list[Outcome], *, refresh: bool) -> None:
+        """One transaction: the outputs of `ended`, their rows, and with `refresh` the output commit."""
+        refresh = refresh and not self._stopping
         if not ended and not (refresh and self._unmerged):
             return
         fresh: list[bytes] = []
