@@ -316,6 +316,20 @@ def _oom_kills(counters: str) -> int:
     return 0
 
 
+def _remove(groups: list[str]) -> None:
+    """Remove the control groups that datums ran in: an engine that was killed cannot."""
+    until = time.monotonic() + DRAIN_S
+    for members in groups:
+        while time.monotonic() < until:
+            try:
+                os.rmdir(os.path.dirname(members))  # noqa: PTH106, PTH120
+            except OSError as error:
+                if error.errno == errno.EBUSY:  # what was killed leaves in a moment
+                    time.sleep(0.01)
+                    continue
+            break
+
+
 def _mib(size: int) -> int:
     return -(-size // (1 << 20))
 
@@ -354,6 +368,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests = b""
     datum: Datum | None = None
+    groups: list[str] = []
     while True:
         poll = select.poll()
         poll.register(0, select.POLLIN)
@@ -378,6 +393,7 @@ def main() -> None:
             if datum is not None:
                 datum.kill("canceled")
                 datum.finish()
+            _remove(groups)
             return
         *lines, requests = requests.split(b"\n")
         for line in lines:
@@ -385,6 +401,7 @@ def main() -> None:
             if "cancel" in message and datum is not None:
                 datum.kill("canceled")
             elif "run" in message:
+                groups = message["run"]["groups"]
                 try:
                     datum = Datum(message["run"])
                     _say({"pid": datum.pid})

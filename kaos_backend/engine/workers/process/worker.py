@@ -76,7 +76,8 @@ class ProcessWorker:
 
     def _request(self, run: DatumRun) -> dict[str, Any]:
         command = self._place.command(run)
-        if self._group is not None and run.grant != self._limits:
+        # A launcher that was ended took the group with it: then this fails, and the run gets another worker.
+        if self._group is not None and (run.grant != self._limits or self.launcher.pid is None):
             self._group.limit(run.grant)
             self._limits = run.grant
         return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.port import Grant
 from kaos_backend.engine.workers.process import cgroup
 from kaos_backend.engine.workers.process.cgroup import Groups
-from tests.unit.engine.workers.conftest import KINDS, Bench, Kind, _bench
+from tests.unit.engine.workers.conftest import KINDS, Bench, Kind, _bench, gone, text_of, until
 
 MIB = 1 << 20
 # Faster than any sampling: it is over in a few milliseconds.
@@ -80,11 +83,26 @@ def test_a_group_that_is_gone_costs_a_worker_and_no_trial(bench: Bench) -> None:
     worker = bench.worker()
     grant = Grant(1.0, (), 100 * MIB, ())
     assert bench.run("echo one", worker, grant=grant)[1] == "one"
-    for folder in worker._group.folders.values():  # type: ignore[attr-defined]
-        folder.rmdir()
-    exit_, _ = bench.run("echo two", worker, grant=Grant(1.0, (), 200 * MIB, ()))
+    launcher = worker.launcher.pid  # type: ignore[attr-defined]
+    os.kill(launcher, signal.SIGTERM)
+    until(lambda: gone(launcher), "the launcher to go")
+    exit_, _ = bench.run("echo two", worker, grant=grant)
     assert exit_.reason == "error"
     assert bench.run("echo three", grant=grant)[1] == "three"
+
+
+def test_a_group_goes_with_its_launcher_when_the_engine_was_killed(bench: Bench, groups: Groups) -> None:
+    worker = bench.worker()
+    running = bench.datum("echo up; exec sleep 600", grant=Grant(1.0, (), 100 * MIB, ()))
+    thread = threading.Thread(target=worker.run, args=(running, threading.Event()))
+    thread.start()
+    until(lambda: text_of(running.log) == "up", "the trial")
+    group = worker._group  # type: ignore[attr-defined]
+    assert all(folder.is_dir() for folder in group.folders.values())
+    # What an engine's death is to a launcher: the end of its input.
+    worker.launcher._process.stdin.close()  # type: ignore[attr-defined]
+    until(lambda: not any(folder.exists() for folder in group.folders.values()), "the groups to go")
+    thread.join(20)
 
 
 def test_what_a_killed_engine_left_is_swept(groups: Groups, tmp_path: Path) -> None:
