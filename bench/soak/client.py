@@ -214,7 +214,7 @@ class Client(threading.Thread):
 
     def read_logs(self, workspace: Workspace) -> None:
         id = self._dice.choice(list(workspace.jobs))
-        self.home.ask("train", "logs", id, "-w", workspace.name, "--tail", "5")
+        self.home.ask("train", "logs", id, "-w", workspace.name, "--tail", "5", fine=("waiting",))
         self.done["logs read"] += 1
 
     def wait(self, workspace: Workspace) -> None:

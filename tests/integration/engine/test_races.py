@@ -14,6 +14,7 @@ from kaos_backend.engine.jobs import controller
 from kaos_backend.engine.jobs.run import datum as datums
 from kaos_backend.engine.jobs.run import logs
 from kaos_backend.engine.jobs.run.inputs import InputCache
+from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_formats import folders
 from tests.integration.engine.conftest import Engine, eventually
@@ -138,3 +139,18 @@ def test_a_job_that_finds_no_thread_is_tried_again(
     engine.pipeline("p", "cat $a > $OUT/x", {"a": "/*"})
     assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
     assert refused
+
+
+def test_a_repo_that_vanishes_while_repos_are_listed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        engine.repo(name, {"/1": b"1"})
+    real = Store.list_repos
+
+    def listed(store: Store, *args: Any) -> Any:
+        found = real(store, *args)
+        with store.write() as txn:
+            txn.delete_repo(RepoKey("default", "b"), force=True)
+        return found
+
+    monkeypatch.setattr(Store, "list_repos", listed)
+    assert {info.repo.name for info in engine.client.pfs.list_repo()} == {"a", "c"}

@@ -9,7 +9,7 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.errors import InvalidArgument, NotFound
 from kaos_backend.engine.facade.convert import (
     branch_info,
     branch_key,
@@ -116,7 +116,11 @@ class RepoRpcs:
             start = size * request.page.page_index
             found = found[start : start + size]
         for repo in found:
-            yield self._repo_info(repo)
+            try:
+                info = self._repo_info(repo)
+            except NotFound:
+                continue  # it was deleted since it was listed
+            yield info
 
     def _delete_repo(
         self, request: pfs.DeleteRepoRequest, context: grpc.ServicerContext

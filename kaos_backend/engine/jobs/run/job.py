@@ -67,6 +67,7 @@ class JobRun:
         self._running: dict[str, Running] = {}
         self._ended: list[Outcome] = []
         self._stopping = False
+        self._prepared = False
         self._root: bytes | None = None
         self._unmerged: list[bytes] = []
         self._refreshed_at = 0.0
@@ -93,6 +94,8 @@ class JobRun:
         """What the datums that no worker has wait for, in a line; "" when none waits."""
         with self._changed:
             pending, running, trouble = len(self._pending), list(self._running.values()), self._trouble
+        if not self._prepared:
+            return "waits for its inputs to be listed"
         phases = Counter(one.phase for one in running if not one.trouble)
         phases[Phase.SHARE] += pending
         what = {Phase.INPUTS: "inputs to be laid out", Phase.STORE: "their outputs to be stored"}
@@ -210,6 +213,7 @@ class JobRun:
             self.job = tables.job_by_seq(db, self.job.seq) or self.job
         self._pending.extend(row for row in rows if row.state not in DONE_DATUMS)
         self._unmerged = [row.root for row in rows if row.state in KEPT_DATUMS and row.root is not None]
+        self._prepared = True
         return True
 
     def _plan(self) -> list[Datum]:
