@@ -47,7 +47,7 @@ def test_a_recorded_output_holds_no_descriptor(tmp_path: Path) -> None:
     run = run_of(store, tmp_path / "scratch")
     end = outcome(store, tmp_path / "out")
     assert packs_open(tmp_path) == 1
-    run._record([end])
+    run._record([end], refresh=True)
     assert packs_open(tmp_path) == 0
     assert end.staged is not None
     assert store.stat(end.staged.root, "/").size_bytes == 200_000
@@ -76,7 +76,7 @@ def test_a_commit_that_somebody_finished_is_not_refreshed_at_once_again(tmp_path
     run = run_of(store, tmp_path / "scratch")
     run._unmerged = [b"x" * 32]
     before = time.monotonic()
-    run._record([])
+    run._record([], refresh=True)
     assert run._refreshed_at >= before
     assert run._unmerged == []
     store.close()
