@@ -64,20 +64,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         "retry": request.retry,
         "replace": request.replace,
     }
-    sent, again = _send_all(session, ws, bundles), False
-    while True:
-        try:
-            answer = _start(session, ws, asked)
-            break
-        except KaosError as error:
-            if error.code == "job_open" and request.after:
-                timeout_s = _wait_for_the_end(session, ws, error.fields["jobs"], timeout_s)
-            elif error.code == "no_bundle" and bundles and not again:
-                # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
-                again = True
-                sent = _send_all(session, ws, bundles)
-            else:
-                raise
+    answer, sent, timeout_s = _send_and_start(session, ws, bundles, asked, request.after, timeout_s)
     for line in describe(answer, sent):
         session.terminal.answer(line)
     result = None
@@ -92,6 +79,32 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         packed = {one.bundle.kind: one.as_json() for one in sent}
         session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
     return code
+
+
+def _send_and_start(
+    session: Session,
+    ws: str,
+    bundles: list[bundle.Bundle],
+    asked: dict[str, Any],
+    after: bool,
+    timeout_s: float | None,
+) -> tuple[dict[str, Any], list[Sent], float | None]:
+    """The answer, what was sent for it, and what is left of the time limit. With ``after``, jobs that stand
+    in the way are waited for.
+    """
+    sent, again = _send_all(session, ws, bundles), False
+    while True:
+        try:
+            return _start(session, ws, asked), sent, timeout_s
+        except KaosError as error:
+            if error.code == "job_open" and after:
+                timeout_s = _wait_for_the_end(session, ws, error.fields["jobs"], timeout_s)
+            elif error.code == "no_bundle" and bundles and not again:
+                # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
+                again = True
+                sent = _send_all(session, ws, bundles)
+            else:
+                raise
 
 
 def _wait_for_the_end(

@@ -7,7 +7,7 @@ Asking is the only way to learn how a job does, so the pause between two questio
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -79,7 +79,8 @@ def wait_for(
 ) -> tuple[dict[str, Any], int]:
     """The finished job and the exit code; shows how it ended. Raises as ``attached`` does."""
     with attached(session, ws, [job_id], "wait", timeout_s):
-        job = watch(session, ws, job_id)
+        watch(session, ws, job_id)
+        job = session.client.job(ws, job_id)
     return job, _ended(session, ws, job)
 
 
@@ -91,7 +92,8 @@ def wait_for_all(session: Session, ws: str, refs: Sequence[str], timeout_s: floa
         ids = [session.client.summary(ws, ref)["id"] for ref in refs]
         pending[:] = dict.fromkeys(ids)
         while pending:
-            job = watch(session, ws, pending[0])
+            watch(session, ws, pending[0])
+            job = session.client.job(ws, pending[0])
             codes.append(_ended(session, ws, job))
             ended.append(job)
             pending.pop(0)
@@ -110,30 +112,24 @@ def _ended(session: Session, ws: str, job: dict[str, Any]) -> int:
     return exit_code(job["state"])
 
 
-def watch(
-    session: Session,
-    ws: str,
-    job_id: str,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
-    """The job when it has ended; meanwhile a bar shows how far it is."""
-    started = clock()
+def watch(session: Session, ws: str, job_id: str) -> None:
+    """Return when the job has ended; meanwhile a bar shows how far it is."""
+    started = time.monotonic()
     seen = started
     with ExitStack() as open_bars:
         bars: dict[str, Stage] = {}
         while True:
-            asked = clock()
+            asked = time.monotonic()
             try:
                 job = session.client.summary(ws, job_id)
-                seen = clock()
+                seen = time.monotonic()
                 if job["state"] not in ACTIVE:
-                    return session.client.job(ws, job_id)
+                    return
             except KaosError as error:
                 # A backend or engine that was killed comes back by itself; the job does too.
-                if error.code not in PASSING or clock() - seen > PATIENCE_S:
+                if error.code not in PASSING or time.monotonic() - seen > PATIENCE_S:
                     raise
-                sleep(PAUSE_MAX_S)
+                time.sleep(PAUSE_MAX_S)
                 continue
             now = next((one for one in job["stages"] if one["state"] in ACTIVE), None)
             for name, bar in bars.items():
@@ -146,4 +142,5 @@ def watch(
                 notes = [f"{now['failed']} failed"] if now["failed"] else []
                 notes += [text.printable(now["reason"])] if now["reason"] else []
                 bars[now["name"]].show(done, now["total"], ", ".join(notes))
-            sleep(pause(clock() - started, clock() - asked))
+            now_s = time.monotonic()
+            time.sleep(pause(now_s - started, now_s - asked))
