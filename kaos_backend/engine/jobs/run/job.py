@@ -1,4 +1,4 @@
-"""One running job: plans its datums, runs them on worker threads, writes each end down, finishes the commits.
+"""One running job: has its datums planned, runs them on worker threads, has each end written down, finishes.
 
 Only the thread of the job writes; ends that arrive while it waits for the disk share its next transaction.
 A crash at any point leaves the job RUNNING with the rows of what is done; `run` goes on from there.
@@ -11,39 +11,35 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
-from kaos_backend.engine.errors import DataLoss, DiskFull, EngineError
+from kaos_backend.engine.errors import DataLoss, DiskFull
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit, show_finished
-from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline, Result
+from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Phase, Running
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
+from kaos_backend.engine.jobs.run.planning import datums_of
 from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.recorder import Recorder, discard, is_open
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
 from kaos_backend.engine.jobs.schedule.states import (
     DONE_DATUMS,
-    KEPT_DATUMS,
     TERMINAL_JOBS,
     DatumState,
     JobState,
     move_datum,
 )
-from kaos_backend.engine.jobs.spec.plan import Datum, File, Match, plan
-from kaos_backend.engine.jobs.spec.spec import PfsInput
-from kaos_backend.engine.store.model import Commit, CommitKey, RepoKey
-from kaos_backend.engine.store.store import Txn
-from kaos_backend.engine.store.trees.glob import match_glob
+from kaos_backend.engine.jobs.spec.plan import File
+from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_formats.folders import clean_up
 from kaos_formats.quantity import parse_duration
 
 log = logging.getLogger(__name__)
 
-# How often, at most, the open output commit shows what has been finished so far.
-_REFRESH_S = 0.5
 _DISK_FULL_S = 1.0
 # How long a datum waits that met an error of the engine.
 _TROUBLE_S = 1.0
@@ -62,15 +58,13 @@ class JobRun:
         self._env = env
         self._crashing = crashing
         self._runner = DatumRunner(env, pipeline, job, pool, crashing)
+        self._recorder = Recorder(env.store, job)
         self._changed = threading.Condition()
         self._pending: deque[DatumRow] = deque()
         self._running: dict[str, Running] = {}
         self._ended: list[Outcome] = []
         self._stopping = False
         self._prepared = False
-        self._root: bytes | None = None
-        self._unmerged: list[bytes] = []
-        self._refreshed_at = 0.0
         # What keeps ends from being written down.
         self._trouble = ""
 
@@ -194,7 +188,7 @@ class JobRun:
         if job is None or job.state in TERMINAL_JOBS:
             return False
         if job.state is JobState.STARTING:
-            planned = self._plan()
+            planned = datums_of(store, self.pipeline.spec, self.job.key)
             with store.write() as txn:
                 job = tables.job_by_seq(txn.db, job.seq)
                 if job is None or job.state in TERMINAL_JOBS:
@@ -212,27 +206,9 @@ class JobRun:
             rows = tables.datums(db, self.job.seq)
             self.job = tables.job_by_seq(db, self.job.seq) or self.job
         self._pending.extend(row for row in rows if row.state not in DONE_DATUMS)
-        self._unmerged = [row.root for row in rows if row.state in KEPT_DATUMS and row.root is not None]
+        self._recorder.resume(rows)
         self._prepared = True
         return True
-
-    def _plan(self) -> list[Datum]:
-        store = self._env.store
-        upstream = {key.repo: key for key in store.inspect_commit(output_commit(self.job.key)).provenance}
-        commits: dict[CommitKey, Commit] = {}
-
-        def matches(pfs: PfsInput) -> tuple[str, Iterator[Match]]:
-            key = upstream[RepoKey(pfs.project, pfs.repo, pfs.repo_type)]
-            if key not in commits:
-                commits[key] = store.inspect_commit(key)
-            keyed = bool(pfs.join_on or pfs.group_by)
-            return key.id, (
-                Match(e.path, e.hash, e.size_bytes, _captures(pfs.glob, e.path) if keyed else ())
-                for e in store.glob(commits[key].root, pfs.glob)
-            )
-
-        assert self.pipeline.spec.input is not None
-        return plan(self.pipeline.spec.input, matches, self.pipeline.spec.salt)
 
     def _work(self) -> None:
         """A worker thread: one datum after the other."""
@@ -287,8 +263,8 @@ class JobRun:
                     if deadline is not None and now >= deadline:
                         return True
                     waits = [] if deadline is None else [deadline - now]
-                    if self._unmerged:
-                        due = self._refreshed_at + _REFRESH_S - now
+                    due = self._recorder.due_s(now)
+                    if due is not None:
                         if due <= 0:
                             break
                         waits.append(due)
@@ -297,7 +273,7 @@ class JobRun:
                     return False
             ended = self._take_ended()
             try:
-                self._record(ended, refresh=time.monotonic() - self._refreshed_at >= _REFRESH_S)
+                self._recorder.record(ended, show=not self._stopping)
             except BaseException as e:
                 # What is finished must not be lost: it is written down later, at the latest at the end.
                 with self._changed:
@@ -322,53 +298,10 @@ class JobRun:
     def _record_last(self) -> None:
         ended = self._take_ended()
         try:
-            self._record(ended, refresh=False)
+            self._recorder.record(ended, show=False)
         except BaseException:
-            _discard(ended)
+            discard(ended)
             raise
-
-    def _record(self, ended: list[Outcome], *, refresh: bool) -> None:
-        """One transaction: the outputs of `ended`, their rows, and with `refresh` the output commit."""
-        refresh = refresh and not self._stopping
-        if not ended and not (refresh and self._unmerged):
-            return
-        fresh: list[bytes] = []
-        with self._env.store.write() as txn:
-            for outcome in ended:
-                root = None if outcome.staged is None else txn.adopt(outcome.staged)
-                size = 0 if root is None else txn.stat(root, "/").size_bytes
-                result = Result(
-                    state=outcome.state,
-                    root=root,
-                    reason=outcome.reason,
-                    tries=outcome.tries,
-                    process_us=outcome.process_us,
-                    upload_bytes=size,
-                    started_us=outcome.started_us,
-                    finished_us=outcome.finished_us,
-                )
-                # Also for a job that was killed meanwhile: what is finished is there for the next one.
-                new = tables.record(txn.db, self.job.seq, outcome.datum.id, result)
-                if new and root is not None and outcome.state is DatumState.SUCCESS:
-                    fresh.append(root)
-            merged = self._merge(txn, [*self._unmerged, *fresh]) if refresh else None
-        # They are adopted; what is left of them is a descriptor each.
-        _discard(ended)
-        if refresh:
-            # A commit that somebody else finished takes nothing more: then there is nothing left to merge.
-            self._root = self._root if merged is None else merged[0]
-            self._unmerged, self._refreshed_at = [], time.monotonic()
-        else:
-            self._unmerged += fresh
-
-    def _merge(self, txn: Txn, roots: list[bytes]) -> tuple[bytes | None] | None:
-        """Show `roots` in the output commit too; None when the commit is not open any more."""
-        commit = txn.find_commit(output_commit(self.job.key))
-        if commit is None or commit.finishing_us is not None:
-            return None
-        root = txn.merge([self._root, *roots])
-        txn.set_root(commit.key, root)
-        return (root,)
 
     def _finish(self) -> None:
         """FINISHING and then its end, with both commits, in one transaction."""
@@ -390,9 +323,9 @@ class JobRun:
                     roots[key] = commit.root if commit else None
                 return roots[key]
 
-            self._merge(txn, self._unmerged)
+            self._recorder.show_rest(txn)
             output, meta = output_commit(job.key), meta_commit(job.key)
-            if _is_open(txn, meta):
+            if is_open(txn, meta):
                 image = transform.image if transform else ""
                 txn.set_root(meta, txn.build_tree(entries(job, rows, image, root_of)))
             if failed is not None:
@@ -402,7 +335,7 @@ class JobRun:
                 job = tables.job_by_seq(txn.db, job.seq) or job
                 for key in (output, meta):
                     # A client may have finished it by force; the job ends all the same.
-                    if _is_open(txn, key):
+                    if is_open(txn, key):
                         txn.finish_commit(key, force=True)
                 reason = txn.inspect_commit(output).error
                 state = JobState.FAILURE if reason else JobState.SUCCESS
@@ -424,21 +357,3 @@ class JobRun:
 
 def _wait(count: int) -> str:
     return "1 datum waits" if count == 1 else f"{count} datums wait"
-
-
-def _is_open(txn: Txn, key: CommitKey) -> bool:
-    commit = txn.find_commit(key)
-    return commit is not None and commit.finishing_us is None
-
-
-def _discard(outcomes: Iterable[Outcome]) -> None:
-    for outcome in outcomes:
-        if outcome.staged is not None:
-            outcome.staged.discard()
-
-
-def _captures(pattern: str, path: str) -> tuple[str, ...]:
-    found = match_glob(pattern, path)
-    if found is None:
-        raise EngineError(f"glob {pattern} listed {path} but does not match it")
-    return found

@@ -1,0 +1,101 @@
+"""Writes down how a job's datums end, and shows their outputs in the job's open output commit as they come.
+
+Belongs to the thread of one job. Ends that come while it waits for the disk share its next transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.lifecycle import output_commit
+from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result
+from kaos_backend.engine.jobs.run.datum import Outcome
+from kaos_backend.engine.jobs.schedule.states import KEPT_DATUMS, DatumState
+from kaos_backend.engine.store.model import CommitKey
+from kaos_backend.engine.store.store import Store, Txn
+
+# How often, at most, the open output commit shows what has been finished so far: merging costs the whole
+# commit's listing.
+_REFRESH_S = 0.5
+
+
+class Recorder:
+    """The ends of one job's datums, on their way into its rows and its output commit."""
+
+    def __init__(self, store: Store, job: Job) -> None:
+        self._store = store
+        self._job = job
+        self._root: bytes | None = None
+        # Outputs that are recorded but not yet shown.
+        self._unmerged: list[bytes] = []
+        self._refreshed_at = 0.0
+
+    def resume(self, rows: Iterable[DatumRow]) -> None:
+        """Take up what an earlier run or an earlier job has finished."""
+        self._unmerged = [row.root for row in rows if row.state in KEPT_DATUMS and row.root is not None]
+
+    def due_s(self, now: float) -> float | None:
+        """Seconds from `now` (monotonic) until there is something new to show; None: nothing is waiting."""
+        return self._refreshed_at + _REFRESH_S - now if self._unmerged else None
+
+    def record(self, ended: Sequence[Outcome], *, show: bool) -> None:
+        """One transaction: the outputs of `ended`, their rows, and with `show`, if it is due, the commit."""
+        show = show and time.monotonic() - self._refreshed_at >= _REFRESH_S
+        if not ended and not (show and self._unmerged):
+            return
+        fresh: list[bytes] = []
+        with self._store.write() as txn:
+            for outcome in ended:
+                root = None if outcome.staged is None else txn.adopt(outcome.staged)
+                size = 0 if root is None else txn.stat(root, "/").size_bytes
+                result = Result(
+                    state=outcome.state,
+                    root=root,
+                    reason=outcome.reason,
+                    tries=outcome.tries,
+                    process_us=outcome.process_us,
+                    upload_bytes=size,
+                    started_us=outcome.started_us,
+                    finished_us=outcome.finished_us,
+                )
+                # Also for a job that was killed meanwhile: what is finished is there for the next one.
+                new = tables.record(txn.db, self._job.seq, outcome.datum.id, result)
+                if new and root is not None and outcome.state is DatumState.SUCCESS:
+                    fresh.append(root)
+            merged = self._show(txn, [*self._unmerged, *fresh]) if show else None
+        # They are adopted; what is left of them is a descriptor each.
+        discard(ended)
+        if show:
+            # A commit that somebody else finished takes nothing more: then there is nothing left to show.
+            self._root = self._root if merged is None else merged[0]
+            self._unmerged, self._refreshed_at = [], time.monotonic()
+        else:
+            self._unmerged += fresh
+
+    def show_rest(self, txn: Txn) -> None:
+        """Show what the commit does not hold yet, in the transaction that ends the job."""
+        self._show(txn, self._unmerged)
+
+    def _show(self, txn: Txn, roots: list[bytes]) -> tuple[bytes | None] | None:
+        """The commit's new root; None when the commit is not open any more."""
+        key = output_commit(self._job.key)
+        if not is_open(txn, key):
+            return None
+        root = txn.merge([self._root, *roots])
+        txn.set_root(key, root)
+        return (root,)
+
+
+def is_open(txn: Txn, key: CommitKey) -> bool:
+    """Whether the commit is there and takes more."""
+    commit = txn.find_commit(key)
+    return commit is not None and commit.finishing_us is None
+
+
+def discard(outcomes: Iterable[Outcome]) -> None:
+    """Let go of what the outcomes staged: what was not adopted is gone with it."""
+    for outcome in outcomes:
+        if outcome.staged is not None:
+            outcome.staged.discard()
