@@ -348,8 +348,11 @@ def _clear_wake() -> None:
 
 def _say(message: dict[str, Any]) -> None:
     data = json.dumps(message).encode() + b"\n"
-    while data:
-        data = data[os.write(REPLIES, data) :]
+    # An engine that is gone has closed stdin as well: that ends the datum, and only then this process. Ending
+    # first would leave what has not yet asked to die with it: a sandbox that is being set up.
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(REPLIES, data) :]
 
 
 def main() -> None:
@@ -424,7 +427,5 @@ def main() -> None:
 WAKE = REPLIES = -1
 
 if __name__ == "__main__":
-    # A cancel that crosses an exit on the wire finds no datum, and a vanished engine breaks the reply pipe.
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    main()
     sys.exit(0)

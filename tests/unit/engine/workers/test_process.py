@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.port import Grant
+from kaos_backend.engine.workers.process.launch import SCRIPT
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.images import directory_name
@@ -51,6 +53,36 @@ def test_a_worker_outlives_its_launcher(bench: Bench) -> None:
     assert bench.run("exit 0", worker)[0].code == 0
 
 
+def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) -> None:
+    mark = f"95{os.getpid()}.25"
+    request = {
+        "argv": ["sh", "-c", f"sleep 0.5; exec sleep {mark}"],
+        "env": dict(os.environ),
+        "cwd": "/",
+        "sandboxed": False,
+        "stdin": "",
+        "log": str(tmp_path / "log"),
+        "cores": [],
+        "memory": None,
+        "groups": [],
+        "ooms": None,
+        "timeout": None,
+    }
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-I", "-S", str(SCRIPT)], **pipes) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        # The kernel closes a dead engine's pipes one after the other.
+        launcher.stdout.close()
+        launcher.stdin.write(json.dumps({"run": request}).encode() + b"\n")
+        launcher.stdin.flush()
+        until(lambda: named(mark) != [] or launcher.poll() is not None, "the trial to start")
+        assert launcher.poll() is None
+        launcher.stdin.close()
+        assert launcher.wait(20) == 0
+        assert named(mark) == []
+
+
 def test_trials_die_with_a_killed_engine(bench: Bench, tmp_path: Path) -> None:
     mark = f"96{os.getpid()}.25"
     engine = tmp_path / "other" / "engine"
@@ -59,6 +91,7 @@ def test_trials_die_with_a_killed_engine(bench: Bench, tmp_path: Path) -> None:
 import threading
 from pathlib import Path
 from kaos_backend.engine.workers.port import *
+from kaos_backend.engine.workers.process.launch import SCRIPT
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 e = Path({str(engine)!r})
