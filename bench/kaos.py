@@ -28,7 +28,7 @@ class Kaos:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.command = kaos_command()
-        self.env = clean_env({"KAOS_HOME": str(home), "NO_COLOR": "1"})
+        self.env = clean_env({"KAOS_HOME": str(home), "KAOS_RUNTIME": "process", "NO_COLOR": "1"})
 
     def __call__(self, *args: str | Path) -> str:
         return run([self.command, *args], env=self.env)

@@ -80,9 +80,14 @@ def parse_staging_branch(branch: str) -> tuple[str, str] | None:
     return (match[1], match[2] or "") if match else None
 
 
-def image_name(workspace: str, source_id: str) -> str:
-    """The training image of one source bundle; the repository part is lower case, as Docker demands."""
-    return f"kaos/{workspace.lower()}:{source_id}"
+def image_name(workspace: str, source_id: str, builder: str = "venv") -> str:
+    """The training image that a builder makes of a source bundle.
+
+    Builders have names of their own for it, so that nothing made by one is taken for the other's. The
+    repository part is lower case, as Docker demands.
+    """
+    name = f"kaos/{workspace.lower()}:{source_id}"
+    return name if builder == "venv" else f"{name}-{builder}"
 
 
 def bundle_dir(bundle_id: str) -> str:

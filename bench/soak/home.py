@@ -62,6 +62,7 @@ class Home:
         self.env = clean_env(
             {
                 "KAOS_HOME": str(self.path),
+                "KAOS_RUNTIME": "process",
                 "KAOS_ENGINE_CPUS": str(cpus),
                 "NO_COLOR": "1",
                 "SOAK": self.mark,

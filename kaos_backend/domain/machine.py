@@ -20,6 +20,11 @@ def machine_of(cluster: Cluster) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def builder_of(cluster: Cluster) -> str:
+    """Who makes images there: ``docker``, or ``venv`` where no Docker engine is used."""
+    return "docker" if cluster.metadata.get(RUNTIME) == "docker" else "venv"
+
+
 def check_fits(machine: Mapping[str, Any], asked: Resources) -> None:
     """Raises NeverFits for what no trial can ever be granted on ``machine`` (one of ``machine_of``)."""
     gpus = machine.get("gpus")

@@ -24,10 +24,14 @@ _RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism."""
+    """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism.
+
+    ``builder``: who makes images here.
+    """
 
     workspace: str
     source: str
+    builder: str
     resources: Resources
     parallelism: int
     auto: bool

@@ -19,7 +19,7 @@ from typing import Any
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
-from kaos_backend.domain.machine import check_fits, machine_of
+from kaos_backend.domain.machine import builder_of, check_fits, machine_of
 from kaos_backend.domain.models import PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
@@ -191,8 +191,16 @@ class Deploys:
         jobs = self._pachd.jobs(workspace, number=len(STAGES))
         last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
         found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
-        waits = found is not None and any(not job.state.terminal for job in jobs)
+        if found is None or not self._made_by_its_builder(workspace, ids[names.SOURCE] or ""):
+            return None
+        waits = any(not job.state.terminal for job in jobs)
         return None if waits and deploys.image_lost(STAGES, self._current(workspace, ids)) else found
+
+    def _made_by_its_builder(self, workspace: str, source_id: str) -> bool:
+        """Whether training runs in an image of the builder that is used now."""
+        image = names.image_name(workspace, source_id, builder_of(self._pachd.cluster()))
+        trains = [p for p in self._pachd.pipelines(workspace) if p.name == names.TRAIN]
+        return any((pipeline.spec.get("transform") or {}).get("image") == image for pipeline in trains)
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
@@ -206,12 +214,13 @@ class Deploys:
         settings = deploys.settings_of(now.pipelines.get(trials) if trials else None)
         granted = _granted(settings.resources, request)
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
-        machine = machine_of(self._pachd.cluster()) if trials else {}
+        cluster = self._pachd.cluster()
+        machine = machine_of(cluster) if trials else {}
         check_fits(machine, granted)
         auto = parallelism is None
         if parallelism is None:
             parallelism = resources.default_parallelism(machine.get("cpus"), granted.cpu)
-        return Target(workspace, source_id, granted, parallelism, auto)
+        return Target(workspace, source_id, builder_of(cluster), granted, parallelism, auto)
 
     def _parts(
         self,

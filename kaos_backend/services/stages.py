@@ -13,13 +13,13 @@ from kaos_formats import names
 
 
 def _build(target: Target) -> Mapping[str, Any]:
-    return specs.build_spec(target.workspace, target.source)
+    return specs.build_spec(target.workspace, target.source, target.builder)
 
 
 def _train(target: Target) -> Mapping[str, Any]:
     spec = specs.train_spec(
         target.workspace,
-        names.image_name(target.workspace, target.source),
+        names.image_name(target.workspace, target.source, target.builder),
         parallelism=target.parallelism,
         cpu=target.resources.cpu,
         memory_bytes=target.resources.memory,

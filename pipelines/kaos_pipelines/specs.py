@@ -23,8 +23,11 @@ def train_script() -> list[str]:
     return resources.files(__package__).joinpath("train.sh").read_text("utf-8").splitlines()
 
 
-def build_spec(workspace: str, source_id: str) -> Json:
-    """Spec of the `build` pipeline for a source bundle. One try: a Dockerfile that fails fails again."""
+def build_spec(workspace: str, source_id: str, builder: str = "venv") -> Json:
+    """Spec of the `build` pipeline for a source bundle, whose image `builder` makes.
+
+    One try: a Dockerfile that fails fails again.
+    """
     return {
         "pipeline": {"project": {"name": workspace}, "name": BUILD},
         "description": f"makes the training image of source {source_id[:6]}",
@@ -33,7 +36,7 @@ def build_spec(workspace: str, source_id: str) -> Json:
             "image": BUILDER_IMAGE,
             "cmd": ["python", "-m", "kaos_pipelines.build"],
             "env": {
-                "KAOS_IMAGE": image_name(workspace, source_id),
+                "KAOS_IMAGE": image_name(workspace, source_id, builder),
                 "KAOS_SOURCE_ID": source_id,
                 "KAOS_WORKSPACE": workspace,
             },

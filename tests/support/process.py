@@ -23,7 +23,8 @@ class Process:
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KAOS_")}
-        environment |= {"KAOS_HOME": str(home), "PYTHONPATH": f"{ROOT}:{ROOT / 'pipelines'}"} | env
+        environment |= {"KAOS_HOME": str(home), "KAOS_RUNTIME": "process"}
+        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'pipelines'}"} | env
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kaos_backend"], env=environment, stderr=subprocess.PIPE, text=True
         )

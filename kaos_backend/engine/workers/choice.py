@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.workers.docker.engine import answers, check
+from kaos_backend.engine.workers.docker.runtime import DockerRuntime
 from kaos_backend.engine.workers.pair import Pair
-from kaos_backend.engine.workers.process.builder import VenvBuilder
+from kaos_backend.engine.workers.process.builder import HostBuilder
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+from kaos_formats.files import write_atomically
 
 _T = TypeVar("_T")
+_KEPT = "runtime"
 
 
 def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
-    """The workers that `env` asks for; `home` (KAOS_HOME) stays out of every sandbox.
+    """The workers of a home; `home` (KAOS_HOME) stays out of every sandbox.
 
-    KAOS_RUNTIME: `process`, the default. For processes KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or
-    `bubblewrap` (do not start without it); KAOS_ENGINE_LIMITS: `auto` (default), `sampling`, or `cgroup` (do
-    not start without them).
+    KAOS_RUNTIME: `docker` or `process`. Without it, what the home has used so far; at its first use `docker`
+    if an engine answers, else `process`. What is chosen is kept: an engine that is down later is an error
+    then, never another environment under the same name.
+
+    For processes KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or `bubblewrap` (do not start without it);
+    KAOS_ENGINE_LIMITS: `auto` (default), `sampling`, or `cgroup` (do not start without them). For containers
+    KAOS_ENGINE_NETWORK: `on` (default) or `off`.
 
     Raises:
         InvalidArgument: naming the variable that makes no sense.
         Unknown: what was asked for does not work here.
     """
-    kinds = {"process": _process}
-    return _of(env, "KAOS_RUNTIME", "process", kinds)(env, engine_dir, home)
+    kinds = {"process": _process, "docker": _docker}
+    kept = _kept(engine_dir / _KEPT, kinds)
+    name = env.get("KAOS_RUNTIME") or kept or _first(env, engine_dir)
+    pair = _of({"KAOS_RUNTIME": name}, "KAOS_RUNTIME", name, kinds)(env, engine_dir, home)
+    if name != kept:
+        write_atomically(engine_dir / _KEPT, f"{name}\n".encode())
+    return pair
+
+
+def _kept(path: Path, kinds: Container[str]) -> str:
+    """What the home has used last; "" at its first use, or where that is unreadable."""
+    try:
+        name = path.read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+    return name if name in kinds else ""
+
+
+def _first(env: Mapping[str, str], engine_dir: Path) -> str:
+    images = engine_dir / "images"
+    if images.is_dir() and any(images.iterdir()):
+        return "process"  # a home from before there was a choice
+    return "docker" if answers(env) else "process"
 
 
 def _process(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     isolate = _of(env, "KAOS_ENGINE_ISOLATION", "auto", {"auto": None, "none": False, "bubblewrap": True})
     control = _of(env, "KAOS_ENGINE_LIMITS", "auto", {"auto": None, "sampling": False, "cgroup": True})
     runtime = ProcessRuntime(engine_dir, home=home, isolate=isolate, control=control)
-    return Pair(runtime, VenvBuilder(engine_dir))
+    return Pair(runtime, HostBuilder(engine_dir, "venv"))
+
+
+def _docker(env: Mapping[str, str], engine_dir: Path, _home: Path) -> Pair:
+    network = _of(env, "KAOS_ENGINE_NETWORK", "on", {"on": True, "off": False})
+    return Pair(
+        DockerRuntime(engine_dir, env, network), HostBuilder(engine_dir, "docker", partial(check, env))
+    )
 
 
 def _of(env: Mapping[str, str], name: str, default: str, choices: Mapping[str, _T]) -> _T:

@@ -1,6 +1,7 @@
-"""Makes the training image of a source bundle: a virtual environment and the files that its Dockerfile
-copies.
+"""Makes the training image of a source bundle, by one of two builders.
 
-Layers: `main` → `executor` → `plan` → `dockerfile`, `commands`, `words` (pure); `rootfs`, `context`, `venvs`,
-`pythons`, `store` do the I/O. Docker's words throughout; what the builder does not do it refuses, by line.
+`main` loads the `bundle` and picks: `with_docker` has a Docker engine carry out the Dockerfile, `with_venv`
+needs none. Layers of the latter: `executor` → `plan` → `dockerfile`, `commands`, `words` (pure); `rootfs`,
+`context`, `venvs`, `pythons`, `store` do the I/O. Docker's words throughout; what it does not do it refuses,
+by line.
 """

@@ -23,3 +23,16 @@ class BuildError(Exception):
         super().__init__(f"{where}{what}: {reason}" if what else f"{where}{reason}")
         self.reason = reason
         self.line = line
+
+
+def without_train(where: str) -> BuildError:
+    """For an image that has no program to run."""
+    return BuildError(
+        f"the image has no {where}, and a trial runs ./train in the WORKDIR; "
+        "add COPY . . after WORKDIR, or mend WORKDIR"
+    )
+
+
+def not_executable(where: str) -> BuildError:
+    """For an image whose program may not be run."""
+    return BuildError(f"{where} is not executable; chmod +x it in the bundle, or add RUN chmod +x train")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kaos_pipelines.build.commands import FileCommand, Note
 from kaos_pipelines.build.context import Context, ContextFile
-from kaos_pipelines.build.errors import BuildError, Refused
+from kaos_pipelines.build.errors import BuildError, Refused, not_executable, without_train
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import Action, Copy, MakeDir, Plan
 from kaos_pipelines.build.rootfs import RootFs
@@ -38,12 +38,9 @@ def check_train(plan: Plan, root: Path) -> None:
     train = fs.resolve("train", plan.workdir)
     where = f"{plan.workdir.rstrip('/')}/train"
     if not train.is_file():
-        raise BuildError(
-            f"the image has no {where}, and a trial runs ./train in the WORKDIR; "
-            "add COPY . . after WORKDIR, or mend WORKDIR"
-        )
+        raise without_train(where)
     if not train.stat().st_mode & 0o111:
-        raise BuildError(f"{where} is not executable; chmod +x it in the bundle, or add RUN chmod +x train")
+        raise not_executable(where)
 
 
 def _act(action: Action, context: Context, fs: RootFs, pip: Pip, say: Say) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 from kaos_pipelines.build import main as building
-from kaos_pipelines.build import pythons, store
+from kaos_pipelines.build import pythons, store, with_venv
+from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError, Refused
+from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.pythons import find_python
 from kaos_pipelines.build.venvs import VenvStore
 
@@ -29,6 +31,10 @@ from kaos_formats.tree import TreeEntry, format_tree
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRAIN = "#!/usr/bin/env python3\nimport tiny, sys\nprint(tiny.VALUE, sys.prefix)\n"
+
+
+def make(source: Path, image: str, store: Path) -> dict[str, Any]:
+    return with_venv.build(load_bundle(source), image, store, BuildLog())
 
 
 def _record_hash(text: str) -> str:
@@ -85,13 +91,13 @@ DOCKERFILE = (
 def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Counts the runs of pip, which still run."""
     seen: list[str] = []
-    real = building.install
+    real = with_venv.install
 
     def counting(venv: Any, python: Any, command: Any, fs: Any, say: Any) -> None:
         seen.append(command.text)
         real(venv, python, command, fs, say)
 
-    monkeypatch.setattr(building, "install", counting)
+    monkeypatch.setattr(with_venv, "install", counting)
     return seen
 
 
@@ -115,19 +121,19 @@ def test_environments_are_made_once(
     tmp_path: Path, installs: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = tmp_path / "engine"
-    first = building.build(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==1.0\n"}), "kaos/w:1", engine)
+    first = make(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==1.0\n"}), "kaos/w:1", engine)
     assert installs == ["pip install -r r.txt"]
     assert first["image"] == "kaos/w:1"
     assert first["workdir"] == "/app"
     assert "Step 4/6 : RUN pip install -r r.txt" in capfd.readouterr().out
     # Code, ENV and comments change: another image, the same environment, no pip.
     code = {"r.txt": "tiny==1.0\n", "more.py": "x = 1"}
-    building.build(bundle(tmp_path, DOCKERFILE + "ENV MORE=1\n", code, "source2"), "kaos/w:2", engine)
+    make(bundle(tmp_path, DOCKERFILE + "ENV MORE=1\n", code, "source2"), "kaos/w:2", engine)
     assert len(installs) == 1
     assert "using the cached environment" in capfd.readouterr().out
     assert config(engine, "kaos/w:1")["venv"] == config(engine, "kaos/w:2")["venv"]
     # The content of the requirements changes: another environment.
-    building.build(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==2.0\n"}, "source3"), "kaos/w:3", engine)
+    make(bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny==2.0\n"}, "source3"), "kaos/w:3", engine)
     assert len(installs) == 2
     assert len(list((engine / "venvs").glob("*/.kaos-ready"))) == 2
     for image, value in (("kaos/w:1", "one"), ("kaos/w:3", "two")):
@@ -173,7 +179,7 @@ def test_files_pip_reads_decide_the_environment(tmp_path: Path) -> None:
         ({}, {"r/b.txt": "tiny # again\n"}, {"c.txt": "tiny<1.5\n"}, {"train": TRAIN + "#"})
     ):
         image = f"kaos/w:{number}"
-        building.build(bundle(tmp_path, dockerfile, {**files, **change}, f"s{number}"), image, tmp_path / "e")
+        make(bundle(tmp_path, dockerfile, {**files, **change}, f"s{number}"), image, tmp_path / "e")
         keys.add(config(tmp_path / "e", image)["venv"])
     assert len(keys) == 3
 
@@ -194,7 +200,7 @@ def test_files_pip_reads_decide_the_environment(tmp_path: Path) -> None:
 def test_failures_leave_nothing(tmp_path: Path, wheels: Path, requirements: str, reason: str) -> None:
     source = bundle(tmp_path, DOCKERFILE, {"r.txt": requirements})
     with pytest.raises(BuildError, match=reason) as caught:
-        building.build(source, "kaos/w:1", tmp_path / "engine")
+        make(source, "kaos/w:1", tmp_path / "engine")
     assert str(caught.value).startswith("Dockerfile:4: RUN pip install -r r.txt: ")
     images_ = tmp_path / "engine" / "images"
     assert [p.name for p in images_.iterdir()] == [store.BUILDING]
@@ -207,13 +213,13 @@ def test_failures_leave_nothing(tmp_path: Path, wheels: Path, requirements: str,
 def test_half_built_environments_are_made_again(tmp_path: Path, installs: list[str]) -> None:
     engine = tmp_path / "engine"
     source = bundle(tmp_path, DOCKERFILE, {"r.txt": "tiny\n"})
-    building.build(source, "kaos/w:1", engine)
+    make(source, "kaos/w:1", engine)
     venv = images.ImageStore(engine).get("kaos/w:1").venv
     assert venv is not None
     (venv / ".kaos-ready").unlink()  # as a builder killed in the middle leaves it
     (engine / "images" / store.BUILDING / "dead").mkdir()
     assert not is_ready(engine, "kaos/w:1")
-    building.build(source, "kaos/w:1", engine)
+    make(source, "kaos/w:1", engine)
     assert len(installs) == 2
     assert is_ready(engine, "kaos/w:1")
     assert [p.name for p in (engine / "images" / store.BUILDING).iterdir() if p.is_dir()] == []
@@ -226,7 +232,7 @@ def test_concurrent_builders_share_one_install(tmp_path: Path, installs: list[st
 
     def one(number: int) -> None:
         try:
-            building.build(sources[number], f"kaos/w:{number}", engine)
+            make(sources[number], f"kaos/w:{number}", engine)
         except BaseException as error:
             failures.append(error)
 
@@ -245,7 +251,7 @@ def test_local_project_and_wheel(tmp_path: Path, wheels: Path) -> None:
     dockerfile = f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\nRUN pip install ./tiny-1.0-py3-none-any.whl\n"
     source = bundle(tmp_path, dockerfile)
     (source / "tiny-1.0-py3-none-any.whl").write_bytes((wheels / "tiny-1.0-py3-none-any.whl").read_bytes())
-    building.build(source, "kaos/w:1", tmp_path / "engine")
+    make(source, "kaos/w:1", tmp_path / "engine")
     venv = images.ImageStore(tmp_path / "engine").get("kaos/w:1").venv
     assert venv is not None
     done = subprocess.run(

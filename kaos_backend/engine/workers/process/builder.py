@@ -1,6 +1,7 @@
-"""The venv builder's workers: the engine's own interpreter on `kaos_pipelines.build`, outside any sandbox.
+"""The builders' workers: the engine's own interpreter on `kaos_pipelines.build`, outside any sandbox.
 
-It writes the image store that the process runtime reads, and pip must find its configuration.
+It writes the image store that the process runtime reads, or asks the Docker engine; and pip must find its
+configuration.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import importlib.util
 import os
 import sys
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
 from kaos_backend.engine.workers.process import environment
@@ -21,19 +25,29 @@ from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.folders import empty_folder, folder
 
 
-class VenvBuilder:
-    """Makes images of files and a virtual environment: images/ and venvs/ in `engine_dir`."""
+class HostBuilder:
+    """Makes images: with "venv" of files and a virtual environment, images/ and venvs/ in `engine_dir`; with
+    "docker" on the Docker engine.
 
-    name = "venv"
+    Args:
+        check: raises EngineError while no build can succeed here, whatever it builds.
+    """
 
-    def __init__(self, engine_dir: Path) -> None:
+    def __init__(
+        self, engine_dir: Path, name: Literal["venv", "docker"], check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.name: str = name
+        self._check = check
         self._engine_dir = engine_dir.absolute()
         self._scratch = empty_folder(folder(self._engine_dir / "scratch") / "builders")
         for made_again in ("images", "venvs"):
             folder(self._engine_dir / made_again)
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
-        """Raises EngineError when the build's program is not installed or no files can be written."""
+        """Raises EngineError when the build's program is not installed or no files can be written, and what
+        `check` does.
+        """
+        self._check()
         try:
             return ProcessWorker(self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec))
         except OSError as error:
@@ -44,7 +58,8 @@ class VenvBuilder:
         if found is None or not found.submodule_search_locations:
             raise OSError("the package kaos_pipelines is not installed beside kaos_backend")
         python_path = str(Path(found.submodule_search_locations[0]).parent)
-        return _BuildPlace(folder, environment.builder(os.environ, spec.env, self._engine_dir, python_path))
+        env = environment.builder(os.environ, spec.env, self._engine_dir, python_path)
+        return _BuildPlace(folder, env | {"KAOS_BUILDER": self.name})
 
 
 class _BuildPlace:
@@ -56,7 +71,7 @@ class _BuildPlace:
     def command(self, run: DatumRun) -> Command:
         link_inputs(self._pfs, run)
         argv = (sys.executable, *run.cmd[1:]) if run.cmd[0] == "python" else run.cmd
-        env = environment.datum(self._env, run, str(self._pfs))
+        env = datum_env(self._env, run, str(self._pfs))
         return Command(argv, env, str(self._work), sandboxed=False)
 
     def sight(self, run: DatumRun) -> Sight:

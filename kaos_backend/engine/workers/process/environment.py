@@ -1,13 +1,11 @@
-"""The environment variables of a datum: pure functions of what the engine, the image and the spec say."""
+"""The environment of a process worker: pure functions of what the engine, the image and the spec say."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process.images import Image
 
 # What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
@@ -16,17 +14,6 @@ HOST = re.compile(
     r"|[A-Z]+_CA_BUNDLE|(?i:(https?|ftp|no|all)_proxy)"
 )
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMEXPR_MAX_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "TORCH_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
-GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 def container(
@@ -57,12 +44,3 @@ def builder(
     env = {name: value for name, value in env.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
     env |= {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1", "KAOS_IMAGE_STORE": str(engine_dir)}
     return env | dict(spec)
-
-
-def datum(container_env: Mapping[str, str], run: DatumRun, pfs: str) -> dict[str, str]:
-    """All variables of one run; `pfs` is where its /pfs is."""
-    threads = str(max(1, math.ceil(run.grant.cpu)))
-    env = dict.fromkeys(THREADS, threads) | dict(container_env) | dict(run.env)
-    env |= {name: f"{pfs}/{name}{path}" for name, path in run.input_paths.items()}
-    env |= dict.fromkeys(GPU_LISTS, ",".join(map(str, run.grant.gpus)))
-    return env | {"PACH_PFS": pfs, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
@@ -65,7 +66,7 @@ class Sandbox:
             clean_up(self._root)
             self._lay_out()
         argv = sandbox.argv(self._bwrap.path, view, run.cmd)
-        return Command(tuple(argv), environment.datum(self._env, run, "/pfs"), "/", sandboxed=True)
+        return Command(tuple(argv), datum_env(self._env, run, "/pfs"), "/", sandboxed=True)
 
     def sight(self, run: DatumRun) -> Sight:
         inputs = {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()}
@@ -111,7 +112,7 @@ class Bare:
 
     def command(self, run: DatumRun) -> Command:
         link_inputs(self._pfs, run)
-        env = environment.datum(self._env, run, str(self._pfs))
+        env = datum_env(self._env, run, str(self._pfs))
         return Command(run.cmd, env, str(self._cwd()), sandboxed=False)
 
     def sight(self, run: DatumRun) -> Sight:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import threading
 import time
@@ -14,7 +14,9 @@ import pytest
 from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.pair import Pair
 from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, Worker, WorkerSpec
-from kaos_formats.images import directory_name
+from tests.support.docker_engine import engine_or_skip
+
+from .images import DockerImages, FolderImages, Images
 
 
 @dataclass
@@ -23,26 +25,18 @@ class Bench:
 
     runtime: Pair
     engine_dir: Path
+    images: Images
     workers: list[Worker] = field(default_factory=list)
     runs: int = 0
 
     def image(
         self, files: Mapping[str, str], workdir: str = "/app", env: Mapping[str, str] | None = None
     ) -> str:
-        name = "kaos/test:1"
-        folder = self.engine_dir / "images" / directory_name(name)
-        (folder / "root" / workdir.strip("/")).mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            file = folder / "root" / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-            file.chmod(0o755)
-        config = {"name": name, "workdir": workdir, "env": dict(env or {}), "venv": None, "prefixes": []}
-        (folder / "config.json").write_text(json.dumps(config))
-        return name
+        return self.images.make(files, workdir, env or {})
 
-    def worker(self, image: str = "ubuntu:20.04", env: Mapping[str, str] | None = None) -> Worker:
-        worker = self.runtime.start_worker(WorkerSpec("w", image, env or {}, "", None))
+    def worker(self, image: str = "", env: Mapping[str, str] | None = None, **changes: Any) -> Worker:
+        values: dict[str, Any] = {"user": "", "working_dir": None} | changes
+        worker = self.runtime.start_worker(WorkerSpec("w", image or self.images.base, env or {}, **values))
         self.workers.append(worker)
         return worker
 
@@ -121,18 +115,27 @@ class Kind:
 
     name: str
     env: Mapping[str, str]
-    needs: str  # a program
+    needs: str = "sh"  # a program; "docker": an engine that answers
 
     def pair(self, engine_dir: Path, home: Path) -> Pair:
-        return choose(self.env, engine_dir, home)
+        return choose({**os.environ, "KAOS_RUNTIME": "process", **self.env}, engine_dir, home)
+
+    def images(self, engine_dir: Path) -> Images:
+        """Skips the test by name where this kind cannot run."""
+        if self.needs == "docker":
+            return DockerImages(engine_or_skip())
+        if shutil.which(self.needs) is None:
+            pytest.skip(f"{self.needs} is not installed")
+        return FolderImages(engine_dir)
 
 
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("process-bubblewrap", {"KAOS_ENGINE_ISOLATION": "bubblewrap"}, "bwrap"),
-        Kind("process-bare", {"KAOS_ENGINE_ISOLATION": "none"}, "sh"),
-        Kind("process-sampled", {"KAOS_ENGINE_ISOLATION": "none", "KAOS_ENGINE_LIMITS": "sampling"}, "sh"),
+        Kind("process-bare", {"KAOS_ENGINE_ISOLATION": "none"}),
+        Kind("process-sampled", {"KAOS_ENGINE_ISOLATION": "none", "KAOS_ENGINE_LIMITS": "sampling"}),
+        Kind("docker", {"KAOS_RUNTIME": "docker"}, "docker"),
     )
 }
 
@@ -140,6 +143,12 @@ KINDS = {
 @pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Every kind of runtime; one whose program is missing is skipped (CI installs them all)."""
+    yield from _bench(tmp_path, KINDS[request.param])
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind.startswith("process")])
+def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """The kinds of the process runtime."""
     yield from _bench(tmp_path, KINDS[request.param])
 
 
@@ -153,14 +162,19 @@ def bare(tmp_path: Path) -> Iterator[Bench]:
     yield from _bench(tmp_path, KINDS["process-bare"])
 
 
+@pytest.fixture
+def docked(tmp_path: Path) -> Iterator[Bench]:
+    yield from _bench(tmp_path, KINDS["docker"])
+
+
 def _bench(tmp_path: Path, kind: Kind) -> Iterator[Bench]:
-    if shutil.which(kind.needs) is None:
-        pytest.skip(f"{kind.needs} is not installed")
     engine_dir = tmp_path / "home" / "engine"
     engine_dir.mkdir(parents=True)
     (tmp_path / "home" / "token").write_text("secret")
-    bench = Bench(kind.pair(engine_dir, tmp_path / "home"), engine_dir)
+    images = kind.images(engine_dir)
+    bench = Bench(kind.pair(engine_dir, tmp_path / "home"), engine_dir, images)
     yield bench
     for worker in bench.workers:
         worker.close()
+    images.close()
     assert list((engine_dir / "scratch" / "workers").iterdir()) == []

@@ -38,7 +38,7 @@ def groups(tmp_path: Path) -> Iterator[Groups]:
 
 @pytest.fixture
 def bench(groups: Groups, tmp_path: Path) -> Iterator[Bench]:
-    kind = Kind("process-cgroup", KINDS["process-bare"].env | {"KAOS_ENGINE_LIMITS": "cgroup"}, "sh")
+    kind = Kind("process-cgroup", KINDS["process-bare"].env | {"KAOS_ENGINE_LIMITS": "cgroup"})
     yield from _bench(tmp_path, kind)
 
 

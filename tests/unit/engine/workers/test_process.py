@@ -23,23 +23,23 @@ from kaos_formats.images import directory_name
 from .conftest import Bench, collected, named, text_of, until
 
 
-def test_affinity(bench: Bench) -> None:
+def test_affinity(processes: Bench) -> None:
     core = max(os.sched_getaffinity(0))
-    _, text = bench.run(
+    _, text = processes.run(
         "python3 -c 'import os; print(os.sched_getaffinity(0))'", grant=Grant(1, (core,), None, ())
     )
     assert text == f"{{{core}}}"
-    assert bench.run("exit 0", grant=Grant(1, (4095,), None, ()))[0].code == 0
+    assert processes.run("exit 0", grant=Grant(1, (4095,), None, ()))[0].code == 0
 
 
-def test_trials_go_first_when_the_machine_is_out_of_memory(bench: Bench) -> None:
-    assert bench.run("cat /proc/self/oom_score_adj")[1] == "500"
+def test_trials_go_first_when_the_machine_is_out_of_memory(processes: Bench) -> None:
+    assert processes.run("cat /proc/self/oom_score_adj")[1] == "500"
 
 
-def test_a_worker_outlives_its_launcher(bench: Bench) -> None:
-    worker = bench.worker()
+def test_a_worker_outlives_its_launcher(processes: Bench) -> None:
+    worker = processes.worker()
     mark = f"97{os.getpid()}.25"
-    run = bench.datum(f"sleep {mark} & echo up; wait")
+    run = processes.datum(f"sleep {mark} & echo up; wait")
     exits = []
     thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
     thread.start()
@@ -50,7 +50,7 @@ def test_a_worker_outlives_its_launcher(bench: Bench) -> None:
     assert exits[0].reason == "error"
     assert "launcher" in exits[0].message
     until(lambda: named(mark) == [], "the trial to be gone")
-    assert bench.run("exit 0", worker)[0].code == 0
+    assert processes.run("exit 0", worker)[0].code == 0
 
 
 def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) 
         assert named(mark) == []
 
 
-def test_trials_die_with_a_killed_engine(bench: Bench, tmp_path: Path) -> None:
+def test_trials_die_with_a_killed_engine(processes: Bench, tmp_path: Path) -> None:
     mark = f"96{os.getpid()}.25"
     engine = tmp_path / "other" / "engine"
     engine.mkdir(parents=True)
@@ -96,7 +96,7 @@ from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 e = Path({str(engine)!r})
 (e / "out").mkdir()
-runtime = ProcessRuntime(e, isolate={bench.runtime.isolation != "none"})
+runtime = ProcessRuntime(e, isolate={processes.runtime.isolation != "none"})
 w = runtime.start_worker(WorkerSpec("w", "x", {{}}, "", None))
 script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
 grant = Grant(1, (), None, ())
@@ -113,27 +113,27 @@ w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, N
 
 
 @pytest.mark.parametrize("text", ["{ nothing", "{}", "[]", '{"workdir": 1}', "\x00", ""])
-def test_a_garbled_image_is_told_by_name(bench: Bench, text: str) -> None:
-    image = bench.image({"/app/train": "#!/bin/sh\n"})
-    assert bench.runtime.image_problem(image) == ""
-    (bench.engine_dir / "images" / directory_name(image) / "config.json").write_text(text)
-    problem = bench.runtime.image_problem(image)
+def test_a_garbled_image_is_told_by_name(processes: Bench, text: str) -> None:
+    image = processes.image({"/app/train": "#!/bin/sh\n"})
+    assert processes.runtime.image_problem(image) == ""
+    (processes.engine_dir / "images" / directory_name(image) / "config.json").write_text(text)
+    problem = processes.runtime.image_problem(image)
     assert image in problem
     assert "deploy its source again" in problem
     with pytest.raises(EngineError, match="cannot be read"):
-        bench.worker(image)
+        processes.worker(image)
 
 
-def test_image_without_its_environment(bench: Bench) -> None:
-    name = bench.image({"/app/f": ""})
-    config = next((bench.engine_dir / "images").glob("*/config.json"))
+def test_image_without_its_environment(processes: Bench) -> None:
+    name = processes.image({"/app/f": ""})
+    config = next((processes.engine_dir / "images").glob("*/config.json"))
     config.write_text(config.read_text().replace('"venv": null', '"venv": "gone"'))
-    assert "gone" in bench.runtime.image_problem(name)
+    assert "gone" in processes.runtime.image_problem(name)
     with pytest.raises(EngineError, match="deploy its source again"):
-        bench.worker(name)
+        processes.worker(name)
     config.write_text("{")
     with pytest.raises(EngineError, match="cannot be read"):
-        bench.worker(name)
+        processes.worker(name)
 
 
 @pytest.mark.parametrize("name", ["KAOS_RUNTIME", "KAOS_ENGINE_ISOLATION"])
@@ -202,3 +202,14 @@ def test_a_trial_in_the_sandbox_cannot_move_its_output_folder(sandboxed: Bench) 
     exit_, text = sandboxed.run("echo 1 > /pfs/out/f; mv -T /pfs/out /pfs/moved; rmdir /pfs/out")
     assert exit_.code != 0, text
     assert collected(exit_) == {"/f": b"1\n"}
+
+
+def test_gpus_are_told_by_their_index(processes: Bench) -> None:
+    _, text = processes.run('echo "$CUDA_VISIBLE_DEVICES"', grant=Grant(1.0, (), None, (1, 3)))
+    assert text == "1,3"
+
+
+def test_images_of_registries_stand_for_the_machine(processes: Bench) -> None:
+    processes.run("echo x", processes.worker("ubuntu:20.04"))
+    system = (processes.engine_dir / "log1").read_text().split("\n")[0]
+    assert " s kaos: image ubuntu:20.04 is of a registry" in system

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,6 @@ from kaos_formats.tree import TreeEntry, format_tree
 from .conftest import Bench
 
 SOURCE, DATA = "5" * 32, "d" * 32
-IMAGE = image_name("ws", SOURCE)
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 TRAIN = """#!/usr/bin/env python3
 import json, os, sys
 out = sys.argv[1]
@@ -34,15 +31,21 @@ print("trained")
 """
 
 
-def build(bench: Bench, tmp_path: Path, train: str = TRAIN, dockerfile: str = "") -> tuple[Exit, str]:
+def image_of(bench: Bench) -> str:
+    return image_name(bench.images.workspace, SOURCE, bench.runtime.builder.name)
+
+
+def build(
+    bench: Bench, tmp_path: Path, train: str = TRAIN, steps: str = "WORKDIR /app\nCOPY . .\n"
+) -> tuple[Exit, str]:
     repo = tmp_path / "repo"
     source = repo / SOURCE
     source.mkdir(parents=True, exist_ok=True)
-    (source / "Dockerfile").write_text(dockerfile or f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\n")
+    (source / "Dockerfile").write_text(f"FROM {bench.images.python}\n{steps}")
     (source / "train").write_bytes(train.encode())
     (source / "helper.py").write_text("")
     (repo / f"{SOURCE}.tree").write_bytes(format_tree([TreeEntry("train", 1, "755", "0" * 64)]))
-    spec = specs.build_spec("ws", SOURCE)["transform"]
+    spec = specs.build_spec(bench.images.workspace, SOURCE, bench.runtime.builder.name)["transform"]
     worker = bench.worker(spec["image"], spec["env"])
     return bench.run(
         worker=worker, cmd=tuple(spec["cmd"]), inputs={"source": repo}, input_paths={"source": "/"}
@@ -57,7 +60,7 @@ def train(bench: Bench, tmp_path: Path) -> tuple[Exit, str, Path]:
     ):
         (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / file).write_text(text)
-    spec = specs.train_spec("ws", IMAGE, cpu=1, memory_bytes=1 << 30)["transform"]
+    spec = specs.train_spec(bench.images.workspace, image_of(bench), cpu=1, memory_bytes=1 << 30)["transform"]
     exit_, text = bench.run(
         worker=bench.worker(spec["image"], spec["env"]),
         cmd=tuple(spec["cmd"]),
@@ -73,14 +76,16 @@ def train(bench: Bench, tmp_path: Path) -> tuple[Exit, str, Path]:
 def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
     exit_, text = build(bench, tmp_path)
     assert exit_.code == 0, text
-    assert text.endswith(f"Successfully built {IMAGE}")
-    assert json.loads((bench.engine_dir / "out1" / SOURCE / "image.json").read_text())["image"] == IMAGE
+    assert text.endswith(f"Successfully built {image_of(bench)}")
+    assert json.loads((bench.engine_dir / "out1" / SOURCE / "image.json").read_text())["image"] == image_of(
+        bench
+    )
     exit_, text, out = train(bench, tmp_path)
     assert (exit_.code, text) == (0, "trained")
     model = "555555-dddddd-0a1b2c3d"
     report = json.loads((out / model / "report.json").read_text())
     pfs = report["OUTPUT_DIR"].removesuffix(f"/out/{model}")
-    assert (pfs == "/pfs") == (bench.runtime.isolation == "bubblewrap")
+    assert (pfs == "/pfs") == (bench.runtime.isolation != "none")
     assert report == {
         "DATA_DIR": f"{pfs}/data/{DATA}",
         "PARAMS": f"{pfs}/hyper/0a1b2c3d.json",
@@ -88,7 +93,7 @@ def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
         "CPU": "1",
         "MEMORY": str(1 << 30),
         "GPU": "0",
-        "WORKSPACE": "ws",
+        "WORKSPACE": bench.images.workspace,
         "JOB_ID": "job1",
         "MODEL_ID": model,
         "argv": [f"{pfs}/out/{model}"],
@@ -98,14 +103,15 @@ def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
         "data": "the data",
         "prefix": report["prefix"],
     }
-    assert report["prefix"].startswith(str(bench.engine_dir / "venvs"))
+    if bench.runtime.builder.name == "venv":
+        assert report["prefix"].startswith(str(bench.engine_dir / "venvs"))
 
 
 def test_a_failed_build_is_one_failed_datum(bench: Bench, tmp_path: Path) -> None:
-    exit_, text = build(bench, tmp_path, dockerfile="FROM python\n\nRUN apt-get install -y gcc\n")
+    exit_, text = build(bench, tmp_path, steps="\nRUN no-such-program -y gcc\n")
     assert exit_.code == 1
-    assert text.split("\n")[-1].startswith("Dockerfile:3: RUN apt-get install -y gcc: ")
-    assert bench.runtime.image_problem(IMAGE)
+    assert text.split("\n")[-1].startswith("Dockerfile:3: RUN no-such-program -y gcc: ")
+    assert bench.runtime.image_problem(image_of(bench))
     assert not (bench.engine_dir / "out1" / SOURCE).exists()
 
 
@@ -130,15 +136,15 @@ def test_train_that_cannot_start_says_why(
 
 def test_train_that_is_gone_or_not_executable(bare: Bench, tmp_path: Path) -> None:
     build(bare, tmp_path)
-    folder = bare.engine_dir / "images" / directory_name(IMAGE)
+    folder = bare.engine_dir / "images" / directory_name(image_of(bare))
     root = folder / "root"
     (root / "app" / "train").chmod(0o644)
-    assert "has lost its /app/train" in bare.runtime.image_problem(IMAGE)
+    assert "has lost its /app/train" in bare.runtime.image_problem(image_of(bare))
     # Images of older builders do not say what must be in them.
     config = json.loads((folder / "config.json").read_text())
     del config["program"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert bare.runtime.image_problem(IMAGE) == ""
+    assert bare.runtime.image_problem(image_of(bare)) == ""
     exit_, text, _ = train(bare, tmp_path)
     assert (exit_.code, "not executable" in text) == (126, True)
     (root / "app" / "train").unlink()

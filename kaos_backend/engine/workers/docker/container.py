@@ -1,0 +1,274 @@
+"""One container of a worker: started once, it runs any number of commands, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.docker.pfs import Pfs
+from kaos_backend.engine.workers.docker.stream import Stream
+from kaos_backend.engine.workers.port import Reason
+from kaos_backend.engine.workers.process.launcher import Log
+
+log = logging.getLogger(__name__)
+
+# The least that Docker takes.
+_MEMORY_MIN = 6 << 20
+_CPU_MIN = 0.01
+# As in the process runtime: should the machine itself run out of memory, trials go before anything else.
+_OOM_SCORE_ADJ = 500
+_ANSWER_S = 30.0
+_TICK_S = 0.05
+_LOOK_S = 0.25
+_DRAIN_S = 5.0
+# What runc says in place of a command that cannot be started.
+_REFUSED = re.compile(r"(?:OCI runtime exec failed: .*)?exec:? (.*?)(?:: unknown)?\s*\Z", re.DOTALL)
+_REFUSED_CODES = (1, 126, 127, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a container is made for, and cannot change."""
+
+    image: str
+    workdir: str
+    cpu: float
+    memory_bytes: int | None
+    gpus: tuple[int, ...]
+    inputs: tuple[tuple[str, Path], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the containers of one home have in common.
+
+    `owner`: who what trials write shall belong to in the end, as `uid:gid`; "" leaves it to root. `network`:
+    the name of a Docker network.
+    """
+
+    owner: str
+    network: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended. `code` is None when it is not known to have begun."""
+
+    code: int | None
+    reason: Reason
+    oom: bool
+    peak_bytes: int
+
+
+class Container:
+    """A container whose init keeps it until `close`, or until this process is gone.
+
+    Args:
+        api: used by this container alone.
+        pfs: appears as /pfs; its mount points are there.
+
+    Raises:
+        DockerException, OSError: it could not be started.
+    """
+
+    def __init__(self, api: docker.APIClient, shape: Shape, pfs: Pfs, setting: Setting) -> None:
+        self.shape = shape
+        self._api = api
+        self._owner = setting.owner
+        self._answers = b""
+        self._control: Stream | None = None
+        self.id: str = api.create_container(
+            shape.image,
+            entrypoint=["sh", "-c", _keeper()],
+            command=[],
+            user="0:0",
+            stdin_open=True,
+            working_dir=shape.workdir,
+            healthcheck={"test": ["NONE"]},
+            labels=dict(setting.labels),
+            host_config=_host_config(api, shape, pfs, setting.network),
+        )["Id"]
+        try:
+            params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            self._control = Stream(api.attach_socket(self.id, params=params))
+            api.start(self.id)
+            self._killed, _ = self._answer("ready")
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(
+        self,
+        cmd: Sequence[str],
+        stdin: bytes,
+        env: Mapping[str, str],
+        user: str,
+        log: Path,
+        timeout_s: float | None,
+        cancel: threading.Event,
+    ) -> Ended:
+        """Run a command; nothing of it is alive afterwards, and what it wrote has its owner.
+
+        Raises:
+            DockerException, OSError: the engine or the container is not there any more.
+        """
+        made = self._api.exec_create(
+            self.id, list(cmd), stdin=True, environment=dict(env), user=user, workdir=None
+        )
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        lines = _Said(log, cmd[0])
+        reason: Reason = "exited"
+        try:
+            stream = Stream(self._api.exec_start(made["Id"], socket=True))
+            try:
+                stream.send(stdin, last=True)
+                reason, killed, peak = self._watch(made["Id"], stream, lines, deadline, cancel)
+            finally:
+                stream.close()
+        finally:
+            lines.close()
+        oom, self._killed = killed > self._killed, killed
+        code = self._code(made["Id"])
+        if lines.refused and code in _REFUSED_CODES:
+            code = 127 if "not found" in lines.refused or "no such file" in lines.refused else 126
+        return Ended(code, reason, oom, peak)
+
+    def close(self) -> None:
+        """Remove it with all that runs in it. Idempotent; what fails here is swept at the next start."""
+        if self._control is not None:
+            self._control.close()
+        with contextlib.suppress(NotFound):
+            try:
+                self._api.remove_container(self.id, force=True, v=True)
+            except APIError as error:
+                if error.status_code != 409:  # it is being removed already
+                    log.warning("container %s is left over: %s", self.id[:12], error)
+
+    def _watch(
+        self, exec_id: str, stream: Stream, lines: _Said, deadline: float | None, cancel: threading.Event
+    ) -> tuple[Reason, int, int]:
+        """Follow a command to its end; why it ended, and what the kernel counted by then."""
+        reason: Reason = "exited"
+        looked = time.monotonic()
+        while not stream.ended:
+            lines.feed(stream.receive(_TICK_S))
+            now = time.monotonic()
+            if cancel.is_set():
+                reason = "canceled"
+                break
+            if deadline is not None and now >= deadline:
+                reason = "timeout"
+                break
+            if now - looked >= _LOOK_S:
+                looked = now
+                killed, _ = self._ask("look")
+                # The kernel ends one process; the rest may wait for it for ever. And what a command leaves
+                # behind holds its output open, though the command itself is over.
+                if killed > self._killed or not self._api.exec_inspect(exec_id)["Running"]:
+                    break
+        killed, peak = self._ask(f"end {self._owner}".rstrip())
+        until = time.monotonic() + _DRAIN_S
+        while not stream.ended and time.monotonic() < until:
+            lines.feed(stream.receive(_TICK_S))
+        return reason, killed, peak
+
+    def _code(self, exec_id: str) -> int | None:
+        """The exit code, which comes a moment after the last output."""
+        until = time.monotonic() + _DRAIN_S
+        pause = 0.001
+        while True:
+            found: dict[str, Any] = self._api.exec_inspect(exec_id)
+            if not found["Running"] or time.monotonic() > until:
+                code: int | None = found["ExitCode"]
+                return code
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+
+    def _ask(self, request: str) -> tuple[int, int]:
+        assert self._control is not None
+        self._control.send(f"{request}\n".encode())
+        return self._answer("ok")
+
+    def _answer(self, expected: str) -> tuple[int, int]:
+        """(processes that the kernel ended for want of memory, peak in bytes) of the keeper's next line."""
+        assert self._control is not None
+        until = time.monotonic() + _ANSWER_S
+        while b"\n" not in self._answers:
+            if self._control.ended or time.monotonic() > until:
+                said = self._answers.decode("utf-8", "replace").strip()
+                raise Unknown(f"the container's keeper does not answer{': ' if said else ''}{said}")
+            self._answers += self._control.receive(_TICK_S)
+        line, _, self._answers = self._answers.partition(b"\n")
+        words = line.decode("utf-8", "replace").split()
+        if len(words) != 3 or words[0] != expected:
+            raise Unknown(f"the container's keeper says {line.decode('utf-8', 'replace')!r}")
+        return int(words[1]), int(words[2])
+
+
+class _Said:
+    """What a command prints, on its way into the log; or the engine in its place, if it cannot be started."""
+
+    def __init__(self, path: Path, program: str) -> None:
+        self._log = Log(str(path))
+        self._program = program
+        self._begun = False
+        self.refused = ""
+
+    def feed(self, data: bytes) -> None:
+        if data and not self._begun:
+            self._begun = True
+            text = data.decode("utf-8", "replace")
+            if (found := _REFUSED.match(text)) and self._program in found[1]:
+                # As it reads in every runtime; engines differ in the code that they give for it.
+                self.refused = found[1]
+                data = f"kaos: cannot run {found[1]}\n".encode()
+        self._log.feed(data)
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def _keeper() -> str:
+    return resources.files(__package__).joinpath("keeper.sh").read_text("utf-8")
+
+
+def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) -> dict[str, Any]:
+    mounts = [_mount("/pfs", pfs.root, read_only=True), _mount("/pfs/out", pfs.out, read_only=False)]
+    mounts += [_mount(f"/pfs/{name}", folder, read_only=True) for name, folder in shape.inputs]
+    limits: dict[str, Any] = {"nano_cpus": int(max(shape.cpu, _CPU_MIN) * 1e9)}
+    if shape.memory_bytes is not None:
+        memory = max(shape.memory_bytes, _MEMORY_MIN)
+        limits |= {"mem_limit": memory, "memswap_limit": memory, "shm_size": memory}
+    if shape.gpus:
+        ids = [str(index) for index in shape.gpus]
+        limits["device_requests"] = [DeviceRequest(device_ids=ids, capabilities=[["gpu"]])]
+    config: dict[str, Any] = api.create_host_config(
+        mounts=mounts,
+        init=True,
+        auto_remove=True,
+        network_mode=network,
+        security_opt=["no-new-privileges"],
+        oom_score_adj=_OOM_SCORE_ADJ,
+        log_config=LogConfig(type="none"),
+        **limits,
+    )
+    return config
+
+
+def _mount(target: str, folder: Path, *, read_only: bool) -> Mount:
+    # Docker takes no source with links in it for granted.
+    return Mount(target, str(folder.resolve()), type="bind", read_only=read_only)

@@ -1,0 +1,83 @@
+"""What a worker's containers see at /pfs.
+
+Mounts are fixed when a container is made, and making one costs as much as many datums. So small inputs (the
+parameters of a trial) are copied into a folder that the host fills anew for every datum; large ones (data)
+are mounted as they are, and the container is made again only when one of these changes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from kaos_backend.engine.workers.output import Sight
+from kaos_backend.engine.workers.port import DatumRun
+from kaos_formats.folders import clean_up
+
+SMALL_FILES = 64
+SMALL_BYTES = 256 << 10
+
+
+class Pfs:
+    """The folders of one worker: `root` becomes /pfs, `out` becomes /pfs/out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.out = folder / "pfs", folder / "out"
+        (self.root / "out").mkdir(parents=True)
+        self.out.mkdir()
+        # Whoever the image runs as writes there.
+        self.out.chmod(0o777)
+        self._copied: dict[str, Path] = {}
+
+    def to_mount(self, run: DatumRun, mounted: Mapping[str, Path]) -> dict[str, Path]:
+        """The inputs of `run` that have to be mounted, given what is mounted now."""
+        return {
+            name: folder
+            for name, folder in run.inputs.items()
+            if mounted.get(name) == folder or not _is_small(folder)
+        }
+
+    def fill(self, run: DatumRun, mounted: Mapping[str, Path]) -> None:
+        """Make ready for `run`: its other inputs as copies, an empty output, nothing of an earlier run."""
+        wanted = {name: folder for name, folder in run.inputs.items() if name not in mounted}
+        keep = {"out", *mounted, *(name for name, at in self._copied.items() if wanted.get(name) == at)}
+        for entry in self.root.iterdir():
+            if entry.name not in keep:
+                clean_up(entry)
+                self._copied.pop(entry.name, None)
+        for name in mounted:
+            (self.root / name).mkdir(exist_ok=True)
+        for name, folder in wanted.items():
+            if name not in self._copied:
+                shutil.copytree(folder, self.root / name, symlinks=True)
+                self._copied[name] = folder
+        for entry in self.out.iterdir():
+            clean_up(entry)
+
+    def hand_over(self, out: Path) -> None:
+        """Move what was written to /pfs/out into the empty folder `out`, on the same disk."""
+        for entry in os.scandir(self.out):
+            os.rename(entry.path, out / entry.name)  # noqa: PTH104 - names that are no UTF-8
+
+    def sight(self, run: DatumRun) -> Sight:
+        """Where the run sees its files."""
+        return Sight("/pfs/out", {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()})
+
+
+def _is_small(folder: Path) -> bool:
+    """Whether to copy it costs next to nothing; looks at no more entries than that."""
+    files = size = 0
+    todo = [os.fspath(folder)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                files += 1
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
+                if files > SMALL_FILES or size > SMALL_BYTES:
+                    return False
+    return True

@@ -1,0 +1,156 @@
+"""The main job with containers: the user's own Dockerfile, a real Docker engine, the same commands."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.support.bundles import write_data, write_grid, write_source
+from tests.support.docker_engine import base_image, engine_or_skip
+from tests.support.home import Home, eventually
+
+# A shell step that no virtual environment could stand for.
+STEPS = "WORKDIR /app\nRUN echo a layer of its own > /etc/made && mkdir -p /opt/tools\nCOPY . .\n"
+MADE = 'print(open("/etc/made").read(), os.getcwd(), sorted(os.listdir("/pfs")))'
+CONTAINERS = "kaos.home"
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[docker.APIClient]:
+    api = engine_or_skip()
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def dockerfile(api: docker.APIClient) -> str:
+    return f"FROM {base_image(api)}\n{STEPS}"
+
+
+@pytest.fixture
+def docked(api: docker.APIClient, ws: str, tmp_path: Path) -> Iterator[Home]:
+    """A home whose trials are containers, with one workspace."""
+    host = {"DOCKER_HOST": os.environ["DOCKER_HOST"]} if "DOCKER_HOST" in os.environ else {}
+    home = Home(tmp_path / "home", {"KAOS_RUNTIME": "docker", "KAOS_ENGINE_CPUS": "2", **host})
+    home.run("workspace", "create", ws)
+    yield home
+    home.down()
+    assert containers_of(api, home) == []
+
+
+@pytest.fixture
+def ws(api: docker.APIClient) -> Iterator[str]:
+    """A name that no other home of this machine has: its images are the Docker engine's."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    yield name
+    for image in api.images(f"kaos/{name}"):
+        api.remove_image(image["Id"], force=True)
+
+
+def containers_of(api: docker.APIClient, home: Home) -> list[str]:
+    """The containers that have a folder of this home."""
+    found = api.containers(filters={"label": CONTAINERS})
+    return [one["Id"] for one in found if any(str(home.path) in m["Source"] for m in one["Mounts"])]
+
+
+def deploy(home: Home, ws: str, *args: str | Path, check: bool = True) -> dict[str, object]:
+    answer: dict[str, object] = home.json("train", "deploy", "-w", ws, *args, "--wait", check=check)
+    return answer
+
+
+def stamps(home: Home, ws: str) -> dict[str, float]:
+    trials = home.json("train", "info", "-w", ws)["trials"]
+    return {trial["model"]: trial["metrics"]["stamp"] for trial in trials if trial["metrics"]}
+
+
+def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
+    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+) -> None:
+    src = write_source(tmp_path / "src", MADE, dockerfile)
+    data, grid = write_data(tmp_path / "data"), write_grid(tmp_path / "grid.json", {"x": [1, 2, 3]})
+    deploy(docked, ws, "-s", src, "-d", data, "-h", grid, "--memory", "256M")
+    log = docked.run("train", "logs", "-w", ws).stdout
+    built = docked.run("train", "logs", "--stage", "build", "-w", ws).stdout
+    assert "RUN echo a layer of its own" in built
+    assert "/app ['build', 'data', 'hyper', 'out']" in log
+    ran = stamps(docked, ws)
+    assert len(ran) == 3
+
+    write_grid(grid, {"x": [1, 2, 3, 4]})
+    assert deploy(docked, ws, "-h", grid)["stages"] == ["train"]
+    grown = stamps(docked, ws)
+    assert {model: grown[model] for model in ran} == ran
+    assert len(grown) == 4
+    docked.run("train", "get", "-w", ws, "--model", "best", "-o", tmp_path / "best")
+    (model,) = (tmp_path / "best").rglob("model.bin")
+    assert (model.stat().st_size, model.stat().st_uid) == (2048, os.getuid())
+
+    write_source(src, "print('other code')", dockerfile)
+    assert deploy(docked, ws, "-s", src)["stages"] == ["build", "train"]
+    assert "Using cache" in docked.run("train", "logs", "--stage", "build", "-w", ws).stdout
+    assert docked.json("status")["runtime"]["name"] == "docker"
+
+
+def test_a_step_that_fails_is_named_with_its_line_and_what_it_said(
+    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+) -> None:
+    failing = f"{dockerfile}# a comment\nRUN echo looking && echo 'ERROR: no such wheel' >&2; exit 3\n"
+    src = write_source(tmp_path / "src", dockerfile=failing)
+    done = docked.run(
+        "train", "deploy", "-w", ws, "-s", src, "-d", write_data(tmp_path / "d"), "--wait", check=False
+    )
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    line = failing.count("\n")
+    assert f"Dockerfile:{line}: RUN echo looking" in " ".join(said.split())
+    assert "exit code 3: ERROR: no such wheel" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("victim", ["engine", "container"])
+def test_what_is_killed_in_the_middle_of_a_grid_costs_no_result(
+    docked: Home, ws: str, api: docker.APIClient, dockerfile: str, tmp_path: Path, victim: str
+) -> None:
+    src = write_source(tmp_path / "src", "time.sleep(1)", dockerfile)
+    grid = write_grid(tmp_path / "grid.json", {"x": [1, 2, 3, 4]})
+    docked.run("train", "deploy", "-w", ws, "-s", src, "-d", write_data(tmp_path / "d"), "-h", grid)
+    eventually(lambda: containers_of(api, docked), "a trial's container")
+    running = containers_of(api, docked)
+    if victim == "engine":
+        docked.kill("engine")
+        eventually(lambda: not set(running) & set(containers_of(api, docked)), "its containers to be gone")
+    else:
+        api.kill(running[0])
+    docked.run("train", "wait", "-w", ws)
+    assert len(stamps(docked, ws)) == 4
+
+
+def test_a_docker_engine_that_is_down_is_said_and_nothing_else_is_used(
+    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+) -> None:
+    src, data = write_source(tmp_path / "src", "", dockerfile), write_data(tmp_path / "d")
+    deploy(docked, ws, "-s", src, "-d", data)
+    docked.run("down")
+    host, choice = docked.env.get("DOCKER_HOST"), docked.env.pop("KAOS_RUNTIME")
+    assert choice == "docker"
+    docked.env["DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"
+    # What is there can still be looked at.
+    assert len(stamps(docked, ws)) == 1
+    write_source(src, "print('other')", dockerfile)
+    docked.run("train", "deploy", "-w", ws, "-s", src)
+
+    def reason() -> bool:
+        job = docked.json("train", "info", "-w", ws)
+        return job["state"] == "waiting" and "no Docker engine answers" in str(job["reason"])
+
+    eventually(reason, "the job's reason")
+    docked.run("down")
+    docked.env.pop("DOCKER_HOST")
+    docked.env |= {"DOCKER_HOST": host} if host else {}
+    docked.run("train", "wait", "-w", ws)
+    assert len(stamps(docked, ws)) == 1
+    assert docked.json("status")["runtime"]["name"] == "docker"

@@ -1,0 +1,117 @@
+"""A real Docker engine for tests, and a base image made of this machine's own files: nothing is pulled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException, ImageNotFound
+from filelock import FileLock
+
+REPOSITORY = "kaos-tests/base"
+REQUIRED = "KAOS_TEST_DOCKER"
+PROGRAMS = (
+    "awk bash cat chmod chown cp cut date dd df env false find grep head id ln ls mkdir mkfifo mount mv nohup"
+    " printf pwd realpath rm sed setsid sh sleep sort stat tail tee touch tr true unshare wc yes"
+)
+_LEFT_OUT = {"test", "site-packages", "dist-packages", "idlelib", "__pycache__", "ensurepip", "tkinter"}
+
+
+def engine_or_skip() -> docker.APIClient:
+    """A client of the machine's Docker engine; without one the test is skipped, or fails where CI asked."""
+    try:
+        return docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=60)
+    except DockerException as error:
+        if os.environ.get(REQUIRED):
+            raise
+        pytest.skip(f"no Docker engine answers ({str(error)[:80]})")
+
+
+def base_image(api: docker.APIClient) -> str:
+    """The name of an image with a shell, the usual programs and Python; made once per machine."""
+    recipe = hashlib.sha256(f"{Path(__file__).read_text()}{sys.version}".encode()).hexdigest()[:12]
+    name = f"{REPOSITORY}:{recipe}"
+    with FileLock(f"/tmp/kaos-tests-base-{os.getuid()}.lock"):
+        try:
+            api.inspect_image(name)  # type: ignore[no-untyped-call]
+        except ImageNotFound:
+            changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin", 'CMD ["sh"]']
+            api.import_image_from_data(_rootfs(), repository=REPOSITORY, tag=recipe, changes=changes)  # type: ignore[no-untyped-call]
+    return name
+
+
+def add_files(api: docker.APIClient, name: str, base: str, files: Mapping[str, str], config: str) -> None:
+    """Make the image `name`: `base` with executable `files`, then the Dockerfile lines of `config`."""
+    context = io.BytesIO()
+    lines = [f"FROM {base}", *(f'COPY ["{number}", "{path}"]' for number, path in enumerate(files)), config]
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for number, text in enumerate(files.values()):
+            _add(tar, str(number), text.encode(), 0o755)
+        _add(tar, "Dockerfile", "\n".join(lines).encode(), 0o644)
+    context.seek(0)
+    said = list(api.build(fileobj=context, custom_context=True, tag=name, rm=True, decode=True))
+    if errors := [line["error"] for line in said if "error" in line]:
+        raise AssertionError(errors)
+
+
+def _rootfs() -> bytes:
+    """A tar of the programs, their libraries, and this Python's standard library, at their own paths."""
+    python = Path(os.path.realpath(sys.executable))
+    stdlib = Path(
+        sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
+    )
+    programs = {
+        name: Path(os.path.realpath(found)) for name in PROGRAMS.split() if (found := shutil.which(name))
+    }
+    modules = [path for path in stdlib.rglob("*") if path.is_file() and not _LEFT_OUT & set(path.parts)]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for folder, mode in {"tmp": 0o1777, "root": 0o700, "proc": 0o555, "sys": 0o555, "dev": 0o755}.items():
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            tar.addfile(info)
+        for link, target in {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}.items():
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+        _add(tar, "etc/passwd", b"root:x:0:0::/root:/bin/sh\nada:x:1234:1234::/tmp:/bin/sh\n", 0o644)
+        _add(tar, "etc/group", b"root:x:0:\nada:x:1234:\n", 0o644)
+        for name, path in programs.items():
+            _add(tar, f"usr/bin/{name}", path.read_bytes(), 0o755)
+        _add(tar, str(python), python.read_bytes(), 0o755)
+        for name in ("usr/bin/python3", "usr/local/bin/python3", "usr/local/bin/python"):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, str(python)
+            tar.addfile(info)
+        for path in modules:
+            _add(tar, str(path), path.read_bytes(), 0o644)
+        compiled = [path for path in modules if ".so" in path.suffixes]
+        for library in sorted(_libraries([*programs.values(), python, *compiled])):
+            at = Path(os.path.realpath(library.parent)) / library.name
+            _add(tar, str(at), library.read_bytes(), 0o755)
+    return out.getvalue()
+
+
+def _libraries(binaries: Iterable[Path]) -> set[Path]:
+    found: set[Path] = set()
+    for binary in binaries:
+        said = subprocess.run(["ldd", binary], capture_output=True, text=True, check=False).stdout
+        found |= {Path(path) for path in re.findall(r"(/\S+) \(0x", said)}
+    return found
+
+
+def _add(tar: tarfile.TarFile, path: str, content: bytes, mode: int) -> None:
+    info = tarfile.TarInfo(path.lstrip("/"))
+    info.size, info.mode = len(content), mode
+    tar.addfile(info, io.BytesIO(content))
