@@ -25,10 +25,10 @@ OVER = {"success", "partial", "failed", "killed"}
 class Kaos:
     """One home with its own backend and engine."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, runtime: str) -> None:
         self.home = home
         self.command = kaos_command()
-        self.env = clean_env({"KAOS_HOME": str(home), "KAOS_RUNTIME": "process", "NO_COLOR": "1"})
+        self.env = clean_env({"KAOS_HOME": str(home), "KAOS_RUNTIME": runtime, "NO_COLOR": "1"})
 
     def __call__(self, *args: str | Path) -> str:
         return run([self.command, *args], env=self.env)
@@ -65,9 +65,9 @@ class Kaos:
 
 
 @contextmanager
-def started(home: Path) -> Iterator[Kaos]:
+def started(home: Path, runtime: str = "process") -> Iterator[Kaos]:
     """A running home; whatever happens, its processes end."""
-    kaos = Kaos(home)
+    kaos = Kaos(home, runtime)
     kaos("up")
     try:
         yield kaos
