@@ -49,7 +49,7 @@ class DockerRuntime:
         self._env = dict(env)
         self._wants_network = network
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
-        self._label = hashlib.sha256(os.fsencode(engine_dir.resolve())).hexdigest()[:32]
+        self.label = hashlib.sha256(os.fsencode(engine_dir.resolve())).hexdigest()[:32]
         self._lock = threading.Lock()
         self._known: Setting | None = None
         self.notes: tuple[str, ...] = (self._note(),)
@@ -94,9 +94,9 @@ class DockerRuntime:
                 with self._client() as api, told("the Docker engine cannot be asked"):
                     info = api.info()
                     owner = owner_in_containers(info, os.geteuid(), os.getegid())
-                    labels = {HOME_LABEL: self._label}
+                    labels = {HOME_LABEL: self.label}
                     self._known = Setting(owner, self._network(api), labels)
-                    _sweep(api, f"{HOME_LABEL}={self._label}")
+                    _sweep(api, f"{HOME_LABEL}={self.label}")
             return self._known
 
     def _network(self, api: docker.APIClient) -> str:

@@ -47,8 +47,8 @@ class DockerWorker:
         self._api = api
         self._image = image
         self._env = env
-        self._setting = setting
-        self._container: Container | None = None
+        self.setting = setting
+        self.container: Container | None = None
         self._lock = threading.Lock()
         self._closed = False
         folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ class DockerWorker:
 
     def _ready(self, run: DatumRun) -> Container:
         """A container that `run` can run in, with its files in place."""
-        container = self._container
+        container = self.container
         mounted = dict(container.shape.inputs) if container is not None else {}
         to_mount = self._pfs.to_mount(run, mounted)
         shape = Shape(
@@ -113,21 +113,21 @@ class DockerWorker:
             container = None
         self._pfs.fill(run, to_mount)
         if container is None:
-            container = Container(self._api, shape, self._pfs, self._setting)
+            container = Container(self._api, shape, self._pfs, self.setting)
             self._keep(container)
         return container
 
     def _keep(self, container: Container) -> None:
         with self._lock:
             if not self._closed:
-                self._container = container
+                self.container = container
                 return
         container.close()
         raise ValueError("the worker was closed")
 
     def _drop(self) -> None:
         with self._lock:
-            container, self._container = self._container, None
+            container, self.container = self.container, None
         if container is not None:
             try:
                 container.close()

@@ -1,0 +1,220 @@
+"""What is the Docker runtime's own: its containers, what they see, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.workers.choice import choose
+from kaos_backend.engine.workers.docker.container import Setting
+from kaos_backend.engine.workers.docker.engine import owner_in_containers
+from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
+from kaos_backend.engine.workers.docker.worker import DockerWorker
+from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec
+from tests.support.docker_engine import engine_or_skip
+
+from .conftest import Bench, collected, named, text_of, until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def api() -> Iterator[docker.APIClient]:
+    api = engine_or_skip()
+    yield api
+    api.close()
+
+
+def container_of(worker: Worker) -> str:
+    assert isinstance(worker, DockerWorker)
+    assert worker.container is not None
+    return worker.container.id
+
+
+def folder(path: Path, files: int, size: int = 10) -> Path:
+    path.mkdir(parents=True)
+    for number in range(files):
+        (path / f"f{number}").write_bytes(b"x" * size)
+    return path
+
+
+def test_a_container_serves_until_a_large_input_changes(docked: Bench, tmp_path: Path) -> None:
+    worker = docked.worker()
+    large, other = folder(tmp_path / "large", 3, MIB), folder(tmp_path / "other", 100)
+    small = [folder(tmp_path / f"small{number}", number + 1) for number in range(3)]
+    seen = []
+    for data, params in ((large, small[0]), (large, small[1]), (other, small[1]), (other, small[2])):
+        inputs = {"data": data, "params": params}
+        _, text = docked.run("ls /pfs/data | wc -l; ls /pfs/params | wc -l; ls /pfs", worker, inputs=inputs)
+        count = [str(len(list(path.iterdir()))) for path in (data, params)]
+        assert text.split() == [*count, "data", "out", "params"]
+        seen.append(container_of(worker))
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+    assert docked.run("ls /pfs", worker)[1] == "out"
+
+
+@pytest.mark.parametrize("size", [10, MIB])
+def test_inputs_cannot_be_written(docked: Bench, tmp_path: Path, size: int) -> None:
+    data = folder(tmp_path / "data", 1, size)
+    script = "echo y > /pfs/data/f0; rm /pfs/data/f0; echo z > /pfs/data/new; mkdir /pfs/more; exit 0"
+    _, text = docked.run(script, inputs={"data": data})
+    assert text.count("Read-only file system") == 4
+    assert [path.name for path in data.iterdir()] == ["f0"]
+    assert (data / "f0").stat().st_size == size
+
+
+def test_a_container_has_no_privileges_and_no_way_to_its_engine(docked: Bench) -> None:
+    _, text = docked.run("grep NoNewPrivs /proc/self/status; ls /var/run/docker.sock /run/docker.sock 2>&1")
+    assert text.split("\n")[0].split() == ["NoNewPrivs:", "1"]
+    assert text.count("No such file") == 2
+    _, text = docked.run("mount -t tmpfs none /tmp 2>&1 || echo refused; ls /dev | grep -c sd || true")
+    assert "refused" in text
+
+
+def test_the_user_of_the_image_writes_and_the_engines_owns(docked: Bench, tmp_path: Path) -> None:
+    worker = docked.worker(user="ada")
+    assert isinstance(worker, DockerWorker)
+    worker.setting = Setting("4321:4321", worker.setting.network, worker.setting.labels)
+    exit_, text = docked.run("id -un; mkdir /pfs/out/m; umask 077; echo w > /pfs/out/m/w", worker)
+    assert (exit_.code, text) == (0, "ada")
+    made = docked.engine_dir / "out1" / "m" / "w"
+    assert (made.stat().st_uid, made.parent.stat().st_uid) == (4321, 4321)
+    assert collected(exit_) == {"/m/w": b"w\n"}
+
+
+def test_shared_memory_is_as_large_as_the_limit(docked: Bench) -> None:
+    _, text = docked.run("df -k /dev/shm | tail -1", grant=Grant(1, (), 96 * MIB, ()))
+    assert text.split()[1] == str(96 * 1024)
+
+
+def test_cores_are_a_quota(docked: Bench) -> None:
+    script = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null"
+    _, text = docked.run(script, grant=Grant(0.5, (), None, ()))
+    assert text.split()[0] == "50000"
+
+
+def test_trials_without_a_network(docked: Bench, tmp_path: Path) -> None:
+    env = {**os.environ, "KAOS_RUNTIME": "docker", "KAOS_ENGINE_NETWORK": "off"}
+    pair = choose(env, tmp_path / "home" / "engine2", tmp_path)
+    assert pair.notes == ("trials have no network",)
+    docked.runtime = pair
+    assert docked.run("ls /sys/class/net")[1] == "lo"
+
+
+def test_a_container_that_is_killed_costs_one_run(docked: Bench, api: docker.APIClient) -> None:
+    worker, exits = docked.worker(), []
+    run = docked.datum("echo up; sleep 1000")
+    thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
+    thread.start()
+    until(lambda: text_of(run.log) == "up", "the datum to start")
+    api.kill(container_of(worker))
+    thread.join(60)
+    assert exits[0].reason == "error"
+    assert docked.run("exit 3", worker)[0].code == 3
+
+
+def test_containers_die_with_a_killed_engine_and_the_next_sweeps_no_others(
+    docked: Bench, api: docker.APIClient, tmp_path: Path
+) -> None:
+    mark = f"94{os.getpid()}.25"
+    engine = tmp_path / "other" / "engine"
+    engine.mkdir(parents=True)
+    code = f"""
+import os, threading
+from pathlib import Path
+from kaos_backend.engine.workers.port import *
+from kaos_backend.engine.workers.docker.runtime import DockerRuntime
+e = Path({str(engine)!r})
+(e / "out").mkdir()
+w = DockerRuntime(e, os.environ).start_worker(WorkerSpec("w", {docked.images.base!r}, {{}}, "", None))
+script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
+grant = Grant(1, (), None, ())
+w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, None), threading.Event())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
+    until(lambda: text_of(engine / "log") == "up" and len(named(mark)) == 2, "the trial to start")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until(lambda: named(mark) == [], "the trial to be gone")
+
+    # One that does not go by itself, of the same home, and one of nobody.
+    label = {HOME_LABEL: DockerRuntime(engine, os.environ).label}
+    ours, others = (
+        api.create_container(docked.images.base, ["sleep", "1000"], labels=labels)["Id"]
+        for labels in (label, {HOME_LABEL: "another"})
+    )
+    try:
+        DockerRuntime(engine, os.environ)
+        left = {one["Id"] for one in api.containers(all=True)}
+        assert ours not in left
+        assert others in left
+    finally:
+        api.remove_container(others, force=True)
+
+
+def test_a_log_of_many_lines_comes_whole(docked: Bench) -> None:
+    exit_, text = docked.run("head -c 3000000 /dev/zero | tr '\\0' '\\n'; echo end")
+    assert exit_.code == 0
+    assert len(text) == 3_000_003
+    assert text.endswith("\nend")
+
+
+def test_an_image_without_a_shell_is_refused_by_name(docked: Bench) -> None:
+    image = docked.images.make({}, "/", {"PATH": "/nowhere"})
+    exit_, _ = docked.run("exit 5", docked.worker(image))
+    assert exit_.reason == "error"
+    assert "sh" in exit_.message
+
+
+def test_a_docker_engine_that_cannot_be_used(tmp_path: Path) -> None:
+    nobody = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    runtime = DockerRuntime(tmp_path / "engine", nobody)
+    assert "no Docker engine answers" in runtime.notes[0]
+    assert "no Docker engine answers" in runtime.image_problem("kaos/ws:1")
+    with pytest.raises(EngineError, match="no Docker engine answers"):
+        runtime.start_worker(WorkerSpec("w", "kaos/ws:1", {}, "", None))
+    with pytest.raises(EngineError, match="on this machine"):
+        DockerRuntime(tmp_path / "engine", {"DOCKER_HOST": "tcp://h:1"}).start_worker(
+            WorkerSpec("w", "kaos/ws:1", {}, "", None)
+        )
+
+
+def test_who_owns_what_a_trial_writes() -> None:
+    assert owner_in_containers({"SecurityOptions": ["name=seccomp"]}, 0, 0) == ""
+    assert owner_in_containers({"SecurityOptions": None}, 1000, 100) == "1000:100"
+    assert owner_in_containers({"SecurityOptions": ["name=rootless"]}, 1000, 100) == "0:0"
+    with pytest.raises(EngineError, match="userns-remap"):
+        owner_in_containers({"SecurityOptions": ["name=userns"]}, 0, 0)
+
+
+def test_the_choice_is_made_once_and_kept(tmp_path: Path) -> None:
+    engine_dir = tmp_path / "engine"
+    engine_dir.mkdir()
+    nobody = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    assert choose(nobody, engine_dir, tmp_path).name == "process"
+    # An engine that comes later changes nothing by itself.
+    assert choose({**os.environ, "KAOS_RUNTIME": ""}, engine_dir, tmp_path).name == "process"
+    assert choose(nobody | {"KAOS_RUNTIME": "docker"}, engine_dir, tmp_path).name == "docker"
+    assert choose(nobody, engine_dir, tmp_path).name == "docker"
+    (engine_dir / "runtime").write_bytes(b"\xff")
+    assert choose(nobody, engine_dir, tmp_path).name == "process"
+
+
+@pytest.mark.usefixtures("api")
+def test_an_engine_that_answers_is_used_at_first(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    (old / "images" / "one").mkdir(parents=True)
+    env = {**os.environ, "KAOS_RUNTIME": ""}
+    assert choose(env, new, tmp_path).name == "docker"
+    # A home that has trained with processes goes on with them.
+    assert choose(env, old, tmp_path).name == "process"
