@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from tests.support.bundles import write_data, write_grid, write_source
-from tests.support.docker_engine import base_image, engine_or_skip
+from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
 from tests.support.home import Home, eventually
 
 # A shell step that no virtual environment could stand for.
@@ -156,6 +156,26 @@ def test_what_is_killed_in_the_middle_of_a_grid_costs_no_result(
         api.kill(running[0])
     docked.run("train", "wait", "-w", ws)
     assert len(stamps(docked, ws)) == 4
+
+
+def test_a_docker_engine_that_is_killed_and_comes_back_costs_no_result(tmp_path: Path) -> None:
+    dockerd = Dockerd()
+    api = dockerd.start()
+    home = Home(tmp_path / "home", {"KAOS_RUNTIME": "docker", "DOCKER_HOST": dockerd.host})
+    try:
+        src = write_source(tmp_path / "src", "time.sleep(1)", f"FROM {base_image(api)}\n{STEPS}")
+        grid = write_grid(tmp_path / "grid.json", {"x": [1, 2, 3, 4]})
+        home.run("train", "deploy", "-s", src, "-d", write_data(tmp_path / "d"), "-h", grid)
+        eventually(lambda: containers_of(api, home), "a trial's container")
+        api.close()
+        dockerd.kill()
+        api = dockerd.start()
+        home.run("train", "wait")
+        assert len(stamps(home, "default")) == 4
+    finally:
+        home.down()
+        api.close()
+        dockerd.stop()
 
 
 def test_a_docker_engine_that_is_down_is_said_and_nothing_else_is_used(

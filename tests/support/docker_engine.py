@@ -11,13 +11,19 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import ImageNotFound
 from filelock import FileLock
+
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.workers.docker.engine import connect
+from kaos_formats.folders import clean_up
 
 REPOSITORY = "kaos-tests/base"
 REQUIRED = "KAOS_TEST_DOCKER"
@@ -31,11 +37,58 @@ _LEFT_OUT = {"test", "site-packages", "dist-packages", "idlelib", "__pycache__",
 def engine_or_skip() -> docker.APIClient:
     """A client of the machine's Docker engine; without one the test is skipped, or fails where CI asked."""
     try:
-        return docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=60)
-    except DockerException as error:
+        return connect(os.environ)
+    except EngineError as error:
         if os.environ.get(REQUIRED):
             raise
-        pytest.skip(f"no Docker engine answers ({str(error)[:80]})")
+        pytest.skip(error.message)
+
+
+class Dockerd:
+    """A Docker engine of a test's own, which it may kill: `start` begins it, or takes it up again."""
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0 or shutil.which("dockerd") is None:
+            if os.environ.get(REQUIRED):
+                raise AssertionError("no dockerd, or this is not root")
+            pytest.skip("a Docker engine of its own needs dockerd and root")
+        # Sockets have short names.
+        self._folder = Path(tempfile.mkdtemp(prefix="kd"))
+        self.host = f"unix://{self._folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> docker.APIClient:
+        """A client, once it answers."""
+        options = [f"--data-root={self._folder}/data", f"--exec-root={self._folder}/exec"]
+        options += [f"--pidfile={self._folder}/pid", f"--host={self.host}"]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", *options],
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return connect({"DOCKER_HOST": self.host})
+            except EngineError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise AssertionError((self._folder / "log").read_text()[-4000:]) from None
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        """`kill -9`; its containers live on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        # Its containerd dies with it; a machine whose init reaps late would make it look alive.
+        (self._folder / "exec" / "containerd" / "containerd.pid").unlink()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        clean_up(self._folder)
 
 
 def base_image(api: docker.APIClient) -> str:
