@@ -331,6 +331,28 @@ def test_wait_outlives_an_engine_that_comes_back(
     assert cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait").code == 0
 
 
+def test_wait_shows_the_step_that_the_build_is_at(
+    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kaos_cli import progress
+
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    building = [stage("running", 1, 0, name="build"), stage("waiting", 1, 0)]
+    backend.jobs["default"] = [job("running", stages=building)]
+    backend.log_lines = [
+        {"stage": "build", "text": said}
+        for said in ("Step 1/3 : FROM python", "Step 2/3 : RUN pip install torch", "Collecting torch")
+    ]
+
+    def built() -> None:
+        backend.jobs["default"] = [job()]
+
+    backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/logs", built)
+    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
+    assert done.code == 0
+    assert "build: 2 of 3, RUN pip install torch" in done.err
+
+
 def test_many_trials_show_the_best_ten(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     backend.jobs["default"] = [job(trials=[trial(i, lr=i) for i in range(30)])]
     out = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait").out

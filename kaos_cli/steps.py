@@ -1,0 +1,50 @@
+"""The step that a build is at, told by its log to those who wait for it."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from kaos_cli import text
+from kaos_cli.client import ConnectionLost
+from kaos_cli.errors import KaosError
+from kaos_cli.session import Session
+from kaos_formats.names import BUILD
+
+# Builds take seconds to hours; a wait asks for the job's state far more often.
+EVERY_S = 1.0
+# A step that has said more than this since it began was seen before.
+LINES = 40
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`number` counts from 1; `instruction` is the Dockerfile's line."""
+
+    number: int
+    total: int
+    instruction: str
+
+
+class BuildSteps:
+    """Asks for the end of a build's log, at most once in `EVERY_S`."""
+
+    def __init__(self, session: Session, ws: str, job_id: str) -> None:
+        self._session, self._ws, self._job_id = session, ws, job_id
+        self._asked: float | None = None
+        self._step: Step | None = None
+
+    def now(self) -> Step | None:
+        """The last step that was begun; None as long as none is known."""
+        now = time.monotonic()
+        if self._asked is None or now - self._asked >= EVERY_S:
+            self._asked = now
+            try:
+                for line in self._session.client.logs(self._ws, self._job_id, None, BUILD, False, LINES):
+                    if found := _STEP.match(str(line.get("text", ""))):
+                        self._step = Step(int(found[1]), int(found[2]), text.printable(found[3]))
+            except (KaosError, ConnectionLost):
+                pass  # who waits needs the job, not its log
+        return self._step
