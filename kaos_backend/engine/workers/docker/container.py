@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import threading
 import time
@@ -250,6 +251,8 @@ def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) ->
     mounts = [_mount("/pfs", pfs.root, read_only=True), _mount("/pfs/out", pfs.out, read_only=False)]
     mounts += [_mount(f"/pfs/{name}", folder, read_only=True) for name, folder in shape.inputs]
     limits: dict[str, Any] = {"nano_cpus": int(max(shape.cpu, _CPU_MIN) * 1e9)}
+    # As a tmpfs without a size of its own has it; Docker's 64 MiB are too few for the loaders of PyTorch.
+    limits["shm_size"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if shape.memory_bytes is not None:
         memory = max(shape.memory_bytes, _MEMORY_MIN)
         limits |= {"mem_limit": memory, "memswap_limit": memory, "shm_size": memory}

@@ -1,0 +1,120 @@
+"""Builds with BuildKit, which a Docker engine offers through its client program alone.
+
+Reads the client's plain progress (`--progress plain`): `#<vertex> [<stage> 3/7] RUN …` begins a step,
+`#<vertex> 1.234 text` is a line of it, `#<vertex> ERROR: …` its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from kaos_pipelines.build.bundle import Bundle
+from kaos_pipelines.build.errors import BuildError
+from kaos_pipelines.build.instructions import Failures, Written
+from kaos_pipelines.build.log import BuildLog
+
+_LINE = re.compile(r"#(\d+) (.*)")
+_STEP = re.compile(r"\[(?:(\S+) )?(\d+)/(\d+)\] (.*)")
+_SAID = re.compile(r"\d+\.\d+ ?(.*)")
+_EXIT_CODE = re.compile(r"exit code: (\d+)")
+# The client could do without the plugin until it moved out of it.
+_BUILT_IN = 23
+
+
+def client(env: Mapping[str, str]) -> str | None:
+    """The first client program on the PATH that can use BuildKit."""
+    folders = (env.get("PATH") or os.defpath).split(os.pathsep)
+    programs = dict.fromkeys(filter(None, (shutil.which("docker", path=folder) for folder in folders)))
+    return next((program for program in programs if _can(program, env)), None)
+
+
+def _can(program: str, env: Mapping[str, str]) -> bool:
+    try:
+        if subprocess.run([program, "buildx", "version"], env=env, capture_output=True).returncode == 0:
+            return True
+        asked = [program, "version", "--format", "{{.Client.Version}}"]
+        version = subprocess.run(asked, env=env, capture_output=True, text=True).stdout.partition(".")[0]
+    except OSError:
+        return False
+    return version.isdigit() and int(version) < _BUILT_IN
+
+
+def carry_out(
+    program: str,
+    bundle: Bundle,
+    steps: Sequence[Written],
+    options: Sequence[str],
+    env: Mapping[str, str],
+    log: BuildLog,
+) -> str:
+    """The id of the image, which has no name yet. Raises BuildError."""
+    with tempfile.TemporaryDirectory(prefix="kaos-build-") as folder:
+        context, dockerfile, made = (Path(folder) / name for name in ("context", "Dockerfile", "id"))
+        _lay_out(bundle, context)
+        dockerfile.write_text(bundle.dockerfile, "utf-8")
+        command = [program, "build", "--progress", "plain", "-f", str(dockerfile), "--iidfile", str(made)]
+        with subprocess.Popen(
+            [*command, *options, str(context)],
+            env={**env, "DOCKER_BUILDKIT": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            follow(process.stdout, steps, log)
+        if process.returncode or not made.exists():
+            raise BuildError(f"docker build ended with exit code {process.returncode}, see its log")
+        return made.read_text().strip()
+
+
+def follow(lines: Iterable[str], steps: Sequence[Written], log: BuildLog) -> None:
+    """Tell the log what the client prints, in the words of a classic build. Raises BuildError at a step's."""
+    failures = Failures(steps, log)
+    last: dict[str, deque[str]] = {}
+    names: dict[str, str] = {}
+    begun: set[str] = set()
+    other: deque[str] = deque(maxlen=Failures.LINES)
+    for raw in lines:
+        found = _LINE.match(raw.rstrip("\n"))
+        if found is None:
+            other.append(raw.strip())
+            continue
+        vertex, text = found.groups()
+        if step := _STEP.match(text):
+            names[vertex] = step[4]
+            if vertex not in begun:
+                begun.add(vertex)
+                log.say(f"Step {step[2]}/{step[3]} : {step[4]}")
+        elif text.startswith("ERROR: "):
+            if vertex in names:
+                code = _EXIT_CODE.search(text)
+                raise failures.at(names[vertex], text[7:], code[1] if code else None, last.get(vertex, ()))
+            other.append(text[7:])
+        elif text == "CACHED":
+            log.say(" ---> Using cache")
+        elif said := _SAID.fullmatch(text):
+            last.setdefault(vertex, deque(maxlen=Failures.LINES)).append(said[1])
+            log.say(said[1])
+    if told := [line for line in other if line.startswith(("error: ", "ERROR: ", "failed to "))]:
+        raise BuildError(told[-1].removeprefix("ERROR: ").removeprefix("error: "))
+
+
+def _lay_out(bundle: Bundle, folder: Path) -> None:
+    """The context as a folder, with the modes that the bundle says."""
+    folder.mkdir()
+    for path, file in bundle.context.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.source, target)
+        target.chmod(file.mode)
+        # Layers are the same for the same bundle.
+        os.utime(target, (0, 0))

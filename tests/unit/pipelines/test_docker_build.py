@@ -1,0 +1,185 @@
+"""The Docker builder on a real engine: by BuildKit, and by the classic builder."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import ImageNotFound
+from kaos_pipelines.build import buildkit, with_docker
+from kaos_pipelines.build.bundle import load_bundle
+from kaos_pipelines.build.errors import BuildError
+from kaos_pipelines.build.log import BuildLog
+
+from kaos_formats.tree import TreeEntry, format_tree
+from tests.support.docker_engine import base_image, engine_or_skip
+
+STEPS = "WORKDIR /app\nRUN mkdir -p /opt && echo made > /opt/made\nCOPY . .\n"
+
+
+class Builder:
+    """Builds bundles for one test; its images go with it."""
+
+    def __init__(self, api: docker.APIClient, folder: Path) -> None:
+        self.api = api
+        self.base = base_image(api)
+        self._folder = folder
+        self._names: list[str] = []
+        self._numbers = iter(range(100))
+
+    def bundle(self, dockerfile: str, files: Mapping[str, str] | None = None, mode: str = "755") -> Path:
+        source = self._folder / f"{next(self._numbers):032x}"
+        everything = {
+            "train": "#!/bin/sh\n",
+            "Dockerfile": f"FROM {self.base}\n{dockerfile}",
+            **(files or {}),
+        }
+        for path, text in everything.items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).write_text(text)
+        modes = [TreeEntry("train", 1, mode, "0" * 64)]
+        source.with_name(f"{source.name}.tree").write_bytes(format_tree(modes))
+        return source
+
+    def __call__(self, source: Path, name: str = "") -> tuple[str, dict[str, Any]]:
+        image = name or f"kaos/test-{uuid.uuid4().hex}:1"
+        self._names.append(image)
+        return image, with_docker.build(load_bundle(source), image, os.environ, BuildLog())
+
+    def run(self, image: str, script: str) -> str:
+        made = self.api.create_container(image, ["sh", "-c", script], host_config={"NetworkMode": "none"})[
+            "Id"
+        ]
+        try:
+            self.api.start(made)
+            self.api.wait(made)
+            return str(self.api.logs(made), "utf-8")
+        finally:
+            self.api.remove_container(made, force=True)
+
+    def close(self) -> None:
+        for name in self._names:
+            try:
+                self.api.remove_image(name, force=True)
+            except ImageNotFound:
+                continue
+
+
+@pytest.fixture(params=["buildkit", "classic"])
+def build(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Builder]:
+    api = engine_or_skip()
+    if request.param == "classic":
+        monkeypatch.setattr(buildkit, "client", lambda _: None)
+    elif buildkit.client(os.environ) is None:
+        pytest.skip("no docker program here can ask for BuildKit")
+    builder = Builder(api, tmp_path)
+    yield builder
+    builder.close()
+    api.close()
+
+
+def test_the_image_is_the_bundles_context(build: Builder, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"a/b.py": "code", "no.bin": "left out", ".dockerignore": "*.bin\n"}
+    source = build.bundle(STEPS, files)
+    image, said = build(source)
+    text = build.run(image, "pwd; ls | sort | tr '\\n' ' '; stat -c %a train a/b.py; cat a/b.py /opt/made")
+    assert text == "/app\nDockerfile a train 755\n644\ncodemade\n"
+    assert said == {
+        "image": image,
+        "source": source.name,
+        "builder": "docker",
+        "steps": [f"FROM {build.base}", *STEPS.strip().split("\n")],
+    }
+    log = capsys.readouterr().out
+    assert f"Step 3/{4 if 'LABEL' not in log else 5} : RUN mkdir -p /opt && echo made > /opt/made\n" in log
+    assert log.endswith(f"Successfully built {image}\n")
+
+    # The same again builds nothing, other code no more than its own layer.
+    build(source, image)
+    assert capsys.readouterr().out == f"{image} is there already\n"
+    build(build.bundle(STEPS, {**files, "a/b.py": "other"}))
+    assert " ---> Using cache" in capsys.readouterr().out
+
+
+def test_a_step_that_fails(build: Builder, capsys: pytest.CaptureFixture[str]) -> None:
+    failing = "# why\n\nRUN echo 'ERROR: no wheel' && \\\n  echo advice && exit 7\n"
+    with pytest.raises(BuildError) as error:
+        build(build.bundle(STEPS + failing))
+    lines = (STEPS + failing).split("\n")
+    line = next(number for number, text in enumerate(lines, 2) if text.startswith("RUN echo 'ERROR"))
+    assert str(error.value).startswith(f"Dockerfile:{line}: RUN echo 'ERROR: no wheel' && ")
+    assert str(error.value).endswith(": exit code 7: ERROR: no wheel")
+    assert "advice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "mode", "message"),
+    [
+        ("WORKDIR /app\n", "755", "the image has no /app/train"),
+        (STEPS, "644", "/app/train is not executable"),
+        ("COPY nothing.txt .\n", "755", "nothing.txt"),
+        ("FROM kaos-tests/nowhere:0\n", "755", "kaos-tests/nowhere"),
+        ("NONSENSE here\n", "755", "NONSENSE"),
+    ],
+)
+def test_what_cannot_be_built_leaves_no_image(
+    build: Builder, dockerfile: str, mode: str, message: str
+) -> None:
+    image = f"kaos/test-{uuid.uuid4().hex}:1"
+    with pytest.raises(BuildError, match=message):
+        build(build.bundle(dockerfile, mode=mode), image)
+    assert build.api.images(image) == []
+
+
+def test_passwords_in_urls_stay_out_of_logs_and_reasons(
+    build: Builder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "https://ada:hunter22@example.org/simple"
+    with pytest.raises(BuildError) as error:
+        build(build.bundle(f"RUN echo fetching {secret} && echo ERROR: hunter22 && exit 1\n"))
+    assert "hunter22" not in str(error.value) + capsys.readouterr().out
+
+
+def test_buildkit_knows_mounts(tmp_path: Path) -> None:
+    if buildkit.client(os.environ) is None:
+        pytest.skip("no docker program here can ask for BuildKit")
+    api = engine_or_skip()
+    builder = Builder(api, tmp_path)
+    try:
+        image, _ = builder(
+            builder.bundle(f"{STEPS}RUN --mount=type=cache,target=/cache echo kept > /cache/x\n")
+        )
+        assert builder.run(image, "ls /cache | wc -l").strip() == "0"
+    finally:
+        builder.close()
+        api.close()
+
+
+def test_who_can_ask_for_buildkit(tmp_path: Path) -> None:
+    def program(folder: str, version: str, buildx: int) -> Path:
+        made = tmp_path / folder / "docker"
+        made.parent.mkdir()
+        made.write_text(f'#!/bin/sh\n[ "$1" = buildx ] && exit {buildx}\necho {version}\n')
+        made.chmod(0o755)
+        return made
+
+    old, new, plugin = (
+        program("old", "20.10.24", 1),
+        program("new", "28.2.2", 1),
+        program("plugin", "28.2.2", 0),
+    )
+
+    def found(*programs: Path) -> str | None:
+        path = ":".join([*(str(one.parent) for one in programs), "/bin"])
+        return buildkit.client({"PATH": path})
+
+    assert found(new, plugin) == str(plugin)
+    assert found(new, old) == str(old)
+    assert found(old, plugin) == str(old)
