@@ -9,7 +9,7 @@ import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.engine.jobs.run import job as job_run
+from kaos_backend.engine.jobs.run import recorder
 from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 
 # Fails on /bad while $SIDE/broken exists.
@@ -102,7 +102,7 @@ def test_an_update_kills_and_what_was_finished_stays(engine: Engine) -> None:
 
 def test_a_killed_job_has_all_that_it_had_finished(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     # What has ended is not shown in the open output at once.
-    monkeypatch.setattr(job_run, "_REFRESH_S", 1e9)
+    monkeypatch.setattr(recorder, "_REFRESH_S", 1e9)
     engine.repo("a", {"/1": b"1", "/2": b"2", "/3": b"3"})
     last = "if [ $(basename $a) = 3 ]; then sleep 600; fi; cat $a > $OUT/$(basename $a)"
     engine.pipeline("p", last, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=2))
