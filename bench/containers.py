@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from docker.errors import DockerException
 
 from bench.grid import PARALLEL, Grid
 from bench.kaos import started, write_source
-from bench.measure import BenchError, Command, Row, Timing, clean_env, seconds, timed
+from bench.measure import Command, Row, Timing, clean_env, seconds, timed
 from bench.measure import run as call
 from bench.places import Run
 from tests.support.docker_engine import base_image
@@ -24,12 +25,13 @@ EXEC_AIM, RUN_AIM = 1.3, 3.0
 def measure(run: Run) -> list[Row]:
     """As in (a): the difference of a long and a short grid, divided by the trials between them.
 
-    Skipped with a word where no Docker engine answers.
+    Left out with a word where no Docker engine answers.
     """
     try:
         api = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
     except DockerException as error:
-        raise BenchError(f"no Docker engine answers: {error}") from error
+        print(f"(e) is left out, no Docker engine answers: {error}", file=sys.stderr)
+        return []
     short, long, rounds = (4, 12, 1) if run.quick else (10, 100, 3)
     image = base_image(api)
     api.close()

@@ -1,16 +1,15 @@
-"""RUN → the few commands that can be carried out without a container. Pure; nothing is handed to a shell."""
+"""The few commands of a RUN that can be carried out without a container. Pure; no shell is started."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kaos_pipelines.build import pip
 from kaos_pipelines.build.errors import USE_DOCKER, Refused
-from kaos_pipelines.build.words import NAME, Operator, Word, shell
+from kaos_pipelines.build.words import NAME, Word
 
 FILE_COMMANDS = frozenset(["mkdir", "rmdir", "chmod", "rm", "cp", "mv", "ln", "touch", "echo", "printf"])
 ACCOUNTS = frozenset(["useradd", "groupadd", "adduser", "addgroup", "usermod", "chown", "chgrp", "passwd"])
@@ -71,57 +70,13 @@ Redirection = tuple[Word, bool] | None
 """(file, append) of a command's standard output."""
 
 
-def parse_run(
-    value: str, exec_form: Sequence[str] | None, cwd: str, env: Mapping[str, str], builtin: Mapping[str, str]
-) -> tuple[Command, ...]:
-    """The commands of one RUN. `env` is ENV and ARG; `builtin` what the base image sets, for expansion only.
-
-    Raises Refused naming the command and the reason.
-    """
-    if exec_form is not None:
-        return _command([Word(word) for word in exec_form], None, cwd, env)
-    commands: list[Command] = []
-    local = dict(env)
-    for words, redirection in _simple_commands(shell(value, ChainMap(local, dict(builtin)))):
-        name = words[0].text
-        if name == "cd":
-            cwd = _cd(words, cwd)
-        elif name == "export" or all(_assignment(word.text) for word in words):
-            pairs = (word.text.partition("=") for word in words if _assignment(word.text))
-            local |= {key: val for key, _, val in pairs}
-        else:
-            commands += _command(words, redirection, cwd, local)
-    return tuple(commands)
-
-
-def _simple_commands(tokens: Iterator[Word | Operator]) -> Iterator[tuple[list[Word], Redirection]]:
-    words: list[Word] = []
-    redirection: Redirection = None
-    for token in tokens:
-        if isinstance(token, Word):
-            words.append(token)
-        elif token.text in ("&&", ";", "\n"):
-            if words:
-                yield words, redirection
-            words, redirection = [], None
-        elif token.text.endswith((">", ">>", ">&")):
-            target = next(tokens, None)
-            if not isinstance(target, Word):
-                raise Refused(f"{token.text} leads nowhere")
-            if not token.text.startswith("2") and token.text != ">&" and target.text != "/dev/null":
-                redirection = (target, token.text == ">>")
-        else:
-            raise Refused(f"the shell's {token.text} takes a real shell: {USE_DOCKER}")
-    if words:
-        yield words, redirection
-
-
-def _command(
+def command(
     words: Sequence[Word], redirection: Redirection, cwd: str, env: Mapping[str, str]
 ) -> tuple[Command, ...]:
+    """What one simple command comes to; nothing, for those without an effect. Raises Refused."""
     words = list(words)
     own = dict(env)
-    while words and _assignment(words[0].text):
+    while words and assignment(words[0].text):
         key, _, value = words.pop(0).text.partition("=")
         own[key] = value
     if not words:
@@ -129,14 +84,14 @@ def _command(
     name = posixpath.basename(words[0].text)
     rest = words[1:]
     if name == "exec" and rest:
-        return _command(rest, redirection, cwd, own)
+        return command(rest, redirection, cwd, own)
     if re.fullmatch(r"python[0-9.]*", name) and [word.text for word in rest[:2]] == ["-m", "pip"]:
         name, rest = "pip", rest[2:]
     if re.fullmatch(r"pip[0-9.]*", name):
         if redirection:
             raise Refused("its output goes to the build log; a > in a requirement needs quotes ('x>=1')")
-        command = pip.parse([word.text for word in rest], cwd, own)
-        return (Note(" ".join(["pip", *(w.text for w in rest)])),) if command is None else (command,)
+        parsed = pip.parse([word.text for word in rest], cwd, own)
+        return (Note(" ".join(["pip", *(w.text for w in rest)])),) if parsed is None else (parsed,)
     if name in ACCOUNTS:
         return (Note(f"{name} (there is one user without a container)"),)
     if name in NOTHING:
@@ -152,12 +107,7 @@ def _command(
     raise Refused(f"{reason}{' ' if reason.endswith('or') else ': '}{USE_DOCKER}")
 
 
-def _assignment(text: str) -> bool:
+def assignment(text: str) -> bool:
+    """Whether a word is `name=value`."""
     match = NAME.match(text)
     return match is not None and text[match.end() : match.end() + 1] == "="
-
-
-def _cd(words: Sequence[Word], cwd: str) -> str:
-    if len(words) != 2:
-        raise Refused("cd takes one folder here")
-    return posixpath.normpath(posixpath.join(cwd, words[1].text))

@@ -11,6 +11,7 @@ from kaos_pipelines.build.errors import BuildError, Refused, not_executable, wit
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import Action, Copy, MakeDir, Plan
 from kaos_pipelines.build.rootfs import RootFs
+from kaos_pipelines.build.script import COMPARISONS, TEXT_TESTS, Attempt, If, Test
 
 Say = Callable[[str], None]
 Pip = Callable[[PipCommand, RootFs], None]
@@ -54,6 +55,47 @@ def _act(action: Action, context: Context, fs: RootFs, pip: Pip, say: Say) -> No
         pip(action, fs)
     elif isinstance(action, FileCommand):
         fs.run(action)
+    elif isinstance(action, If):
+        met = all(_holds(test, fs) for test in action.tests)
+        say(f" ---> {' && '.join(test.text for test in action.tests)}: {'yes' if met else 'no'}")
+        for part in action.then if met else action.otherwise:
+            _act(part, context, fs, pip, say)
+    elif isinstance(action, Attempt):
+        try:
+            for part in action.commands:
+                _act(part, context, fs, pip, say)
+        except (Refused, OSError) as error:
+            say(f" ---> failed, and that is accepted: {error}")
+    else:
+        raise Refused(action.reason)
+
+
+def _holds(test: Test, fs: RootFs) -> bool:
+    """What a shell would find in the image."""
+    return _found(test, fs) == test.holds
+
+
+def _found(test: Test, fs: RootFs) -> bool:
+    first = test.operands[0]
+    if test.operator in COMPARISONS:
+        return (first == test.operands[1]) == (test.operator != "!=")
+    if test.operator in TEXT_TESTS:
+        return bool(first) == (test.operator == "-n")
+    if not first:
+        return False
+    if test.operator in ("-L", "-h"):
+        return fs.resolve(first, test.cwd, follow=False).is_symlink()
+    path = fs.resolve(first, test.cwd)
+    match test.operator:
+        case "-f":
+            return path.is_file()
+        case "-d":
+            return path.is_dir()
+        case "-s":
+            return path.exists() and path.stat().st_size > 0
+        case "-x":
+            return path.is_dir() or (path.exists() and bool(path.stat().st_mode & 0o111))
+    return path.exists()
 
 
 def _copy(action: Copy, context: Context, fs: RootFs) -> None:

@@ -27,7 +27,7 @@ def _texts(plan: Plan) -> Iterator[str]:
     """Where an index or a requirement with a password can stand, variables substituted."""
     yield from plan.env.values()
     for step in plan.steps:
-        for action in step.actions:
+        for action in step.all_actions():
             if isinstance(action, PipCommand):
                 yield from action.env.values()
                 yield from (argument.text for argument in action.arguments)

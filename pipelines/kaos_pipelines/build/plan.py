@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kaos_pipelines.build.commands import Command, Note, parse_run
+from kaos_pipelines.build.commands import Note
 from kaos_pipelines.build.dockerfile import Instruction
 from kaos_pipelines.build.errors import USE_DOCKER, BuildError, Refused
+from kaos_pipelines.build.script import Attempt, If, Part, parse_run
 from kaos_pipelines.build.words import NAME, Word, expand, split
 
 # What Docker's python images set, as far as Dockerfiles refer to it.
@@ -51,7 +52,7 @@ class MakeDir:
     path: str
 
 
-Action = Command | Copy | MakeDir
+Action = Part | Copy | MakeDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,18 @@ class Step:
 
     instruction: Instruction
     actions: tuple[Action, ...] = ()
+
+    def all_actions(self) -> Iterator[Action]:
+        """Also those of branches that may not be taken."""
+        todo = list(reversed(self.actions))
+        while todo:
+            action = todo.pop()
+            if isinstance(action, If):
+                todo += reversed((*action.then, *action.otherwise))
+            elif isinstance(action, Attempt):
+                todo += reversed(action.commands)
+            else:
+                yield action
 
 
 @dataclass(frozen=True, slots=True)

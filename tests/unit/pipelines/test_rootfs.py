@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kaos_pipelines.build.commands import FileCommand, parse_run
+from kaos_pipelines.build.commands import FileCommand
 from kaos_pipelines.build.context import Context, ContextFile, Ignore, load_context, read_modes
 from kaos_pipelines.build.dockerfile import parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import check_train, execute
 from kaos_pipelines.build.plan import BUILTIN, Copy, compile_plan
 from kaos_pipelines.build.rootfs import RootFs
+from kaos_pipelines.build.script import parse_run
 
 from kaos_formats.tree import TreeEntry, format_tree
 
