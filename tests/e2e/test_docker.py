@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.support.bundles import write_data, write_grid, write_source
+from tests.support.bundles import write_data, write_grid, write_original, write_source
 from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
 from tests.support.home import Home, eventually
 
@@ -111,27 +111,10 @@ def test_a_step_that_fails_is_named_with_its_line_and_what_it_said(
     assert "exit code 3: ERROR: no such wheel" in " ".join(said.split())
 
 
-ORIGINAL = """#!/usr/bin/env python3
-import glob, json, os, sys
-(bundle,) = os.listdir("/pfs/data")
-(params,) = glob.glob("/pfs/hyper/**/*.json", recursive=True)
-with open(os.path.join(sys.argv[1], "metrics.json"), "w") as out:
-    json.dump({"x": json.load(open(params))["x"], "files": len(os.listdir("/pfs/data/" + bundle))}, out)
-"""
-
-
 def test_a_bundle_of_the_original_kaos_runs_as_it_is(
     docked: Home, ws: str, api: docker.APIClient, tmp_path: Path
 ) -> None:
-    model = tmp_path / "src" / "mnist" / "model"
-    model.mkdir(parents=True)
-    (model / "train").write_text(ORIGINAL)
-    (model / "train").chmod(0o755)
-    (model.parent / "Dockerfile").write_text(
-        f"FROM {base_image(api)}\nWORKDIR /app\nADD . /app\n"
-        "RUN if [ -f requirements.txt ] ; then pip3 install -r requirements.txt; fi\n"
-        'ENTRYPOINT ["python3", "/app/train"]\n'
-    )
+    write_original(tmp_path / "src", base_image(api))
     data = write_data(tmp_path / "data", {"one.txt": b"1", "two.txt": b"2"})
     grid = write_grid(tmp_path / "grid.json", {"x": [1, 2]})
     deploy(docked, ws, "-s", tmp_path / "src", "-d", data, "-h", grid)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.bundles import DOCKERFILE, write_data, write_grid, write_source
+from tests.support.bundles import DOCKERFILE, write_data, write_grid, write_original, write_source
 from tests.support.home import Home
 
 
@@ -65,6 +66,17 @@ def test_each_trial_runs_once_and_never_again(
     last = info(home, workspace)
     assert last["inputs"]["data"]["id"] == other_data["data"]["id"]
     assert last["hyper"]["trials"] == 4
+
+
+def test_a_bundle_of_the_original_kaos_runs_as_it_is(home: Home, workspace: str, tmp_path: Path) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bwrap is not installed: without a sandbox there is no /pfs")
+    src = write_original(tmp_path / "src", "python:3")
+    data = write_data(tmp_path / "data", {"one.txt": b"1", "two.txt": b"2"})
+    deploy(home, workspace, "-s", src, "-d", data, "-h", write_grid(tmp_path / "grid.json", {"x": [1, 2]}))
+    trials = info(home, workspace)["trials"]
+    assert sorted(trial["metrics"]["x"] for trial in trials) == [1, 2]
+    assert {trial["metrics"]["files"] for trial in trials} == {2}
 
 
 def test_a_failing_trial_costs_the_others_nothing(

@@ -45,3 +45,27 @@ def write_grid(path: Path, grid: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(grid if isinstance(grid, str) else json.dumps(grid))
     return path
+
+
+# What the first kaos trained: fixed paths, the output folder as the only argument.
+ORIGINAL = """#!/usr/bin/env python3
+import glob, json, os, sys
+(bundle,) = os.listdir("/pfs/data")
+(params,) = glob.glob("/pfs/hyper/**/*.json", recursive=True)
+with open(os.path.join(sys.argv[1], "metrics.json"), "w") as out:
+    json.dump({"x": json.load(open(params))["x"], "files": len(os.listdir("/pfs/data/" + bundle))}, out)
+"""
+
+
+def write_original(folder: Path, base: str) -> Path:
+    """A source bundle as the first kaos had them."""
+    model = folder / "mnist" / "model"
+    model.mkdir(parents=True)
+    (model / "train").write_text(ORIGINAL)
+    (model / "train").chmod(0o755)
+    (model.parent / "Dockerfile").write_text(
+        f"FROM {base}\nWORKDIR /app\nADD . /app\n"
+        "RUN if [ -f requirements.txt ] ; then pip3 install -r requirements.txt; fi\n"
+        'ENTRYPOINT ["python3", "/app/train"]\n'
+    )
+    return folder
