@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +15,34 @@ from kaos_cli.session import Session, command
 up, down, status = (typer.Typer(add_completion=False) for _ in range(3))
 
 
+class Runtime(StrEnum):
+    """What trials run in."""
+
+    DOCKER = "docker"
+    PROCESS = "process"
+
+
 @up.command("up")
 @command
-def _up(session: Session) -> None:
+def _up(
+    session: Session,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option(
+            help="What trials run in from now on; without it as before, at first docker where it answers."
+        ),
+    ] = None,
+) -> None:
     """Start the local backend and engine; every command does it if needed."""
+    if runtime is not None:
+        session.env = {**session.env, "KAOS_RUNTIME": runtime}
     found = session.client.status()
+    if runtime is not None and found["runtime"]["name"] != runtime:
+        raise KaosError(
+            "usage",
+            f"kaos is up already, with the runtime {found['runtime']['name']}",
+            hint=f"kaos down && kaos up --runtime {runtime}; what has run stays as it is",
+        )
     if session.terminal.json:
         session.terminal.answer_json({"up": True} | found)
         return

@@ -161,6 +161,19 @@ def test_a_docker_engine_that_is_killed_and_comes_back_costs_no_result(tmp_path:
         dockerd.stop()
 
 
+def test_the_runtime_of_a_home_is_chosen_by_kaos_up(docked: Home, ws: str, tmp_path: Path) -> None:
+    docked.env.pop("KAOS_RUNTIME")
+    assert docked.json("status")["runtime"]["name"] == "docker"
+    refused = docked.run("up", "--runtime", "process", check=False)
+    assert refused.returncode == 2
+    assert "kaos down && kaos up --runtime process" in refused.stderr
+    docked.run("down")
+    docked.run("up", "--runtime", "process")
+    docked.run("down")
+    assert docked.json("up")["runtime"]["name"] == "process"
+    assert docked.run("up", "--runtime", "podman", check=False).returncode == 2
+
+
 def test_a_docker_engine_that_is_down_is_said_and_nothing_else_is_used(
     docked: Home, ws: str, dockerfile: str, tmp_path: Path
 ) -> None:
