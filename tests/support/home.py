@@ -119,5 +119,5 @@ def alive(pid: int) -> bool:
     """Whether a process runs (one that is dead but not yet reaped does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
         return False

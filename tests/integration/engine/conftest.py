@@ -35,14 +35,6 @@ def eventually(check: Callable[[], Any], what: str, timeout_s: float = 30.0) -> 
         time.sleep(0.01)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that is dead but not yet reaped does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 class Engine:
     """What the tests do to an engine, all of it through the SDK."""
 

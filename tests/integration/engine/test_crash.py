@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine, EngineProcess, alive, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess, eventually
+from tests.support.home import alive
 
 POINTS = 6
 # Every run leaves a line when it begins and one when it ends; datum `stop` waits for the test.

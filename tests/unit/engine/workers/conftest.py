@@ -89,13 +89,6 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> No
         pause.wait(0.005)
 
 
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def named(name: str) -> list[int]:
     """Host process ids of the processes started as `sleep <name>`."""
     found = []

@@ -16,7 +16,8 @@ from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.port import Grant
 from kaos_backend.engine.workers.process import cgroup
 from kaos_backend.engine.workers.process.cgroup import Groups
-from tests.unit.engine.workers.conftest import KINDS, Bench, Kind, _bench, gone, text_of, until
+from tests.support.home import alive
+from tests.unit.engine.workers.conftest import KINDS, Bench, Kind, _bench, text_of, until
 
 MIB = 1 << 20
 # Faster than any sampling: it is over in a few milliseconds.
@@ -85,7 +86,7 @@ def test_a_group_that_is_gone_costs_a_worker_and_no_trial(bench: Bench) -> None:
     assert bench.run("echo one", worker, grant=grant)[1] == "one"
     launcher = worker.launcher.pid  # type: ignore[attr-defined]
     os.kill(launcher, signal.SIGTERM)
-    until(lambda: gone(launcher), "the launcher to go")
+    until(lambda: not alive(launcher), "the launcher to go")
     exit_, _ = bench.run("echo two", worker, grant=grant)
     assert exit_.reason == "error"
     assert bench.run("echo three", grant=grant)[1] == "three"
