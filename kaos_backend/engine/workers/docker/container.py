@@ -250,7 +250,9 @@ def _keeper() -> str:
 def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) -> dict[str, Any]:
     mounts = [_mount("/pfs", pfs.root, read_only=True), _mount("/pfs/out", pfs.out, read_only=False)]
     mounts += [_mount(f"/pfs/{name}", folder, read_only=True) for name, folder in shape.inputs]
-    limits: dict[str, Any] = {"nano_cpus": int(max(shape.cpu, _CPU_MIN) * 1e9)}
+    # Docker refuses more cores than there are, which somebody may have told kaos to share out all the same.
+    cores = min(max(shape.cpu, _CPU_MIN), os.cpu_count() or shape.cpu)
+    limits: dict[str, Any] = {"nano_cpus": int(cores * 1e9)}
     # As a tmpfs without a size of its own has it; Docker's 64 MiB are too few for the loaders of PyTorch.
     limits["shm_size"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if shape.memory_bytes is not None:

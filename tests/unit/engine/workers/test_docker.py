@@ -100,6 +100,7 @@ def test_cores_are_a_quota(docked: Bench) -> None:
     script = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null"
     _, text = docked.run(script, grant=Grant(0.5, (), None, ()))
     assert text.split()[0] == "50000"
+    assert docked.run("exit 0", grant=Grant(4096.0, (), None, ()))[0].code == 0
 
 
 def test_trials_without_a_network(docked: Bench, tmp_path: Path) -> None:
