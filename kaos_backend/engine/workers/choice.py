@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from kaos_backend.engine.workers.pair import Pair
 from kaos_backend.engine.workers.process.builder import HostBuilder
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_formats.files import write_atomically
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _KEPT = "runtime"
@@ -39,7 +42,11 @@ def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     name = env.get("KAOS_RUNTIME") or kept or _first(env, engine_dir)
     pair = _of({"KAOS_RUNTIME": name}, "KAOS_RUNTIME", name, kinds)(env, engine_dir, home)
     if name != kept:
-        write_atomically(engine_dir / _KEPT, f"{name}\n".encode())
+        try:
+            write_atomically(engine_dir / _KEPT, f"{name}\n".encode())
+        except OSError as error:
+            # A full disk keeps nobody from looking at what there is.
+            log.warning("that trials run with the %s runtime could not be noted: %s", name, error)
     return pair
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import docker
 import pytest
 
 from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.workers import choice
 from kaos_backend.engine.workers.choice import choose
 from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import owner_in_containers
@@ -208,6 +210,17 @@ def test_the_choice_is_made_once_and_kept(tmp_path: Path) -> None:
     assert choose(nobody, engine_dir, tmp_path).name == "docker"
     (engine_dir / "runtime").write_bytes(b"\xff")
     assert choose(nobody, engine_dir, tmp_path).name == "process"
+
+
+def test_a_choice_that_cannot_be_noted_keeps_no_engine_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(choice, "write_atomically", full)
+    nobody = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    assert choose(nobody, tmp_path / "engine", tmp_path).name == "process"
 
 
 @pytest.mark.usefixtures("api")
