@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
-from docker.errors import DockerException
-
 from bench.grid import PARALLEL, Grid
 from bench.kaos import started, write_source
 from bench.measure import Command, Row, Timing, clean_env, seconds, timed
 from bench.measure import run as call
 from bench.places import Run
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.workers.docker.engine import connect
 from tests.support.docker_engine import base_image
 
 EXEC_AIM, RUN_AIM = 1.3, 3.0
@@ -28,9 +27,9 @@ def measure(run: Run) -> list[Row]:
     Left out with a word where no Docker engine answers.
     """
     try:
-        api = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
-    except DockerException as error:
-        print(f"(e) is left out, no Docker engine answers: {error}", file=sys.stderr)
+        api = connect(os.environ)
+    except EngineError as error:
+        print(f"(e) is left out, {error.message}", file=sys.stderr)
         return []
     short, long, rounds = (4, 12, 1) if run.quick else (10, 100, 3)
     image = base_image(api)

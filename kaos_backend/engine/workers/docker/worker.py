@@ -19,6 +19,7 @@ from kaos_backend.engine.workers.docker.pfs import Pfs
 from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import FolderOutput
 from kaos_backend.engine.workers.port import DatumRun, Exit
+from kaos_backend.engine.workers.process.launch import failed
 from kaos_formats.folders import clean_up
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class DockerWorker:
         """Run one datum; see `port.Worker`."""
         started = time.monotonic()
         if self._closed:
-            return _failed("the worker was closed", started)
+            return failed("the worker was closed", started)
         if cancel.is_set():
             return Exit(None, None, "canceled", "", 0, 0.0)
         output = None
@@ -83,7 +84,7 @@ class DockerWorker:
             self._drop()
             if self._closed or cancel.is_set():
                 return Exit(None, None, "canceled", "", 0, time.monotonic() - started)
-            return _failed(error.message if isinstance(error, EngineError) else str(error), started)
+            return failed(error.message if isinstance(error, EngineError) else str(error), started)
 
     def close(self) -> None:
         """Remove the container, and with it a running datum; remove the worker's files."""
@@ -153,10 +154,6 @@ def _exit(ended: Ended, run: DatumRun, started: float) -> Exit:
     elif reason == "exited" and number is not None:
         reason = "signal"
     return Exit(code, number, reason, message, ended.peak_bytes, time.monotonic() - started)
-
-
-def _failed(message: str, started: float) -> Exit:
-    return Exit(None, None, "error", message, 0, time.monotonic() - started)
 
 
 def _mib(size: int) -> int:

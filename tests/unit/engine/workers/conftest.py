@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -100,6 +102,31 @@ def named(name: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def engine_with_a_trial(engine: Path, runtime: str, image: str, mark: str) -> subprocess.Popen[bytes]:
+    """A process with an engine of its own, in the folder `engine`, whose trial runs: two `sleep <mark>`.
+
+    `runtime`: the expression that makes the engine's runtime in the folder `e`.
+    """
+    engine.mkdir(parents=True)
+    code = f"""
+import os, threading
+from pathlib import Path
+from kaos_backend.engine.workers.docker.runtime import DockerRuntime
+from kaos_backend.engine.workers.port import *
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+e = Path({str(engine)!r})
+(e / "out").mkdir()
+runtime = {runtime}
+w = runtime.start_worker(WorkerSpec("w", {image!r}, {{}}, "", None))
+script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
+grant = Grant(1, (), None, ())
+w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, None), threading.Event())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
+    until(lambda: text_of(engine / "log") == "up" and len(named(mark)) == 2, "the trial to start")
+    return process
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from kaos_backend.engine.workers.docker.worker import DockerWorker
 from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec
 from tests.support.docker_engine import engine_or_skip
 
-from .conftest import Bench, collected, named, text_of, until
+from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
 
 MIB = 1 << 20
 
@@ -130,21 +128,7 @@ def test_containers_die_with_a_killed_engine_and_the_next_sweeps_no_others(
 ) -> None:
     mark = f"94{os.getpid()}.25"
     engine = tmp_path / "other" / "engine"
-    engine.mkdir(parents=True)
-    code = f"""
-import os, threading
-from pathlib import Path
-from kaos_backend.engine.workers.port import *
-from kaos_backend.engine.workers.docker.runtime import DockerRuntime
-e = Path({str(engine)!r})
-(e / "out").mkdir()
-w = DockerRuntime(e, os.environ).start_worker(WorkerSpec("w", {docked.images.base!r}, {{}}, "", None))
-script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
-grant = Grant(1, (), None, ())
-w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, None), threading.Event())
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
-    until(lambda: text_of(engine / "log") == "up" and len(named(mark)) == 2, "the trial to start")
+    process = engine_with_a_trial(engine, "DockerRuntime(e, os.environ)", docked.images.base, mark)
     process.send_signal(signal.SIGKILL)
     process.wait()
     until(lambda: named(mark) == [], "the trial to be gone")

@@ -20,7 +20,7 @@ from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.images import directory_name
 
-from .conftest import Bench, collected, named, text_of, until
+from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
 
 
 def test_affinity(processes: Bench) -> None:
@@ -86,24 +86,9 @@ def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) 
 def test_trials_die_with_a_killed_engine(processes: Bench, tmp_path: Path) -> None:
     mark = f"96{os.getpid()}.25"
     engine = tmp_path / "other" / "engine"
-    engine.mkdir(parents=True)
-    code = f"""
-import threading
-from pathlib import Path
-from kaos_backend.engine.workers.port import *
-from kaos_backend.engine.workers.process.launch import SCRIPT
-from kaos_backend.engine.workers.process.runtime import ProcessRuntime
-from kaos_backend.engine.workers.process.worker import ProcessWorker
-e = Path({str(engine)!r})
-(e / "out").mkdir()
-runtime = ProcessRuntime(e, isolate={processes.runtime.isolation != "none"})
-w = runtime.start_worker(WorkerSpec("w", "x", {{}}, "", None))
-script = b"setsid sleep {mark} & echo up; sleep {mark}\\n"
-grant = Grant(1, (), None, ())
-w.run(DatumRun(("sh",), script, {{}}, {{}}, {{}}, e / "out", e / "log", grant, None), threading.Event())
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[4])
-    until(lambda: text_of(engine / "log") == "up" and len(named(mark)) == 2, "the trial to start")
+    process = engine_with_a_trial(
+        engine, f"ProcessRuntime(e, isolate={processes.runtime.isolation != 'none'})", "x", mark
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     until(lambda: named(mark) == [], "the trial to be gone")
