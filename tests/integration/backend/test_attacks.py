@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import requests
 
 from kaos_backend.settings import KIB, MIB, Limits
 from tests.support.archives import archive
@@ -286,8 +287,16 @@ def test_idle_uploads_leave_the_rest_alone(target: Target) -> None:
         # Those with a place time out, those in line find none in time: each is told.
         codes = {answer(connection)[1]["error"]["code"] for connection in idle}
         assert codes == {"request_timeout", "busy"}
-        assert target.process.request("PUT", url, data=body).status_code == 201
+        # They have their answers a moment before their places are free, longer than one second waits for one
+        # on a machine that is busy otherwise: so we do as the refusal tells us to.
+        eventually(lambda: _accepted(target.process.request("PUT", url, data=body)))
     target.process.request("DELETE", url.partition("?")[0]).raise_for_status()
+
+
+def _accepted(answer: requests.Response) -> bool:
+    """Whether an upload was taken in; if not, then because there was no place for it yet."""
+    assert answer.status_code == 201 or answer.json()["error"]["code"] == "busy", answer.text
+    return answer.status_code == 201
 
 
 def test_a_call_does_not_wait_for_an_upload(target: Target) -> None:
