@@ -21,6 +21,7 @@ from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.secrets import Given, given
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
 
@@ -254,8 +255,17 @@ class Controller:
         for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
             self._pools.pop(old).close()
         if key not in self._pools:
-            self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic)
+            secrets = partial(self._given, pipeline)
+            self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic, secrets)
         return self._pools[key]
+
+    def _given(self, pipeline: Pipeline) -> Given:
+        """The secrets of a pipeline as they are when a worker starts."""
+        mounts = pipeline.spec.transform.secrets if pipeline.spec.transform else ()
+        if not mounts:
+            return Given()
+        with self._env.store.read() as db:
+            return given(self._env.vault, db, mounts)
 
     def _close_idle(self) -> bool:
         since = self._monotonic() - self._idle_s

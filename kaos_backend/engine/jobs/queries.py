@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs.controller import Controller
-from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db import secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.db.secrets import SecretInfo
 from kaos_backend.engine.jobs.run.datum import Phase, Running
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.plan import Datum, Match, plan
@@ -58,6 +59,18 @@ class Queries:
         """Pipeline row → state of its newest job."""
         with self.store.read() as db:
             return tables.last_job_states(db)
+
+    # --- secrets
+
+    def secret(self, name: str) -> SecretInfo:
+        """All but the values. Unknown when there is none of this name."""
+        with self.store.read() as db:
+            return secrets.get(db, name)
+
+    def secrets(self) -> list[SecretInfo]:
+        """Every secret, by name."""
+        with self.store.read() as db:
+            return secrets.every(db)
 
     # --- jobs
 

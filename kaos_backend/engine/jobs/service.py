@@ -11,9 +11,10 @@ from pathlib import Path
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.jobs.controller import Controller
-from kaos_backend.engine.jobs.db import pipelines, tables
+from kaos_backend.engine.jobs.db import pipelines, secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import create_jobs, drop_jobs, guard_repo, kill_job
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.db.secrets import Vault
 from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
 from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.env import RunEnv
@@ -45,6 +46,7 @@ class Jobs(Queries):
         self.logs = Logs(folder(data_dir / "logs"))
         self.admission = Admission(machine)
         self._new_id = new_id
+        self._vault = Vault(data_dir / "secrets.key")
         env = RunEnv(
             store=store,
             runtime=runtime,
@@ -53,6 +55,7 @@ class Jobs(Queries):
             logs=self.logs,
             scratch=empty_folder(folder(data_dir / "scratch") / "datums"),
             clock=clock,
+            vault=self._vault,
         )
         super().__init__(store, Controller(env, monotonic))
         store.hooks.opened.append(create_jobs)
@@ -143,6 +146,20 @@ class Jobs(Queries):
                     if regenerate:
                         self.create_pipeline(txn, creation)
         return affected
+
+    # --- secrets
+
+    def create_secret(self, txn: Txn, file: bytes) -> None:
+        """Store a Kubernetes secret in JSON. Unknown when it is none, or there is one of its name."""
+        self._vault.create(txn.db, secrets.parse(file), txn.now_us)
+
+    def delete_secret(self, txn: Txn, name: str) -> None:
+        """Forget a secret; workers that have it keep it. Unknown when there is none of this name."""
+        secrets.delete(txn.db, name)
+
+    def delete_secrets(self, txn: Txn) -> None:
+        """Forget all secrets."""
+        secrets.delete_all(txn.db)
 
     # --- jobs and their logs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -31,13 +31,18 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What stays the same for a worker's whole life (Pachyderm: the pod of one pipeline version)."""
+    """What stays the same for a worker's whole life (Pachyderm: the pod of one pipeline version).
+
+    `secrets`: absolute path → the files of a folder there, by name, which are on no disk. What may
+    be secret (`env` too) is in no text made of this.
+    """
 
     name: str
     image: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     user: str
     working_dir: str | None
+    secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

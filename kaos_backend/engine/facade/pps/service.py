@@ -14,6 +14,7 @@ from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
 from kaos_backend.engine.facade.pps.jobs import JobCalls
 from kaos_backend.engine.facade.pps.logs import LogCalls
+from kaos_backend.engine.facade.pps.secrets import SecretCalls
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
 from kaos_backend.engine.facade.transaction import Runner, Transactions
 from kaos_backend.engine.jobs.db.pipelines import CreatePipeline
@@ -61,6 +62,7 @@ class PpsService:
         self._job_calls = JobCalls(jobs, transactions)
         self._datum_calls = DatumCalls(jobs)
         self._log_calls = LogCalls(jobs)
+        self._secret_calls = SecretCalls(jobs)
 
     # --- creating
 
@@ -180,6 +182,7 @@ class PpsService:
     def delete_all(self, _request: Empty, _context: Context) -> Empty:
         with self._store.write() as txn:
             self._jobs.delete_pipelines(txn, [], force=True, keep_repo=False)
+            self._jobs.delete_secrets(txn)
         return Empty()
 
     def start_pipeline(self, request: pps.StartPipelineRequest, _context: Context) -> Empty:
@@ -265,4 +268,5 @@ class PpsService:
             **self._job_calls.handlers(),
             **self._datum_calls.handlers(),
             **self._log_calls.handlers(),
+            **self._secret_calls.handlers(),
         }

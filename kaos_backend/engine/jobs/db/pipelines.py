@@ -15,6 +15,7 @@ from kaos_backend.engine.errors import AlreadyExists, NeverFits, NotFound, Unkno
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import Cancel, kill_open_jobs
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
+from kaos_backend.engine.jobs.db.secrets import check_mounts
 from kaos_backend.engine.jobs.schedule.machine import Machine, request_of, why_never
 from kaos_backend.engine.jobs.schedule.states import PipelineState
 from kaos_backend.engine.jobs.spec.spec import (
@@ -95,6 +96,7 @@ def create_pipeline(
     spec = complete(parse(creation.effective))
     check(spec)
     key = PipelineKey(spec.project, spec.name)
+    check_mounts(txn.db, spec.transform.secrets if spec.transform else ())
     why = why_never(machine, request_of(spec))
     if why:
         raise NeverFits(f'pipeline "{key}" {why}: lower its resource_limits, or run on a larger machine')

@@ -92,7 +92,22 @@ CREATE TABLE pps_defaults (
 # Ended after its job did: the job does not have it, later ones may take it over.
 _LATE = "ALTER TABLE pps_datums ADD COLUMN late INTEGER NOT NULL DEFAULT 0;"
 
-MIGRATIONS: tuple[tuple[str, str], ...] = (("jobs-1", _INITIAL), ("jobs-2-late", _LATE))
+# `keys`: what a secret's values are called; the values themselves are in `sealed`, encrypted (`db.secrets`).
+_SECRETS = """
+CREATE TABLE pps_secrets (
+    name TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    keys TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    created_us INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (
+    ("jobs-1", _INITIAL),
+    ("jobs-2-late", _LATE),
+    ("jobs-3-secrets", _SECRETS),
+)
 
 
 @dataclass(frozen=True, slots=True)

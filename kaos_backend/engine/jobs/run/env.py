@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaos_backend.engine.clock import Clock
+from kaos_backend.engine.jobs.db.secrets import Vault
 from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.logs import Logs
 from kaos_backend.engine.jobs.schedule.admission import Admission
@@ -24,3 +25,4 @@ class RunEnv:
     logs: Logs
     scratch: Path
     clock: Clock
+    vault: Vault

@@ -5,17 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
+from kaos_backend.engine.jobs.run.secrets import Given
 from kaos_backend.engine.workers.port import Runtime, Worker, WorkerSpec
 
 log = logging.getLogger(__name__)
 
 
 class Pool:
-    """Idle workers of one kind. The caller bounds how many are out at once."""
+    """Idle workers of one kind. The caller bounds how many are out at once.
 
-    def __init__(self, runtime: Runtime, spec: WorkerSpec, monotonic: Callable[[], float]) -> None:
+    Args:
+        secrets: what a worker that starts now is given of them.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        spec: WorkerSpec,
+        monotonic: Callable[[], float],
+        secrets: Callable[[], Given] = Given,
+    ) -> None:
         self.spec = spec
+        self._secrets = secrets
         self._runtime = runtime
         self._monotonic = monotonic
         self._idle: list[tuple[float, Worker]] = []
@@ -30,15 +43,9 @@ class Pool:
                 return self._idle.pop()[1]
             self._started += 1
             name = f"{self.spec.name}-{self._started}"
-        return self._runtime.start_worker(
-            WorkerSpec(
-                name,
-                self.spec.image,
-                {**self.spec.env, "PPS_POD_NAME": name},
-                self.spec.user,
-                self.spec.working_dir,
-            )
-        )
+        given = self._secrets()
+        env = {**given.env, **self.spec.env, "PPS_POD_NAME": name}
+        return self._runtime.start_worker(replace(self.spec, name=name, env=env, secrets=given.files))
 
     def give_back(self, worker: Worker, *, broken: bool = False) -> None:
         """Keep a worker for the next datum; a broken one, or one of a closed pool, is closed."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
-from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, Spec
+from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, SecretMount, Spec
 from kaos_backend.engine.store.trees.pattern import clean
 from kaos_formats.quantity import parse_bytes, parse_duration
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_NOT_FOR_MOUNTS = (("pfs",), ("dev",), ("proc",), ("sys",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +198,7 @@ def check(spec: Spec) -> None:
     for name, value in (("egress", spec.egress), ("s3_out", spec.s3_out), ("determined", spec.determined)):
         if value:
             raise Unimplemented(f"{name} is not built yet in this engine")
-    if spec.transform.secrets:
-        raise Unimplemented(
-            f'missing Kubernetes secret "{spec.transform.secrets[0].name}": this engine has no secrets yet'
-        )
+    check_secrets(spec.transform.secrets)
     if spec.transform.datum_batching:
         raise Unimplemented("datum_batching is not built yet in this engine")
     if spec.input is None:
@@ -221,6 +220,38 @@ def check(spec: Spec) -> None:
             _check_resources(name, resources)
     if any(not t.operator for t in spec.tolerations):
         raise Unknown("tolerations need an operator")
+
+
+def check_secrets(mounts: Sequence[SecretMount]) -> None:
+    """Raise Unknown for a secret that could not be given to any worker."""
+    paths = set()
+    for mount in mounts:
+        where = f'secret "{mount.name}"'
+        if not mount.name:
+            raise Unknown("a secret of the transform must have a name")
+        if not mount.env_var and not mount.mount_path:
+            raise Unknown(f"{where} has neither env_var nor mount_path: nothing would be given to the code")
+        if mount.env_var and not mount.key:
+            raise Unknown(f"{where} has env_var {mount.env_var} but no key: say which of its values that is")
+        if "=" in mount.env_var or "\0" in mount.env_var:
+            raise Unknown(f"{where}: {mount.env_var!r} cannot be the name of a variable")
+        if not mount.mount_path:
+            continue
+        path = PurePosixPath(mount.mount_path)
+        first = path.parts[1:2]
+        if (
+            not path.is_absolute()
+            or ".." in path.parts
+            or first in ((), *_NOT_FOR_MOUNTS)
+            or "\0" in str(path)
+        ):
+            raise Unknown(
+                f"{where} cannot be mounted at {mount.mount_path!r}: mount_path must be an absolute path"
+                " outside /pfs, /dev, /proc and /sys, such as /secrets/mine"
+            )
+        if path in paths:
+            raise Unknown(f"{where}: another secret is mounted at {path} already")
+        paths.add(path)
 
 
 def _positive_duration(name: str, text: str) -> None:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # The least that Docker takes.
 _MEMORY_MIN = 6 << 20
 _CPU_MIN = 0.01
+_SECRETS_BYTES = 4 << 20
 # As in the process runtime: should the machine itself run out of memory, trials go before anything else.
 _OOM_SCORE_ADJ = 500
 _ANSWER_S = 30.0
@@ -50,6 +51,7 @@ class Shape:
     memory_bytes: int | None
     gpus: tuple[int, ...]
     inputs: tuple[tuple[str, Path], ...]
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,33 @@ class Container:
         if lines.refused and code in _REFUSED_CODES:
             code = 127 if "not found" in lines.refused or "no such file" in lines.refused else 126
         return Ended(code, reason, oom, peak)
+
+    def fill(self, secrets: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Put files into the folders that the container was made with for secrets.
+
+        Raises:
+            Unknown: the image lacks what it takes (`cat`).
+            DockerException, OSError: the engine or the container is not there any more.
+        """
+        for folder, files in secrets.items():
+            for name, value in files.items():
+                self._write(f"{folder.rstrip('/')}/{name}", value)
+
+    def _write(self, path: str, value: bytes) -> None:
+        made = self._api.exec_create(
+            self.id, ["sh", "-c", 'umask 022; cat > "$1"', "sh", path], stdin=True, user="0:0", workdir="/"
+        )
+        said = b""
+        stream = Stream(self._api.exec_start(made["Id"], socket=True))
+        try:
+            stream.send(value, last=True)
+            until = time.monotonic() + _ANSWER_S
+            while not stream.ended and time.monotonic() < until:
+                said += stream.receive(_TICK_S)
+        finally:
+            stream.close()
+        if self._code(made["Id"]) != 0:
+            raise Unknown(f"a secret cannot be put at {path}: {said.decode('utf-8', 'replace').strip()}")
 
     def close(self) -> None:
         """Remove it with all that runs in it. Idempotent; what fails here is swept at the next start."""
@@ -250,6 +279,10 @@ def _keeper() -> str:
 def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) -> dict[str, Any]:
     mounts = [_mount("/pfs", pfs.root, read_only=True), _mount("/pfs/out", pfs.out, read_only=False)]
     mounts += [_mount(f"/pfs/{name}", folder, read_only=True) for name, folder in shape.inputs]
+    # In the container's memory: `fill` puts them there, and no disk of the host ever has them.
+    mounts += [
+        Mount(path, None, type="tmpfs", tmpfs_size=_SECRETS_BYTES, tmpfs_mode=0o755) for path in shape.secrets
+    ]
     # Docker refuses more cores than there are, which somebody may have told kaos to share out all the same.
     cores = min(max(shape.cpu, _CPU_MIN), os.cpu_count() or shape.cpu)
     limits: dict[str, Any] = {"nano_cpus": int(cores * 1e9)}

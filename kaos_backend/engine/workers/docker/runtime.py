@@ -76,6 +76,7 @@ class DockerRuntime:
                 image.run_as(spec.user, spec.working_dir),
                 proxies | dict(image.env) | {"PYTHONUNBUFFERED": "1"} | dict(spec.env),
                 Setting(setting.owner, setting.network, {**setting.labels, WORKER_LABEL: spec.name}),
+                spec.secrets,
             )
         except OSError as error:
             api.close()

@@ -43,12 +43,14 @@ class DockerWorker:
         image: Image,
         env: Mapping[str, str],
         setting: Setting,
+        secrets: Mapping[str, Mapping[str, bytes]],
     ) -> None:
         self.folder = folder
         self._api = api
         self._image = image
         self._env = env
         self.setting = setting
+        self._secrets = secrets
         self.container: Container | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -108,6 +110,7 @@ class DockerWorker:
             memory_bytes=run.grant.memory_bytes,
             gpus=run.grant.gpus,
             inputs=tuple(sorted(to_mount.items())),
+            secrets=tuple(self._secrets),
         )
         if container is not None and container.shape != shape:
             self._drop()
@@ -116,6 +119,7 @@ class DockerWorker:
         if container is None:
             container = Container(self._api, shape, self._pfs, self.setting)
             self._keep(container)
+            container.fill(self._secrets)
         return container
 
     def _keep(self, container: Container) -> None:

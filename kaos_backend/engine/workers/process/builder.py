@@ -48,6 +48,8 @@ class HostBuilder:
         `check` does.
         """
         self._check()
+        if spec.secrets:
+            raise Unknown("builds take secrets as variables: give them an env_var in place of a mount_path")
         try:
             return ProcessWorker(self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec))
         except OSError as error:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kaos_backend.engine.workers.environment import datum_env
@@ -50,8 +50,15 @@ class Sandbox:
     """A bubblewrap sandbox over a private copy of the image's files in `folder`."""
 
     def __init__(
-        self, folder: Path, image: Image, workdir: str, env: Mapping[str, str], bwrap: Bubblewrap
+        self,
+        folder: Path,
+        image: Image,
+        workdir: str,
+        env: Mapping[str, str],
+        bwrap: Bubblewrap,
+        secrets: Mapping[str, Path],
     ) -> None:
+        self._secrets = secrets
         self._root, self._image, self._workdir, self._bwrap = folder / "root", image, workdir, bwrap
         self._binds: tuple[str, ...] = ()
         self._devices = sandbox.gpu_devices()
@@ -75,6 +82,12 @@ class Sandbox:
     def _lay_out(self) -> None:
         """A fresh copy of the image's files, and what is mounted over them."""
         _copy_image(self._image, self._root)
+        for path in self._secrets:
+            _make_folder(self._root, path)
+        if not sandbox.intact(self._root, self._secrets):
+            raise OSError(
+                f"links of the image are in the way of {', '.join(self._secrets)}: choose another path"
+            )
         plan = sandbox.layout(sandbox.scan(self._root), sandbox.scan(Path("/")))
         sandbox.prepare(self._root, plan)
         self._binds = plan.binds
@@ -93,13 +106,21 @@ class Sandbox:
             workdir=self._workdir,
             devices=self._devices if run.grant.gpus else (),
             shm_bytes=run.grant.memory_bytes if self._bwrap.shm else None,
+            secrets=self._secrets,
         )
 
 
 class Bare:
     """No sandbox: the host as the engine's user sees it, a copy of the image's files, a /pfs of links."""
 
-    def __init__(self, folder: Path, image: Image, workdir: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        image: Image,
+        workdir: str,
+        env: Mapping[str, str],
+        secrets: Mapping[str, Path],
+    ) -> None:
         self._root, self._pfs, self._workdir = folder / "root", folder / "pfs", workdir
         home, tmp = folder / "home", self._root / "tmp"
         _copy_image(image, self._root)
@@ -107,6 +128,9 @@ class Bare:
         for path in (self._pfs, home):
             path.mkdir()
         tmp.mkdir(exist_ok=True)
+        for place, source in secrets.items():
+            _make_folder(self._root, str(PurePosixPath(place).parent))
+            (self._root / place.strip("/")).symlink_to(source)
         self._env = environment.container(os.environ, image, env, str(home), self._locate)
         self._env.setdefault("TMPDIR", str(tmp))
 

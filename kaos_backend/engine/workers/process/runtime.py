@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from kaos_backend.engine.workers.process import sandbox
 from kaos_backend.engine.workers.process.cgroup import Groups
 from kaos_backend.engine.workers.process.images import Image, ImageStore
 from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox
+from kaos_backend.engine.workers.process.secrets import SecretFolders
 from kaos_backend.engine.workers.process.worker import ProcessWorker
-from kaos_formats.folders import empty_folder, folder
+from kaos_formats.folders import clean_up, empty_folder, folder
 
 NOT_ISOLATED = (
     "code sees and may change what this user may: only file modes protect inputs and other trials",
@@ -52,6 +54,7 @@ class ProcessRuntime:
         hidden = tuple({engine_dir, (home or engine_dir).absolute()})
         self._store = ImageStore(engine_dir)
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
+        self._secrets = SecretFolders(engine_dir)
         self._bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
         if isolate and self._bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")
@@ -81,20 +84,25 @@ class ProcessRuntime:
         """
         image = self._store.get(spec.image)
         notice = FOREIGN.format(image.name or '""') if image.root is None else ""
+        private: Path | None = None
+        secrets: dict[str, Path] = {}
         try:
+            if spec.secrets:
+                private, secrets = self._secrets.make(spec.secrets)
             name = uuid.uuid4().hex
             group = self._groups.make(name) if self._groups else None
-            return ProcessWorker(
-                self._scratch / name, partial(self._place, spec=spec, image=image), notice, group
-            )
+            place = partial(self._place, spec=spec, image=image, secrets=secrets)
+            return ProcessWorker(self._scratch / name, place, notice, group, private)
         except (OSError, shutil.Error) as error:
+            if private is not None:
+                clean_up(private)
             raise Unknown(f"cannot start a worker of image {spec.image}: {error}") from error
 
-    def _place(self, folder: Path, *, spec: WorkerSpec, image: Image) -> Place:
+    def _place(self, folder: Path, *, spec: WorkerSpec, image: Image, secrets: Mapping[str, Path]) -> Place:
         workdir = spec.working_dir or image.workdir
         if self._bwrap is not None:
-            return Sandbox(folder, image, workdir, spec.env, self._bwrap)
-        return Bare(folder, image, workdir, spec.env)
+            return Sandbox(folder, image, workdir, spec.env, self._bwrap, secrets)
+        return Bare(folder, image, workdir, spec.env, secrets)
 
 
 def _make_groups(owner: Path) -> tuple[Groups | None, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 # Folders of the host that programs need; everything else of the host stays outside.
@@ -56,11 +56,12 @@ class View:
     workdir: str
     devices: Sequence[str] = ()
     shm_bytes: int | None = None
+    secrets: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def mount_points(self) -> tuple[str, ...]:
         """Where things are mounted, as paths of the sandbox."""
-        return (*self.binds, *map(str, self.extra), "/dev", "/pfs", "/proc", *RUN_PATHS)
+        return (*self.binds, *map(str, self.extra), "/dev", "/pfs", "/proc", *RUN_PATHS, *self.secrets)
 
 
 def scan(root: Path) -> Listing:
@@ -166,6 +167,8 @@ def argv(bwrap: str, view: View, command: Iterable[str]) -> list[str]:
     for needed in view.extra:
         if not _below(needed, view.binds) or _below(needed, view.hidden):
             line += ["--ro-bind", str(needed), str(needed)]
+    for path, source in sorted(view.secrets.items()):
+        line += ["--ro-bind", str(source), path]
     line += ["--tmpfs", "/pfs"]
     for name, source in sorted(view.inputs.items()):
         line += ["--ro-bind", str(source), f"/pfs/{name}"]

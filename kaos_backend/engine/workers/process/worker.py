@@ -25,14 +25,21 @@ class ProcessWorker:
         make: puts the worker's place into `folder`.
         notice: a line for the head of every log; empty for none.
         group: the worker's control group, which is closed with it; without one memory is sampled.
+        private: a folder of its secrets, which goes with it.
     """
 
     def __init__(
-        self, folder: Path, make: Callable[[Path], Place], notice: str = "", group: Group | None = None
+        self,
+        folder: Path,
+        make: Callable[[Path], Place],
+        notice: str = "",
+        group: Group | None = None,
+        private: Path | None = None,
     ) -> None:
         self.folder = folder
         self._notice = notice
         self._group = group
+        self._private = private
         self._limits: Grant | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -71,6 +78,8 @@ class ProcessWorker:
             self._closed = True
         self.launcher.close()
         clean_up(self.folder)
+        if self._private is not None:
+            clean_up(self._private)
         if self._group is not None:
             self._group.close()
 

@@ -45,6 +45,31 @@ def test_env_contract(bench: Bench, tmp_path: Path) -> None:
     assert (bench.engine_dir / "out1" / "y").read_text() == "hello"
 
 
+def test_secrets_are_files_in_memory(bench: Bench) -> None:
+    """Wherever they are mounted, the system's folders included; gone from this machine with the worker."""
+    value = f"value-{os.getpid()}-of-a-secret"
+    secrets = {"/secrets/mine": {"a": value.encode(), "b": b"2"}, "/etc/creds": {"c": b"3"}}
+    worker = bench.worker(secrets=secrets)
+    assert value not in repr(worker)
+    # Without a mount namespace they are below the root of the image's own files, where a run starts.
+    show = (
+        "for d in secrets/mine etc/creds; do [ -d /$d ] && d=/$d; for f in $d/*; do cat $f; echo; done; done"
+    )
+    exit_, text = bench.run(show, worker)
+    assert (exit_.code, text) == (0, f"{value}\n2\n3")
+    on_disk = [path for path in bench.engine_dir.rglob("*") if path.is_file() and value in _text(path)]
+    assert on_disk == [path for path in on_disk if path.name.startswith("log")]
+    worker.close()
+    assert not [path for path in Path("/dev/shm").rglob("a") if value in _text(path)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def test_host_secrets_do_not_reach_user_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAOS_TOKEN", "t")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "t")
