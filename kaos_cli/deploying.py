@@ -25,7 +25,7 @@ MAX_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was typed. None: as it was in the last deploy.
+    """What was typed. None: as it was in the last deploy. A ``timeout_s`` of 0 lifts the limit.
 
     A job that the deploy would stop: ``after`` waits for its end, ``replace`` lets it be stopped.
     """
@@ -37,6 +37,8 @@ class Request:
     cpu: float | None
     memory: str | None
     gpu: int | None
+    tries: int | None
+    timeout_s: float | None
     retry: bool
     after: bool = False
     replace: bool = False
@@ -48,7 +50,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
     ``timeout_s`` limits what is waited for, in all.
     """
     session.home.create()
-    check_resources(request.parallelism, request.cpu, request.memory, request.gpu)
+    check_resources(request.parallelism, request.cpu, request.memory, request.gpu, request.tries)
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
     with _interrupted("interrupted; nothing was sent"):
@@ -59,7 +61,13 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         "data": ids.get("data"),
         "hyper": grid,
         "parallelism": request.parallelism,
-        "resources": {"cpu": request.cpu, "memory": request.memory, "gpu": request.gpu},
+        "resources": {
+            "cpu": request.cpu,
+            "memory": request.memory,
+            "gpu": request.gpu,
+            "tries": request.tries,
+            "timeout_s": request.timeout_s,
+        },
         "author": author(session.env),
         "retry": request.retry,
         "replace": request.replace,

@@ -24,7 +24,7 @@ MEANINGS: dict[int, str] = {
     USAGE: "wrong use or invalid input: type something else",
     MISSING: "no such thing: a job, trial, model, metric, workspace or template that is not there",
     UNREACHABLE: "backend or engine out of reach: not running, too busy, of another version, another token",
-    TIMED_OUT: "the command's own `--timeout` has passed; the job goes on",
+    TIMED_OUT: "the limit of waiting has passed (`--timeout`; of deploy: `--wait-timeout`); the job goes on",
     INTERRUPTED: "interrupted (Ctrl-C); the job goes on",
 }
 """Every exit code of the program. Scripts lean on them: none changes its meaning."""

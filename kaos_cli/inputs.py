@@ -98,8 +98,14 @@ def _wrong(path: Path, what: str, hint: str = "") -> KaosError:
     return KaosError("invalid_hyper", f"{path} {what}", hint=hint, path=str(path))
 
 
-def check_resources(parallelism: int | None, cpu: float | None, memory: str | None, gpu: int | None) -> None:
+def check_resources(
+    parallelism: int | None, cpu: float | None, memory: str | None, gpu: int | None, tries: int | None
+) -> None:
     """Raise KaosError (invalid_resources) for an amount that no machine could grant."""
+    if tries is not None and tries < 1:
+        raise KaosError(
+            "invalid_resources", f"tries is {tries}", hint="--tries takes a number from 1 (no second try) up"
+        )
     if parallelism is not None and parallelism < 1:
         raise KaosError(
             "invalid_resources", f"parallelism is {parallelism}", hint="-p takes a number from 1 up"

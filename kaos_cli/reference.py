@@ -22,8 +22,9 @@ Made from the commands by `make docs`; a test fails when it is out of date.
 - **`-w` / `KAOS_WORKSPACE`** name the workspace; else it is the one of `kaos workspace set`, else `default`.
 - **The backend** is started when a command needs it, and keeps its state in `KAOS_HOME` (default `~/.kaos`).
   `KAOS_PORT` fixes its port. `KAOS_ENDPOINT` with `KAOS_TOKEN` uses one elsewhere instead.
-- **Ctrl-C** and `--timeout` on what waits for a job (`deploy --wait`, `wait`, `logs -f`) detach: they say how
-  to come back and end nothing. Ctrl-C while a bundle is being sent deploys nothing and leaves nothing.
+- **Ctrl-C** and a limit of waiting (`deploy --wait-timeout`, `wait --timeout`, `logs -f --timeout`) detach:
+  they say how to come back and end nothing. Ctrl-C while a bundle is being sent deploys nothing and leaves
+  nothing.
 - **`kaos down`** ends commands that wait for a job, in whatever terminal: they start nothing again. Servers
   that crash are started again by who waits, and the job goes on.
 - **A reader that goes away** (`| head`, `>&-`) ends no job and changes no exit code.

@@ -11,6 +11,7 @@ from kaos_cli import text
 from kaos_cli.failures import show_failures
 from kaos_cli.render import Column, Table, show
 from kaos_cli.session import Session
+from kaos_formats.quantity import format_bytes
 
 Json = Mapping[str, Any]
 LEADERS = 10
@@ -126,8 +127,21 @@ def heading(job: Json, now: datetime) -> list[str]:
             f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""
         )
         lines.append(f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}{author}")
+    if settings := job.get("settings"):
+        lines.append(f"each    {describe_settings(settings)}")
     lines += [f"{stage['name']:<6}  {_stage(stage)}" for stage in job["stages"]]
     return [text.printable(line) for line in lines]
+
+
+def describe_settings(settings: Json) -> str:
+    """What each trial is granted, in a line."""
+    memory, timeout = settings["memory_bytes"], settings["timeout_s"]
+    parts = [f"{settings['cpu']:g} cpu"]
+    parts += [f"{format_bytes(memory)} of memory"] if memory is not None else []
+    parts += [f"{settings['gpu']} gpu"] if settings["gpu"] else []
+    parts += [f"{settings['tries']} tries"] if settings["tries"] > 1 else []
+    parts += [f"{text.duration(timeout)} at most"] if timeout is not None else []
+    return f"{', '.join(parts)}; {settings['parallelism']} at a time"
 
 
 def _stage(stage: Json) -> str:

@@ -20,6 +20,8 @@ BUILD = "build"
 TRAIN = "train"
 INPUT_REPOS = (SOURCE, DATA, HYPER)
 MASTER = "master"
+# A variable in the spec of `train`: how many seconds train.sh gives a trial.
+TIMEOUT = "KAOS_TIMEOUT"
 DEFAULT_WORKSPACE = "default"
 
 # Pachyderm: at most 51 characters, and "<project>-<pipeline>-v99" within the 63 of a Kubernetes name.

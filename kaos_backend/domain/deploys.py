@@ -12,6 +12,7 @@ from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
 from kaos_backend.domain.stages import Stage, StageJobs, State, failed, fold, with_jobs
 from kaos_formats import names
+from kaos_formats.names import TIMEOUT
 from kaos_formats.quantity import parse_memory
 
 Status = Literal["started", "unchanged", "waiting"]
@@ -86,20 +87,23 @@ class Settings:
     resources: Resources
 
 
-def settings_of(pipeline: Pipeline | None) -> Settings:
-    """The settings that the current pipeline has; the defaults without one."""
-    if pipeline is None:
+def settings_of(spec: Mapping[str, Any] | None) -> Settings:
+    """The settings in the spec of a pipeline, or in the details of a job; the defaults without one."""
+    if spec is None:
         return Settings(None, False, Resources())
-    limits: Mapping[str, Any] = pipeline.spec.get("resourceLimits") or {}
-    annotations = (pipeline.spec.get("metadata") or {}).get("annotations") or {}
+    limits: Mapping[str, Any] = spec.get("resourceLimits") or {}
+    annotations = (spec.get("metadata") or {}).get("annotations") or {}
     gpu, memory = limits.get("gpu") or {}, limits.get("memory")
+    timeout = ((spec.get("transform") or {}).get("env") or {}).get(TIMEOUT)
     return Settings(
-        parallelism=int((pipeline.spec.get("parallelismSpec") or {}).get("constant", 1)),
+        parallelism=int((spec.get("parallelismSpec") or {}).get("constant", 1)),
         parallelism_given=annotations.get(ANNOTATION) != AUTO,
         resources=Resources(
             cpu=float(limits.get("cpu", 1.0)),
             memory=parse_memory(str(memory)) if memory else None,
             gpu=int(gpu.get("number", 0)),
+            tries=int(spec.get("datumTries") or 1),
+            timeout_s=float(timeout) if timeout else None,
         ),
     )
 

@@ -8,9 +8,9 @@ the engine has been brought back; writes are not, since nobody knows whether the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from kaos_backend.domain.models import (
     Cluster,
@@ -118,6 +118,9 @@ class Pachd(Protocol):
 
     def job_set(self, project: str, job_id: str) -> list[Job]:
         """This project's jobs of a commit set; [] if there are none."""
+
+    def job_spec(self, project: str, pipeline: str, job_id: str) -> Mapping[str, Any]:
+        """What a job was run with, in the spelling of ``Pipeline.spec``: its transform, limits, tries, …"""
 
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         """Idempotent on a job that has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -215,6 +215,9 @@ class SdkPachd:
             return []
         return [convert.job(info) for info in infos if info.job.pipeline.project.name == project]
 
+    def job_spec(self, project: str, pipeline: str, job_id: str) -> Mapping[str, Any]:
+        return self._job_details(project, pipeline, job_id).to_dict()
+
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         job = _job(project, pipeline, job_id)
         self._connection.write(lambda c: c.pps.stop_job(job=job, reason=reason))
@@ -224,9 +227,12 @@ class SdkPachd:
         return [convert.datum(info) for info in self._list(lambda c: c.pps.list_datum(job=job))]
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
+        status = self._job_details(project, pipeline, job_id).worker_status
+        return [convert.running_datum(s) for s in status if s.job_id == job_id]
+
+    def _job_details(self, project: str, pipeline: str, job_id: str) -> pps.JobInfoDetails:
         job = _job(project, pipeline, job_id)
-        info = self._connection.read(lambda c: c.pps.inspect_job(job=job, details=True))
-        return [convert.running_datum(s) for s in info.details.worker_status if s.job_id == job_id]
+        return self._connection.read(lambda c: c.pps.inspect_job(job=job, details=True)).details
 
     def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
         repo = pfs.Repo(name=pipeline, type="meta", project=pfs.Project(name=project))

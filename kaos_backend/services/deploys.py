@@ -110,7 +110,7 @@ class Deploys:
         if request.settings_given and not any(stage.trials for stage in able):
             what, hint = deploys.missing(STAGES, deployed)
             raise errors.InvalidResources(
-                f"-p, --cpu, --memory and --gpu are for training: {what}",
+                f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
                 hint=f"{hint}, and give them together",
             )
         target = None
@@ -211,7 +211,9 @@ class Deploys:
         self, workspace: str, source_id: str, request: Deploy, now: deploys.Current, able: Sequence[Stage]
     ) -> Target:
         trials = next((stage.name for stage in able if stage.trials), None)
-        settings = deploys.settings_of(now.pipelines.get(trials) if trials else None)
+        settings = deploys.settings_of(
+            now.pipelines[trials].spec if trials and trials in now.pipelines else None
+        )
         granted = _granted(settings.resources, request)
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
         cluster = self._pachd.cluster()
@@ -301,7 +303,11 @@ def _check_settings(request: Deploy) -> None:
 
 def _granted(current: resources.Resources, request: Deploy) -> resources.Resources:
     asked = request.resources
-    return current if asked is None else resources.apply(current, asked.cpu, asked.memory, asked.gpu)
+    return (
+        current
+        if asked is None
+        else resources.apply(current, asked.cpu, asked.memory, asked.gpu, asked.tries, asked.timeout_s)
+    )
 
 
 def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.Grid | None:

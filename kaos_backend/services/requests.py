@@ -35,6 +35,8 @@ _CPU = {"type": "number", "exclusiveMinimum": 0}
 _MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMGT]i?)?$"}
 _AUTHOR = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
 _GPU = {"type": "integer", "minimum": 0}
+_TRIES = {"type": "integer", "minimum": 1, "maximum": resources.MAX_TRIES}
+_TIMEOUT = {"type": "number", "minimum": 0, "maximum": resources.MAX_TIMEOUT_S}
 
 
 def _whole(value: object) -> object:
@@ -60,11 +62,15 @@ class WorkspaceCreate(Request):
 
 
 class Resources(Request):
-    """What each trial is granted; None leaves it as it is. ``memory`` is a Kubernetes quantity."""
+    """What each trial is granted; None leaves it as it is. ``memory`` is a Kubernetes quantity, a
+    ``timeout_s`` of 0 lifts the limit.
+    """
 
     cpu: Annotated[float | None, Field(json_schema_extra=_nullable(_CPU))] = None
     memory: Annotated[str | None, Field(json_schema_extra=_nullable(_MEMORY))] = None
     gpu: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_GPU))] = None
+    tries: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_TRIES))] = None
+    timeout_s: Annotated[float | None, Field(json_schema_extra=_nullable(_TIMEOUT))] = None
 
 
 class Deploy(Request):

@@ -24,6 +24,8 @@ def _train(target: Target) -> Mapping[str, Any]:
         cpu=target.resources.cpu,
         memory_bytes=target.resources.memory,
         gpu=target.resources.gpu,
+        tries=target.resources.tries,
+        timeout_s=target.resources.timeout_s,
     )
     return {**spec, "metadata": {"annotations": {ANNOTATION: AUTO if target.auto else GIVEN}}}
 

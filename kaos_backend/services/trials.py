@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from kaos_backend import errors
-from kaos_backend.domain import hyperparams, metrics
+from kaos_backend.domain import deploys, hyperparams, metrics
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
@@ -61,8 +61,10 @@ class Trials:
         jobs = self._jobs.explained(workspace, self._jobs.of_set(workspace, job_id))
         read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
         rows: list[views.Trial] = []
+        settings = None
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
             if stage.trials:
+                settings = self._settings(workspace, job.id)
                 found = self.of_job(workspace, job, read)
                 results = self._results(workspace, job, found)
                 rows = [_row(trial, job, outcome, results) for trial in found]
@@ -78,6 +80,7 @@ class Trials:
                 data=views.bundle(about.get(names.DATA)),
                 hyper=views.hyper(about.get(names.HYPER)),
             ),
+            settings=None if settings is None else views.settings(settings),
             trials=rows,
             metric=metric,
             metrics=known,
@@ -171,10 +174,18 @@ class Trials:
         """What is recorded of a datum that failed; "" if nothing is."""
         recorded = self._pachd.datum_reason(workspace, names.TRAIN, job_id, datum.id)
         if recorded:
-            return recorded
+            return self._in_words(workspace, job_id, recorded)
         log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id)
         said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
-        return said[-1].removeprefix(_FAILED_LINE) if said else ""
+        return self._in_words(workspace, job_id, said[-1].removeprefix(_FAILED_LINE)) if said else ""
+
+    def _in_words(self, workspace: str, job_id: str, reason: str) -> str:
+        """``reason`` by its name where train.sh, which keeps the time of trials, gave it as an exit code."""
+        limit = self._settings(workspace, job_id).resources.timeout_s if reason == _TIMED_OUT else None
+        return reason if limit is None else f"timed out after {limit:g} s"
+
+    def _settings(self, workspace: str, job_id: str) -> deploys.Settings:
+        return deploys.settings_of(self._pachd.job_spec(workspace, names.TRAIN, job_id))
 
 
 def _metrics_files(
@@ -224,6 +235,7 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> 
 
 
 _FAILED_LINE = "datum failed: "
+_TIMED_OUT = "exit code 124"
 
 
 @dataclass(frozen=True, slots=True)

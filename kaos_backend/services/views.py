@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from kaos_backend.domain import deploys
 from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
@@ -131,6 +132,19 @@ class Trial(View):
     duration_s: float | None
 
 
+class Settings(View):
+    """What each trial of a job is granted, and how many run at a time: cores, bytes (None: no limit), GPUs,
+    how often it is run until it succeeds, seconds for each time (None: no limit).
+    """
+
+    cpu: float
+    memory_bytes: int | None
+    gpu: int
+    tries: int
+    timeout_s: float | None
+    parallelism: int
+
+
 class Inputs(View):
     source: Bundle | None
     data: Bundle | None
@@ -143,6 +157,7 @@ class JobAnswer(Answer, JobSummary):
 
 class JobDetail(Answer, JobSummary):
     inputs: Inputs
+    settings: Settings | None
     trials: Sequence[Trial]
     metric: Metric | None
     metrics: Sequence[str]
@@ -212,6 +227,19 @@ def hyper(description: Description | None) -> Hyper | None:
         return None
     d = description
     return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
+
+
+def settings(found: deploys.Settings) -> Settings:
+    """The view of what a job's trials were granted."""
+    granted = found.resources
+    return Settings(
+        cpu=granted.cpu,
+        memory_bytes=granted.memory,
+        gpu=granted.gpu,
+        tries=granted.tries,
+        timeout_s=granted.timeout_s,
+        parallelism=found.parallelism or 1,
+    )
 
 
 def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJob:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,15 +56,21 @@ def _pattern(given: str) -> re.Pattern[str]:
         raise typer.BadParameter(f"{given!r} is no regular expression: {error}") from error
 
 
-TimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
+def _limit(given: str) -> float:
+    """Seconds that a trial may take; 0 for ``none``."""
+    return 0.0 if given == "none" else _duration(given)
+
+
+def _waiting(option: str) -> Any:
+    return typer.Option(
+        option,
         metavar="TIME",
         parser=_duration,
         help="Wait no longer than this (90s, 10m, 1h30m); the exit code is 124 then, and the job goes on.",
-    ),
-]
+    )
+
+
+TimeoutOption = Annotated[float | None, _waiting("--timeout")]
 
 
 @app.command()
@@ -97,11 +103,24 @@ def deploy(
         str | None, typer.Option("--memory", metavar="STR", help="Memory for each trial: 512Mi, 4G, …")
     ] = None,
     gpu: Annotated[int | None, typer.Option("--gpu", metavar="N", help="GPUs for each trial.")] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option("--tries", metavar="N", help="Run each trial up to so many times until it succeeds."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="TIME",
+            parser=_limit,
+            help="End a trial that takes longer (90s, 10m, 1h30m), each time it is tried; none: no limit.",
+        ),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
     ] = False,
-    timeout: TimeoutOption = None,
+    wait_timeout: Annotated[float | None, _waiting("--wait-timeout")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
     ] = False,
@@ -118,14 +137,17 @@ def deploy(
     from kaos_cli.deploying import Request, deploy
 
     ws = session.workspace(workspace)
-    if all(one is None for one in (source, data, hyper, parallelism, cpu, memory, gpu)) and not retry:
+    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout)
+    if all(one is None for one in given) and not retry:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
-    if timeout is not None and not (wait or after):
-        raise KaosError("usage", "--timeout limits the waiting", hint="give --wait or --after as well")
+    if wait_timeout is not None and not (wait or after):
+        raise KaosError("usage", "--wait-timeout limits the waiting", hint="give --wait or --after as well")
     if after and replace:
         raise KaosError("usage", "--after waits for a job that --replace would stop", hint="give one of them")
-    request = Request(source, data, hyper, parallelism, cpu, memory, gpu, retry, after, replace)
-    if code := deploy(session, ws, request, wait, timeout):
+    request = Request(
+        source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, retry, after, replace
+    )
+    if code := deploy(session, ws, request, wait, wait_timeout):
         raise typer.Exit(code)
 
 

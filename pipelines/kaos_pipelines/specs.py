@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TRAIN, image_name
+from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TIMEOUT, TRAIN, image_name
 
 BUILDER_IMAGE = "kaos/builder"
 
@@ -54,12 +54,15 @@ def train_spec(
     cpu: float | None = None,
     memory_bytes: int | None = None,
     gpu: int | None = None,
+    tries: int = 1,
+    timeout_s: float | None = None,
     script: list[str] | None = None,
 ) -> Json:
     """Spec of the `train` pipeline: one datum per (image, data bundle, params).
 
     `cpu` in cores (default 1), `memory_bytes` in bytes (default: no limit), `gpu` in whole devices (default
-    none); all three are per trial. A failing trial is recovered (`errCmd`), so that the others' models land.
+    none); all three are per trial. A failing trial is run `tries` times and then recovered (`errCmd`), so
+    that the others' models land; each time takes at most `timeout_s` seconds (default: no limit).
     Raises ValueError for amounts that no machine can grant.
     """
     cores = 1.0 if cpu is None else float(cpu)
@@ -67,6 +70,8 @@ def train_spec(
         raise ValueError(
             f"not grantable: parallelism={parallelism} cpu={cpu} memory={memory_bytes} gpu={gpu}"
         )
+    if tries < 1 or (timeout_s is not None and timeout_s <= 0):
+        raise ValueError(f"no trial could run: tries={tries} timeout_s={timeout_s}")
     limits: Json = {"cpu": cores}
     if memory_bytes is not None:
         limits["memory"] = str(memory_bytes)
@@ -93,9 +98,11 @@ def train_spec(
                 "KAOS_CPU": f"{cores:g}",
                 "KAOS_MEMORY": "" if memory_bytes is None else str(memory_bytes),
                 "KAOS_GPU": str(gpu or 0),
+                # Not `datumTimeout`: what runs out of that is not recovered, and fails the whole job.
+                **({} if timeout_s is None else {TIMEOUT: f"{timeout_s:.3f}".rstrip("0").rstrip(".")}),
             },
         },
-        "datumTries": 1,
+        "datumTries": tries,
         "parallelismSpec": {"constant": parallelism},
         "resourceLimits": limits,
     }

@@ -1,6 +1,7 @@
 # Runs one trial: the script that the `train` pipeline feeds to `sh` (POSIX; a shell, mkdir, mv, ln, rm and od).
 # In:  $build, $data, $hyper = this datum's files; PACH_PFS = where /pfs is, unless it is /pfs;
-#      KAOS_ANY_NAME = 1 where the worker itself gives and stores files of any name.
+#      KAOS_ANY_NAME = 1 where the worker itself gives and stores files of any name; KAOS_TIMEOUT = seconds that the
+#      trial may take, if there is a limit.
 # Out: ./train <output folder>, with the variables of docs/training-contract.md. Where PFS is the worker's (a real
 #      Pachyderm), a bundle that has a map of names (kaos_formats/stored.py) is seen through a view of links, and
 #      what the trial wrote is renamed to what PFS can hold, with such a map.
@@ -108,15 +109,24 @@ case $first in
   fi
   ;;
 esac
-[ -z "$any_name" ] || exec "$@"
+KAOS_TIMEOUT=${KAOS_TIMEOUT:-}
+[ -z "$any_name" ] || [ -n "$KAOS_TIMEOUT" ] || exec "$@"
 
-# PFS refuses a whole output for one name that it cannot hold, so something has to follow the trial.
-passed=
+# PFS refuses a whole output for one name that it cannot hold, so something has to follow the trial. And what runs out
+# of Pachyderm's own datum_timeout has none left for err_cmd, so that one slow trial would fail the job: its time is
+# taken here.
+passed= late=
 for signal in TERM INT HUP QUIT USR1 USR2; do
   trap "passed=1; kill -s $signal \$trial 2>/dev/null" "$signal"
 done
+trap 'late=1 passed=1; kill -s KILL $trial 2>/dev/null' ALRM
 "$@" &
 trial=$!
+timer=
+if [ -n "$KAOS_TIMEOUT" ]; then
+  (sleep "$KAOS_TIMEOUT" && kill -s ALRM $$) </dev/null >/dev/null 2>&1 &
+  timer=$!
+fi
 wait "$trial"
 code=$?
 while [ -n "$passed" ]; do # a signal that was passed on ended the wait, or came just after it
@@ -125,6 +135,10 @@ while [ -n "$passed" ]; do # a signal that was passed on ended the wait, or came
   next=$?
   [ "$next" -eq 127 ] || code=$next # 127: it was waited for already
 done
+trap '' ALRM
+[ -z "$timer" ] || kill "$timer" 2>/dev/null
+[ -z "$late" ] || fail 124 "timed out after $KAOS_TIMEOUT s"
+[ -z "$any_name" ] || exit "$code"
 
 LC_ALL=C
 export LC_ALL

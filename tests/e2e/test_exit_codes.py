@@ -83,7 +83,7 @@ def test_2_wrong_use_or_invalid_input(kaos: Kaos, tmp_path: Path, data: Path) ->
     check(kaos("train", "deploy"), 2, "usage")
     check(kaos("train", "frobnicate"), 2, "usage")
     check(kaos("train", "wait", "--timeout", "soon"), 2, "usage")
-    check(kaos("train", "deploy", "-d", data, "--timeout", "1m"), 2, "usage")
+    check(kaos("train", "deploy", "-d", data, "--wait-timeout", "1m"), 2, "usage")
     check(kaos("train", "logs", "--timeout", "1m"), 2, "usage")
     check(kaos("train", "deploy", "-d", tmp_path / "nowhere"), 2, "invalid_bundle")
     check(kaos("train", "deploy", "--gpu", "-1"), 2, "invalid_resources")
@@ -135,9 +135,12 @@ def held(home: Home, workspace: str, tmp_path: Path, data: Path, gate: Gate) -> 
 
 
 def test_124_the_time_limit_of_the_command(kaos: Kaos, held: list[str | Path]) -> None:
-    for arguments in ([*held, "--wait"], ["train", "wait"], ["train", "logs", "-f"]):
-        done = kaos(*arguments, "--timeout", "0.5s")
-        check(done, 124, "timed_out")
+    for arguments in (
+        [*held, "--wait", "--wait-timeout"],
+        ["train", "wait", "--timeout"],
+        ["train", "logs", "-f", "--timeout"],
+    ):
+        check(kaos(*arguments, "0.5s"), 124, "timed_out")
 
 
 def test_130_interrupted(home: Home, workspace: str, held: list[str | Path]) -> None:

@@ -140,6 +140,25 @@ def test_over_memory_fails_by_that_name_and_harms_no_other(
     assert by_x[2]["state"] == "success"
 
 
+def test_tries_and_a_trials_time_stay_in_force(
+    home: Home, workspace: str, tmp_path: Path, data: Path
+) -> None:
+    body = "import time\nif params['x'] == 2: time.sleep(600)"
+    grid = write_grid(tmp_path / "grid.json", {"x": [1, 2]})
+    src = write_source(tmp_path / "src", body=body)
+    deploy(home, workspace, "-s", src, "-d", data, "-h", grid, "--tries", "2", "--timeout", "2s", check=False)
+    job = info(home, workspace)
+    by_x = {t["params"]["x"]: t for t in job["trials"]}
+    assert (by_x[1]["state"], by_x[2]["state"]) == ("success", "failed")
+    assert by_x[2]["reason"] == "timed out after 2 s"
+    log = home.run("train", "logs", "-w", workspace, "--trial", str(by_x[2]["trial"])).stdout
+    assert log.count("kaos: timed out after 2 s") == 2
+    write_grid(grid, {"x": [3]})
+    deploy(home, workspace, "-h", grid)
+    assert info(home, workspace)["settings"] == job["settings"] | {"tries": 2, "timeout_s": 2.0}
+    assert "2 tries, 2.0s at most" in home.run("train", "info", "-w", workspace).stdout
+
+
 def test_resources_are_granted_and_told(home: Home, workspace: str, tmp_path: Path, data: Path) -> None:
     body = (
         "print('ENV', json.dumps({k: os.environ.get(k) for k in "

@@ -315,6 +315,9 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
         "inputs": {"source": SOURCE, "data": DATA, "hyper": grid | {
             "axes": {}, "author": "ada@lab", "created": "2020-01-01T00:00:00Z"
         }},
+        "settings": {
+            "cpu": 1.0, "memory_bytes": None, "gpu": 0, "tries": 1, "timeout_s": None, "parallelism": 2
+        },
         "trials": trials, "metric": {"name": "accuracy", "order": "desc", "guessed": True},
         "metrics": ["accuracy", "loss"],
     } | more  # fmt: skip

@@ -50,6 +50,10 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
         "1Gi",
         "--gpu",
         1,
+        "--tries",
+        2,
+        "--timeout",
+        "1h30m",
     )
     assert done.code == 0, done.err
     request = backend.deploys[0]
@@ -58,7 +62,8 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
     assert request["source"] == backend.heads["default", "source"]["id"]
     assert request["data"] == backend.heads["default", "data"]["id"]
     assert request["hyper"] == {"lr": [0.1, 0.01], "x": [1, 2], "k": "v"}
-    assert request["resources"] == {"cpu": 0.5, "memory": "1Gi", "gpu": 1}
+    amounts = {"cpu": 0.5, "memory": "1Gi", "gpu": 1, "tries": 2, "timeout_s": 5400.0}
+    assert request["resources"] == amounts
     assert (request["parallelism"], request["retry"]) == (3, False)
     assert "@" in request["author"]
     size = sum(path.stat().st_size for path in src.iterdir())
@@ -216,7 +221,7 @@ def test_after_deploys_when_the_job_has_ended(
 def test_after_waits_no_longer_than_asked(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
     backend.fail_once("POST /workspaces/default/deploys", open_job)
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after", "--timeout", "1s")
+    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after", "--wait-timeout", "1s")
     assert (done.code, backend.deploys) == (124, [])
     assert "nothing was deployed, and job 4f1c0de2 goes on" in done.err
 

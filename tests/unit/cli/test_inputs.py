@@ -62,26 +62,29 @@ def test_true_and_one_are_two_points(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory", ["lots", "", "4 G", "-1", "4GB", "0", "0.0Gi", "G", "9" * 5000])
 def test_what_is_no_quantity(memory: str) -> None:
     with pytest.raises(KaosError, match="memory"):
-        inputs.check_resources(None, None, memory, None)
+        inputs.check_resources(None, None, memory, None, None)
 
 
 @pytest.mark.parametrize("memory", ["1", "512Mi", "1.5Gi", "4G", "1e9", "500m", "100k", ".5G"])
 def test_quantities(memory: str) -> None:
-    inputs.check_resources(1, 0.5, memory, 0)
+    inputs.check_resources(1, 0.5, memory, 0, 1)
 
 
 @pytest.mark.parametrize(
     "amounts",
     [
-        (0, None, None),
-        (None, 0.0, None),
-        (None, float("nan"), None),
-        (None, float("inf"), None),
-        (None, None, -1),
+        (0, None, None, None),
+        (None, 0.0, None, None),
+        (None, float("nan"), None, None),
+        (None, float("inf"), None, None),
+        (None, None, -1, None),
+        (None, None, None, 0),
     ],
 )
-def test_amounts_that_no_machine_has(amounts: tuple[int | None, float | None, int | None]) -> None:
-    parallelism, cpu, gpu = amounts
+def test_amounts_that_no_machine_has(
+    amounts: tuple[int | None, float | None, int | None, int | None],
+) -> None:
+    parallelism, cpu, gpu, tries = amounts
     with pytest.raises(KaosError) as caught:
-        inputs.check_resources(parallelism, cpu, None, gpu)
+        inputs.check_resources(parallelism, cpu, None, gpu, tries)
     assert caught.value.code == "invalid_resources"

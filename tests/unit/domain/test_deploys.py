@@ -190,9 +190,11 @@ def test_settings_are_read_back_from_the_spec() -> None:
         "parallelismSpec": {"constant": 3},
         "resourceLimits": {"cpu": 0.5, "memory": "1000", "gpu": {"type": "nvidia.com/gpu", "number": 2}},
         "metadata": {"annotations": {deploys.ANNOTATION: deploys.AUTO}},
+        "datumTries": 4,
+        "transform": {"env": {"KAOS_TIMEOUT": "1.5"}},
     }
-    found = settings_of(pipeline("train", spec))
-    assert found == deploys.Settings(3, False, Resources(0.5, 1000, 2))
+    found = settings_of(spec)
+    assert found == deploys.Settings(3, False, Resources(0.5, 1000, 2, 4, 1.5))
     assert settings_of(None).parallelism is None
 
 

@@ -22,6 +22,13 @@ def test_only_what_is_given_changes() -> None:
     assert changed == Resources(2, 2**31, 1)
     with pytest.raises(InvalidResources):
         apply(Resources(), gpu=-1)
+    limited = apply(Resources(), tries=3, timeout_s=90.0)
+    assert limited == Resources(tries=3, timeout_s=90.0)
+    assert apply(limited, cpu=2.0).timeout_s == 90.0
+    assert apply(limited, timeout_s=0.0) == Resources(tries=3)
+    for wrong in ({"tries": 0}, {"tries": 101}, {"timeout_s": -1.0}, {"timeout_s": float("nan")}):
+        with pytest.raises(InvalidResources):
+            apply(Resources(), **wrong)  # type: ignore[arg-type]
 
 
 def test_parallelism() -> None:

@@ -31,7 +31,17 @@ def test_train_spec_is_understood_by_the_sdk() -> None:
 def test_defaults_are_one_core_and_nothing_else() -> None:
     spec = specs.train_spec("ws", "i")
     assert spec["resourceLimits"] == {"cpu": 1.0}
-    assert spec == specs.train_spec("ws", "i", cpu=1.0, gpu=0)
+    assert spec == specs.train_spec("ws", "i", cpu=1.0, gpu=0, tries=1)
+    assert "KAOS_TIMEOUT" not in spec["transform"]["env"]
+
+
+def test_tries_and_time_are_kept_in_the_spec() -> None:
+    spec = specs.train_spec("ws", "i", tries=3, timeout_s=90.0)
+    assert (spec["datumTries"], spec["transform"]["env"]["KAOS_TIMEOUT"]) == (3, "90")
+    assert specs.train_spec("ws", "i", timeout_s=0.001)["transform"]["env"]["KAOS_TIMEOUT"] == "0.001"
+    for bad in ({"tries": 0}, {"timeout_s": 0.0}):
+        with pytest.raises(ValueError, match="could run"):
+            specs.train_spec("ws", "i", **bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [{"parallelism": 0}, {"cpu": 0}, {"memory_bytes": 0}, {"gpu": -1}])

@@ -266,6 +266,22 @@ while True:
     assert held(pfs) == {"checkpoint (1)": b"saved"}
 
 
+@pytest.mark.parametrize("any_name", ["", "1"])
+def test_a_trial_over_its_time_is_killed_and_named(pfs: Pfs, any_name: str) -> None:
+    body = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("begun", flush=True)
+while True:
+    signal.pause()
+"""
+    code, said = pfs.run(body, KAOS_TIMEOUT="0.5", KAOS_ANY_NAME=any_name)
+    assert code == 124
+    assert said.endswith("kaos: timed out after 0.5 s\n")
+    # With time to spare nothing differs, and nobody waits for the rest of it.
+    assert pfs.run("sys.exit(3)", KAOS_TIMEOUT="600", KAOS_ANY_NAME=any_name) == (3, "")
+
+
 def test_a_name_that_cannot_be_held_beside_the_output_fails_by_name(pfs: Pfs) -> None:
     code, said = pfs.run("open(os.path.dirname(out) + '/stray (1)', 'w')")
     assert code == 1
