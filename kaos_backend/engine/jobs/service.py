@@ -22,6 +22,7 @@ from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.logs import Logs
 from kaos_backend.engine.jobs.schedule.admission import Admission
 from kaos_backend.engine.jobs.schedule.machine import Machine
+from kaos_backend.engine.jobs.schedule.queue import Surroundings
 from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, Json, defaults, merge_patch
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_backend.engine.workers.port import Runtime
@@ -40,11 +41,12 @@ class Jobs(Queries):
         clock: Clock = now_us,
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = ids.new_id,
+        look: Callable[[frozenset[int]], Surroundings] = lambda _: Surroundings(),
     ) -> None:
         self.machine = machine
         self.clock = clock
         self.logs = Logs(folder(data_dir / "logs"))
-        self.admission = Admission(machine)
+        self.admission = Admission(machine, look)
         self._new_id = new_id
         self._vault = Vault(data_dir / "secrets.key")
         env = RunEnv(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pachyderm_sdk.api import pps
+from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine
+from tests.integration.engine.conftest import Engine, eventually
 
 # Long enough that everything that may overlap does.
 SPAN = """
@@ -56,3 +56,32 @@ def test_parallelism_bounds_what_the_machine_would_hold(engine: Engine) -> None:
     engine.pipeline("p", SPAN, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=1))
     engine.wait("p")
     assert most_at_once(engine) == 1
+
+
+HELD = """
+echo $PACH_DATUM_ID >> $SIDE/begun
+until [ -e $SIDE/$PACH_DATUM_ID ] || [ -e $SIDE/all ]; do sleep 0.01; done
+"""
+
+
+@pytest.mark.parametrize("cpu", [1, 2])
+def test_a_grid_does_not_keep_a_trial_of_another_workspace_waiting(engine: Engine, cpu: int) -> None:
+    assert engine.handle is not None
+    admission = engine.handle.jobs.admission
+    engine.repo("a", {f"/{i:02}": b"" for i in range(30)})
+    engine.pipeline("grid", HELD, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=30))
+    eventually(lambda: len(engine.runs("begun")) == 2, "the grid has both cores")
+    other = pfs.Project(name="other")
+    engine.client.pfs.create_project(project=other)
+    engine.client.pps.create_pipeline(
+        pipeline=pps.Pipeline(name="one", project=other),
+        transform=pps.Transform(cmd=["touch", str(engine.side / "all")]),
+        input=pps.Input(pfs=pps.PfsInput(project="default", repo="a", glob="/00")),
+        resource_limits=pps.ResourceSpec(cpu=cpu),
+    )
+    eventually(lambda: "other" in {one.workspace for one in admission.waiting()}, "the other's trial waits")
+    # As many end as it takes; had the grid what they give back, it would hold that for ever.
+    for datum in engine.runs("begun")[:cpu]:
+        (engine.side / datum).touch()
+    engine.ran("all")
+    engine.wait("grid")

@@ -23,6 +23,7 @@ from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.scratch import file_bytes
+from kaos_backend.engine.jobs.schedule.fair import Holding, Party
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
@@ -99,7 +100,7 @@ class _Slot:
     """A worker with the share of the machine it runs under. `broken`: not to be used again."""
 
     worker: Worker
-    allocation: Allocation
+    holding: Holding
     broken: bool = False
 
 
@@ -135,13 +136,13 @@ class DatumRunner:
         self._roots: dict[CommitKey, bytes] = {}
         self._seen_inputs: set[str] = set()
         self._parallelism = spec.parallelism
-        self._holder = f"job {job.key.id[:8]} of {job.key.pipeline}"
+        self._party = Party(job.key.pipeline.project, job.key.pipeline.name, job.key.id)
 
     def why_waits(self, running: int) -> str:
         """What the next datum waits for while so many have a worker."""
         if running >= self._parallelism:
             return f"a place in its pipeline ({self._parallelism} at a time)"
-        return self._env.admission.why(self._request, self._holder)
+        return self._env.admission.why(self._request, self._party)
 
     def run(self, running: Running) -> Outcome:
         """Run a datum to its end. Raises Interrupted when its `cancel` is set before that."""
@@ -218,7 +219,7 @@ class DatumRunner:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
             exit = slot.worker.run(
-                run(self._transform.cmd, self._transform.stdin, slot.allocation), running.cancel
+                run(self._transform.cmd, self._transform.stdin, slot.holding.allocation), running.cancel
             )
             sofar.keep(exit.output)
             sofar.process_us += int(exit.wall_s * 1e6)
@@ -245,7 +246,7 @@ class DatumRunner:
         if not self._transform.err_cmd:
             return
         exit = slot.worker.run(
-            run(self._transform.err_cmd, self._transform.err_stdin, slot.allocation), running.cancel
+            run(self._transform.err_cmd, self._transform.err_stdin, slot.holding.allocation), running.cancel
         )
         sofar.keep(exit.output)
         if exit.reason == "canceled" or running.cancel.is_set():
@@ -264,24 +265,24 @@ class DatumRunner:
                 yield slot
             finally:
                 running.phase = Phase.STORE
-                self._env.admission.release(slot.allocation)
+                self._env.admission.release(slot.holding)
                 self._pool.give_back(slot.worker, broken=slot.broken)
 
     def _enter(self, running: Running) -> _Slot:
         while True:
-            allocation = self._env.admission.acquire(self._request, running.cancel.is_set, self._holder)
-            if allocation is None:
+            holding = self._env.admission.acquire(self._request, running.cancel.is_set, self._party)
+            if holding is None:
                 raise Interrupted
             try:
-                slot = _Slot(self._pool.borrow(), allocation)
+                slot = _Slot(self._pool.borrow(), holding)
                 running.trouble = ""
                 return slot
             except EngineError as e:
-                self._env.admission.release(allocation)
+                self._env.admission.release(holding)
                 running.trouble = e.message
                 self._crashing(e.message)
             except BaseException:
-                self._env.admission.release(allocation)
+                self._env.admission.release(holding)
                 raise
             # As a kubelet backs off, and without holding the share meanwhile.
             if running.cancel.wait(_BACK_OFF_S):

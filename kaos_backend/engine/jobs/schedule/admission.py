@@ -1,82 +1,91 @@
-"""The door to the machine: what runs at once never exceeds it; the rest waits in order of arrival."""
+"""The door to the machine: what runs at once never exceeds it; the rest waits for its turn."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 
-from kaos_backend.engine.jobs.schedule.machine import (
-    Allocatable,
-    Allocation,
-    Machine,
-    Request,
-    allocatable_of,
-    allocate,
-    release,
-    shortage,
-)
+from kaos_backend.engine.jobs.schedule.fair import Claim, Holding, Party
+from kaos_backend.engine.jobs.schedule.machine import Machine, Request, allocatable_of, allocate
+from kaos_backend.engine.jobs.schedule.queue import Queue, Surroundings
+
+# How often it is looked what other programs leave, while somebody waits for something of it.
+_LOOK_S = 1.0
 
 
 class Admission:
-    """First come, first served: a large request at the front is not overtaken, so it is never starved."""
+    """A `Queue` that threads wait in. `look` tells what other programs leave; it is told the GPUs in use."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(
+        self, machine: Machine, look: Callable[[frozenset[int]], Surroundings] = lambda _: Surroundings()
+    ) -> None:
         self.machine = machine
-        self._allocatable = allocatable_of(machine)
-        self._waiting: deque[object] = deque()
-        # Who has what, by the identity of the allocation: two may be equal.
-        self._holders: dict[int, str] = {}
+        self._look = look
+        self._queue = Queue(machine)
+        self._admitted: dict[Claim, Holding] = {}
         self._changed = threading.Condition()
 
-    @property
-    def allocatable(self) -> Allocatable:
+    def acquire(self, request: Request, given_up: Callable[[], bool], party: Party) -> Holding | None:
+        """Wait for a share. None once `given_up()` is true (call `nudge` when that changes)."""
+        # Of what others leave nobody tells.
+        pause_s = _LOOK_S if _shared(request) else None
         with self._changed:
-            return self._allocatable
+            claim = self._queue.enter(party, request)
+            while not given_up():
+                self._admit()
+                if claim in self._admitted:
+                    return self._admitted.pop(claim)
+                self._changed.wait(pause_s)
+            # It may have come through at this very moment.
+            if (holding := self._admitted.pop(claim, None)) is not None:
+                self._queue.release(holding)
+            else:
+                self._queue.leave(claim)
+            self._admit()
+            return None
 
-    def acquire(self, request: Request, given_up: Callable[[], bool], holder: str) -> Allocation | None:
-        """Wait for a share. None once `given_up()` is true (call `nudge` when that changes).
-
-        `holder` is what others that wait are told of who has it.
-        """
-        ticket = object()
-        with self._changed:
-            self._waiting.append(ticket)
-            try:
-                while not given_up():
-                    if self._waiting[0] is ticket:
-                        allocated = allocate(self._allocatable, request)
-                        if allocated is not None:
-                            self._allocatable, allocation = allocated
-                            self._holders[id(allocation)] = holder
-                            return allocation
-                    self._changed.wait()
-                return None
-            finally:
-                self._waiting.remove(ticket)
-                # Whoever is first now may fit as well.
-                self._changed.notify_all()
-
-    def release(self, allocation: Allocation) -> None:
+    def release(self, holding: Holding) -> None:
         """Give a share back."""
         with self._changed:
-            self._allocatable = release(self._allocatable, allocation)
-            del self._holders[id(allocation)]
-            self._changed.notify_all()
+            self._queue.release(holding)
+            self._admit()
 
-    def why(self, request: Request, holder: str) -> str:
-        """What `request` waits for now, and which other holders have it: "1 cpu (0 of 2 free), …"."""
+    def why(self, request: Request, party: Party) -> str:
+        """What `request` waits for now, and which other jobs have it: "1 cpu (0 of 2 free), …"."""
         with self._changed:
-            allocatable, others = self._allocatable, sorted({*self._holders.values()} - {holder})
-        short = shortage(self.machine, allocatable, request)
-        if not short:
-            return "its turn on this machine"
-        return f"{short}, in use by {', '.join(others)}" if others else short
+            return self._queue.why(party, request)
+
+    def holdings(self) -> list[Holding]:
+        """Who has what."""
+        with self._changed:
+            return list(self._queue.holdings)
+
+    def waiting(self) -> list[Party]:
+        """The jobs of the requests that wait, in order of arrival."""
+        with self._changed:
+            return [claim.party for claim in self._queue.claims]
 
     def nudge(self) -> None:
         """Make everyone who waits look again whether to give up."""
         with self._changed:
             self._changed.notify_all()
+
+    def _admit(self) -> None:
+        if any(_shared(claim.request) for claim in self._queue.claims):
+            held = {gpu for one in self._queue.holdings for gpu in one.allocation.gpus}
+            self._queue.surroundings = self._look(frozenset(held))
+        admitted = False
+        while (found := self._queue.admit()) is not None:
+            claim, holding = found
+            self._admitted[claim] = holding
+            admitted = True
+        if admitted:
+            self._changed.notify_all()
+
+
+def _shared(request: Request) -> bool:
+    """Whether it is for something that other programs take from as well."""
+    return bool(request.gpus or request.disk_bytes)
 
 
 def capacity(machine: Machine, request: Request, at_most: int) -> int:
