@@ -12,20 +12,27 @@ import shutil
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kaos_pipelines.build import authorities
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError
-from kaos_pipelines.build.instructions import Failures, Written
+from kaos_pipelines.build.instructions import Failures, Written, amended
 from kaos_pipelines.build.log import BuildLog
+from kaos_pipelines.build.order import Order
 
 _LINE = re.compile(r"#(\d+) (.*)")
 _STEP = re.compile(r"\[(?:(\S+) )?(\d+)/(\d+)\] (.*)")
 _SAID = re.compile(r"\d+\.\d+ ?(.*)")
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
+_VERSION = re.compile(r"Docker version (\d+)\.")
 # The client could do without the plugin until it moved out of it.
 _BUILT_IN = 23
+# Below /dev, which is none of the image's: a mount elsewhere would leave the folder that it stands in.
+_CA, _APT = "/dev/kaos/ca.pem", "/dev/kaos/apt.conf"
+_MOUNT = "--mount=type=secret,id=kaos-{},target={},mode=0444,required=true"
+_TRUST = f"{_MOUNT.format('ca', _CA)} {_MOUNT.format('apt', _APT)}"
 
 
 def client(env: Mapping[str, str]) -> str | None:
@@ -39,30 +46,34 @@ def _can(program: str, env: Mapping[str, str]) -> bool:
     try:
         if subprocess.run([program, "buildx", "version"], env=env, capture_output=True).returncode == 0:
             return True
-        asked = [program, "version", "--format", "{{.Client.Version}}"]
-        version = subprocess.run(asked, env=env, capture_output=True, text=True).stdout.partition(".")[0]
+        # Unlike `docker version`, this asks no engine.
+        said = subprocess.run([program, "--version"], env=env, capture_output=True, text=True).stdout
     except OSError:
         return False
-    return version.isdigit() and int(version) < _BUILT_IN
+    version = _VERSION.match(said)
+    return version is not None and int(version[1]) < _BUILT_IN
 
 
-def carry_out(
-    program: str,
-    bundle: Bundle,
-    steps: Sequence[Written],
-    options: Sequence[str],
-    env: Mapping[str, str],
-    log: BuildLog,
-) -> str:
+def carry_out(program: str, order: Order, env: Mapping[str, str], log: BuildLog) -> str:
     """The id of the image, which has no name yet. Raises BuildError."""
     with tempfile.TemporaryDirectory(prefix="kaos-build-") as folder:
         context, dockerfile, made = (Path(folder) / name for name in ("context", "Dockerfile", "id"))
-        _lay_out(bundle, context)
-        dockerfile.write_text(bundle.dockerfile, "utf-8")
+        _lay_out(order.bundle, context)
+        text, options = order.bundle.dockerfile, list(_options(order))
+        if order.authorities is not None:
+            names = authorities.variables(_CA) | {"APT_CONFIG": _APT}
+            text = amended(text, [f"ARG {name}={value}" for name, value in names.items()], _TRUST)
+            for name, content in (
+                ("ca", order.authorities),
+                ("apt", authorities.apt_configuration(_CA)),
+            ):
+                (file := Path(folder) / name).write_text(content, "utf-8")
+                options.append(f"--secret=id=kaos-{name},src={file}")
+        dockerfile.write_text(text, "utf-8")
         command = [program, "build", "--progress", "plain", "-f", str(dockerfile), "--iidfile", str(made)]
         with subprocess.Popen(
             [*command, *options, str(context)],
-            env={**env, "DOCKER_BUILDKIT": "1"},
+            env={**env, **order.proxies, "DOCKER_BUILDKIT": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -70,10 +81,19 @@ def carry_out(
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            follow(process.stdout, steps, log)
+            follow(process.stdout, order.steps, log)
         if process.returncode or not made.exists():
             raise BuildError(f"docker build ended with exit code {process.returncode}, see its log")
         return made.read_text().strip()
+
+
+def _options(order: Order) -> Iterator[str]:
+    yield from (f"--label={name}={value}" for name, value in order.labels.items())
+    yield from (f"--build-arg={name}={value}" for name, value in order.arguments.items())
+    # By name alone: other users of the machine see a command line.
+    yield from (f"--build-arg={name}" for name in order.proxies)
+    if order.network:
+        yield f"--network={order.network}"
 
 
 def follow(lines: Iterable[str], steps: Sequence[Written], log: BuildLog) -> None:
@@ -88,7 +108,7 @@ def follow(lines: Iterable[str], steps: Sequence[Written], log: BuildLog) -> Non
         if found is None:
             other.append(raw.strip())
             continue
-        vertex, text = found.groups()
+        vertex, text = found[1], found[2].replace(f"{_TRUST} ", "")
         if step := _STEP.match(text):
             names[vertex] = step[4]
             if vertex not in begun:

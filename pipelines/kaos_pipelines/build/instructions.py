@@ -13,23 +13,64 @@ from kaos_formats.masking import mask
 from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.log import BuildLog
 
+_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*([\"']?)([A-Za-z_]\w*)\1")
+_TAKES_HERE_DOCUMENTS = frozenset({"RUN", "COPY", "ADD"})
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`line` counts from 1; `text` is the instruction on one line, secrets in URLs masked."""
+    """`line` counts from 1, and `end` is the last one, here-documents apart; `text` is the instruction on one
+    line, secrets in URLs masked.
+    """
 
     line: int
     text: str
+    end: int = 0
+
+    @property
+    def keyword(self) -> str:
+        return self.text.partition(" ")[0]
 
 
 def written(dockerfile: str) -> tuple[Written, ...]:
     """All instructions, in order; comments are no instructions."""
     parser = DockerfileParser(fileobj=io.BytesIO(dockerfile.encode()))  # type: ignore[no-untyped-call]
-    found = (item for item in parser.structure if item["instruction"] != "COMMENT")
-    return tuple(
-        Written(item["startline"] + 1, mask(f"{item['instruction']} {' '.join(item['value'].split())}"))
-        for item in found
-    )
+    lines = dockerfile.split("\n")
+    found: list[Written] = []
+    body_end = 0  # the library knows no here-documents, and takes their lines for instructions
+    for item in parser.structure:
+        keyword, start, end = item["instruction"], item["startline"] + 1, item["endline"] + 1
+        if keyword == "COMMENT" or start <= body_end:
+            continue
+        found.append(Written(start, mask(f"{keyword} {' '.join(item['value'].split())}"), end))
+        if keyword in _TAKES_HERE_DOCUMENTS:
+            body_end = _end_of_here_documents(lines, end, _HERE_DOCUMENT.findall(item["value"]))
+    return tuple(found)
+
+
+def _end_of_here_documents(lines: Sequence[str], after: int, delimiters: Iterable[tuple[str, str]]) -> int:
+    """The number of the last line of the here-documents that begin after line `after`."""
+    end = after
+    for _, delimiter in delimiters:
+        body = (number for number, line in enumerate(lines[end:], end + 1) if line.strip("\t") == delimiter)
+        end = next(body, end)
+    return end
+
+
+def amended(dockerfile: str, beginning: Sequence[str], run_flags: str = "") -> str:
+    """The Dockerfile with more instructions in front of each stage that has a RUN, and flags in each RUN."""
+    lines = dockerfile.split("\n")
+    runs = False
+    for step in reversed(written(dockerfile)):
+        if step.keyword == "RUN":
+            runs = True
+            first = lines[step.line - 1]
+            at = len(first) - len(first.lstrip()) + len("RUN")
+            lines[step.line - 1] = f"{first[:at]}{run_flags and ' '}{run_flags}{first[at:]}"
+        elif step.keyword == "FROM":
+            lines[step.end : step.end] = beginning if runs else ()
+            runs = False
+    return "\n".join(lines)
 
 
 class Failures:

@@ -1,15 +1,18 @@
 """`python -m kaos_pipelines.build`: the command of the `build` pipeline, carried out by one of two builders.
 
 Environment: KAOS_SOURCE_ID with PACH_PFS (the bundle), KAOS_IMAGE (the name to give), KAOS_BUILDER: `venv`,
-the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/); or `docker`, with DOCKER_HOST. Writes
-`<out>/<source id>/image.json`, a pure function of the source.
+the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/); or `docker`, with DOCKER_HOST;
+KAOS_BUILD_CA, a file of certificates that the steps trust as well. Writes `<out>/<source id>/image.json`, a
+pure function of the source.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +48,29 @@ def _build(source: Path, env: Mapping[str, str], log: BuildLog) -> dict[str, Any
 
         if not env.get("KAOS_IMAGE_STORE"):
             raise BuildError("KAOS_IMAGE_STORE not set: the venv builder needs a folder for its images")
-        return with_venv.build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
+        with _authorities(env):
+            return with_venv.build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
     if builder == "docker":
         from kaos_pipelines.build import with_docker
 
         return with_docker.build(bundle, env["KAOS_IMAGE"], env, log)
     raise BuildError(f"KAOS_BUILDER is {builder!r}: must be one of venv, docker")
+
+
+@contextmanager
+def _authorities(env: Mapping[str, str]) -> Iterator[None]:
+    """Have whatever this process starts trust what KAOS_BUILD_CA says."""
+    if not env.get("KAOS_BUILD_CA"):
+        yield
+        return
+    from kaos_pipelines.build.authorities import trusted, variables
+
+    pem = trusted(env) or ""
+    with tempfile.NamedTemporaryFile("w", prefix="kaos-ca-", suffix=".pem", encoding="utf-8") as file:
+        file.write(pem)
+        file.flush()
+        os.environ.update(variables(file.name))
+        yield
 
 
 def main() -> int:

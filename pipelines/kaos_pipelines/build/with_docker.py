@@ -12,10 +12,12 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from kaos_formats.masking import Masker
 from kaos_pipelines.build import buildkit, classic
+from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError, not_executable, without_train
 from kaos_pipelines.build.instructions import Written, written
 from kaos_pipelines.build.log import BuildLog
+from kaos_pipelines.build.order import Order
 
 SOURCE_LABEL = "kaos.source"
 _PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
@@ -37,7 +39,11 @@ def build(bundle: Bundle, image: str, env: Mapping[str, str], log: BuildLog) -> 
                 log.say(f"{image} is there already")
             else:
                 made = _carry_out(api, bundle, steps, env, log)
-                _check_train(api, made)
+                try:
+                    _check_train(api, made)
+                except BuildError:
+                    _remove_unnamed(api, made)
+                    raise
                 repository, _, tag = image.rpartition(":")
                 api.tag(made, repository, tag)
                 log.say(f"Successfully built {image}")
@@ -67,16 +73,25 @@ def _carry_out(
     api: docker.APIClient, bundle: Bundle, steps: tuple[Written, ...], env: Mapping[str, str], log: BuildLog
 ) -> str:
     """The id of the image, made by BuildKit where that can be asked."""
-    labels = {SOURCE_LABEL: bundle.id}
-    # Docker keeps these out of layers and of what its cache compares.
-    proxies = {name: value for name, value in env.items() if _PROXIES.fullmatch(name)}
-    network = None if "bridge" in {one["Name"] for one in api.networks()} else "host"
+    order = Order(
+        bundle=bundle,
+        steps=steps,
+        labels={SOURCE_LABEL: bundle.id},
+        arguments={},
+        proxies={name: value for name, value in env.items() if _PROXIES.fullmatch(name)},
+        network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
+        authorities=trusted(env),
+    )
     if program := buildkit.client(env):
-        options = [f"--label={name}={value}" for name, value in labels.items()]
-        options += [f"--build-arg={name}" for name in proxies]
-        options += [f"--network={network}"] if network else []
-        return buildkit.carry_out(program, bundle, steps, options, env, log)
-    return classic.carry_out(api, bundle, steps, labels, proxies, network, log)
+        return buildkit.carry_out(program, order, env, log)
+    return classic.carry_out(api, order, log)
+
+
+def _remove_unnamed(api: docker.APIClient, image: str) -> None:
+    """Remove an image, unless another build has made the very same and named it."""
+    found: dict[str, Any] = api.inspect_image(image)  # type: ignore[no-untyped-call]
+    if not found.get("RepoTags"):
+        api.remove_image(image)
 
 
 def _check_train(api: docker.APIClient, image: str) -> None:

@@ -6,17 +6,21 @@ import base64
 import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from kaos_pipelines.build import authorities, pythons, store, with_venv
 from kaos_pipelines.build import main as building
-from kaos_pipelines.build import pythons, store, with_venv
 from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.log import BuildLog
@@ -379,6 +383,39 @@ def test_secrets_stay_out_of_the_output_of_a_build(wheels: Path, tmp_path: Path)
     assert "https://****@127.0.0.1:1/simple tiny" in text
     again = build_process(tmp_path, dockerfile)
     assert (again[0], (out / "image.json").read_text()) == (0, text)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_pip_trusts_a_company(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    company = trustme.CA()
+    company.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    company.issue_cert("127.0.0.1").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=wheels.parent)) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        links = f"https://127.0.0.1:{server.server_port}/wheels/"
+        bundle(tmp_path, f"FROM python:{HERE}\nRUN pip install --retries 0 -f {links} tiny\nCOPY . .\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        asked = {
+            "KAOS_IMAGE": "kaos/w:1",
+            "KAOS_SOURCE_ID": "source1",
+            "KAOS_IMAGE_STORE": str(tmp_path / "e"),
+        }
+        asked["PACH_PFS"] = str(tmp_path / "pfs")
+        with pytest.raises(BuildError, match="tiny"):
+            building.run(asked)
+        for name in authorities.VARIABLES:
+            monkeypatch.setenv(name, "")
+        building.run(asked | {"KAOS_BUILD_CA": str(tmp_path / "ca.pem")})
+        server.shutdown()
+    (made,) = (tmp_path / "e" / "venvs").glob("*/lib/*/site-packages/tiny.py")
+    assert made.read_text() == "VALUE = 'two'\n"
 
 
 def test_a_source_bundle_as_pachyderm_holds_it_is_built_under_its_true_names(tmp_path: Path) -> None:

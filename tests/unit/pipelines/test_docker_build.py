@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import docker
 import pytest
+import trustme
 from docker.errors import ImageNotFound
 from kaos_pipelines.build import buildkit, with_docker
+from kaos_pipelines.build.authorities import VARIABLES
 from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.log import BuildLog
@@ -147,6 +150,38 @@ def test_passwords_in_urls_stay_out_of_logs_and_reasons(
     assert "hunter22" not in str(error.value) + capsys.readouterr().out
 
 
+def test_steps_trust_a_company_and_the_image_knows_nothing_of_it(
+    build: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    company = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(company))
+    line = company.read_text().splitlines()[1]
+    monkeypatch.setenv("KAOS_BUILD_CA", str(company))
+    monkeypatch.setenv("HTTPS_PROXY", "http://ada:hunter22@127.0.0.1:9")
+    asked = " ".join(f'"${name}"' for name in VARIABLES)
+    look = f"USER ada\nRUN grep -lF {line} {asked} && cat $APT_CONFIG && echo $HTTPS_PROXY > /tmp/proxy\n"
+    image, _ = build(build.bundle(f"{look}USER root\n{STEPS}"))
+    log = capsys.readouterr().out
+    assert len(re.findall(r"^/\S+/ca\.pem$", log, re.MULTILINE)) == len(VARIABLES)
+    assert 'Acquire::https::CAInfo "/' in log
+    assert "--mount" not in log
+    seen = build.run(
+        image,
+        f"cat /tmp/proxy; env; echo found; find / -xdev -type f -name '*.*' -exec grep -lF {line} {{}} +",
+    )
+    assert seen.startswith("http://ada:hunter22@127.0.0.1:9\n")
+    assert not {name for name in (*VARIABLES, "APT_CONFIG") if f"\n{name}=" in seen}
+    # The classic builder has nowhere to put it but into a layer.
+    found = seen.partition("\nfound\n")[2]
+    assert found == ("" if buildkit.client(os.environ) else "/run/kaos/ca.pem\n")
+    told = build.api.inspect_image(image)["Config"]["Env"], build.api.history(image)
+    assert "hunter22" not in str(told)
+
+    monkeypatch.setenv("KAOS_BUILD_CA", str(tmp_path))
+    with pytest.raises(BuildError, match=f"KAOS_BUILD_CA is {tmp_path}: Is a directory"):
+        build(build.bundle(STEPS, {"other": ""}))
+
+
 def test_buildkit_knows_mounts(tmp_path: Path) -> None:
     if buildkit.client(os.environ) is None:
         pytest.skip("no docker program here can ask for BuildKit")
@@ -166,7 +201,9 @@ def test_who_can_ask_for_buildkit(tmp_path: Path) -> None:
     def program(folder: str, version: str, buildx: int) -> Path:
         made = tmp_path / folder / "docker"
         made.parent.mkdir()
-        made.write_text(f'#!/bin/sh\n[ "$1" = buildx ] && exit {buildx}\necho {version}\n')
+        made.write_text(
+            f'#!/bin/sh\n[ "$1" = buildx ] && exit {buildx}\necho Docker version {version}, build 1\n'
+        )
         made.chmod(0o755)
         return made
 

@@ -24,6 +24,9 @@ from kaos_backend.engine.workers.process.places import Command, Place, link_inpu
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.folders import empty_folder, folder
 
+# What the engine's environment says about builds, beside what their programs read themselves.
+_SETTINGS = ("KAOS_BUILD_CA",)
+
 
 class HostBuilder:
     """Makes images: with "venv" of files and a virtual environment, images/ and venvs/ in `engine_dir`; with
@@ -61,7 +64,8 @@ class HostBuilder:
             raise OSError("the package kaos_pipelines is not installed beside kaos_backend")
         python_path = str(Path(found.submodule_search_locations[0]).parent)
         env = environment.builder(os.environ, spec.env, self._engine_dir, python_path)
-        return _BuildPlace(folder, env | {"KAOS_BUILDER": self.name})
+        settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
+        return _BuildPlace(folder, env | settings | {"KAOS_BUILDER": self.name})
 
 
 class _BuildPlace:
