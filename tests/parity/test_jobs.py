@@ -288,3 +288,20 @@ def test_a_pipeline_without_cron_inputs_has_no_ticks(pachd: Pachd) -> None:
     pipeline = pachd.pipeline("p", "true", {"data": "/1"})
     with refused(UNKNOWN, "pipeline doesn't have a cron input"):
         pachd.client.pps.run_cron(pipeline=pipeline)
+
+
+def test_jobs_by_jq(pachd: Pachd) -> None:
+    """§14: jqFilter comes before `number`; 64-bit numbers are strings."""
+    pachd.repo("a", {"/1": b""})
+    pipeline = pachd.pipeline("p", "true", {"a": "/*"})
+    old = pachd.succeeded(pipeline)
+    pachd.put("a", {"/2": b""})
+    new = pachd.succeeded(pipeline)
+    one = {"pipeline": pipeline, "number": 1}
+    listed = pachd.client.pps.list_job
+    assert [info.job for info in listed(jq_filter='.data_total == "1"', **one)] == [old.job]
+    assert [info.job for info in listed(jq_filter='.state == "JOB_SUCCESS"', **one)] == [new.job]
+    sets = pachd.client.pps.list_job_set(
+        projects=[pachd.project], jq_filter=f'.jobs[].job.id == "{old.job.id}"'
+    )
+    assert [info.job_set.id for info in sets] == [old.job.id]

@@ -418,3 +418,34 @@ def test_defaults_of_a_project(pachd: Pachd) -> None:
     pachd.client.pps.create_pipeline_v2(create_pipeline_request_json=spec(pachd))
     pipeline = pps.Pipeline(name="p", project=pachd.project)
     assert pachd.client.pps.inspect_pipeline(pipeline=pipeline, details=True).details.datum_tries == 7
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        ('.state != "PIPELINE_FAILURE"', {"p", "q"}),
+        ('select(.pipeline.name == "p")', {"p"}),
+        ('.details.description == "second"', {"q"}),
+        (".details.nothing", set()),
+        ("empty", set()),
+        (".pipeline.name, false", {"p", "q"}),
+        ("false, true", set()),
+        # As much as there is of the caller's business in the server's environment.
+        ("env.PATH // $ENV.PATH", set()),
+    ],
+)
+def test_pipelines_by_jq(pachd: Pachd, program: str, found: set[str]) -> None:
+    """§14: jqFilter over the JSON of each; what its first result is decides."""
+    pachd.repo("a")
+    pachd.pipeline("p", "true", {"a": "/*"})
+    pachd.pipeline("q", "true", {"a": "/*"}, description="second")
+    listed = pachd.client.pps.list_pipeline(projects=[pachd.project], jq_filter=program)
+    assert {info.pipeline.name for info in listed} == found
+
+
+def test_what_is_no_jq(pachd: Pachd) -> None:
+    """§14: jqFilter is refused when it cannot be compiled."""
+    with refused(UNKNOWN):
+        list(pachd.client.pps.list_pipeline(jq_filter="select("))
+    with refused(UNKNOWN):
+        list(pachd.client.pps.list_job(jq_filter=".["))

@@ -51,12 +51,6 @@ _PIPELINE_FIELDS = [
 ]
 
 
-def no_jq(program: str) -> None:
-    """There is no jq here; ignoring the filter would give wrong answers."""
-    if program:
-        raise InvalidArgument("jqFilter is not supported by this engine; filter the answers in the caller")
-
-
 def pipeline_key(message: pps.Pipeline, what: str = "pipeline") -> PipelineKey:
     """InvalidArgument for an empty name, as the validation of pachd."""
     if not message.name:

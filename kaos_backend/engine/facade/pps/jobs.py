@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+import betterproto
 import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
 from kaos_backend.engine.facade.convert import stamp
+from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
 from kaos_backend.engine.facade.transaction import Transactions
@@ -19,6 +22,8 @@ from kaos_backend.engine.jobs.db.rows import Job
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.store.model import CommitKey, RepoKey
+
+_T = TypeVar("_T", bound=betterproto.Message)
 
 
 class JobCalls:
@@ -75,7 +80,6 @@ class JobCalls:
         wait_until(self._store, context, finished)
 
     def list_job(self, request: pps.ListJobRequest, _context: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
-        convert.no_jq(request.jq_filter)
         key = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
         found = self._jobs.list_jobs(
             key,
@@ -83,8 +87,8 @@ class JobCalls:
             [self._resolve(c) for c in request.input_commit],
             request.history,
         )
-        for job in _page(found, request):
-            yield self._info(job, request.details)
+        infos = (self._info(job, request.details) for job in _ordered(found, request))
+        yield from _wanted(infos, request)
 
     def _resolve(self, message: Any) -> CommitKey:
         repo = message.repo if message.repo.name else message.branch.repo
@@ -94,7 +98,6 @@ class JobCalls:
     def list_job_set(
         self, request: pps.ListJobSetRequest, _context: grpc.ServicerContext
     ) -> Iterator[pps.JobSetInfo]:
-        convert.no_jq(request.jq_filter)
         projects = {p.name or "default" for p in request.projects}
         sets: dict[str, list[Job]] = {}
         for job in self._jobs.list_jobs():
@@ -104,11 +107,15 @@ class JobCalls:
             for js in sets.values()
             if not projects or any(j.key.pipeline.project in projects for j in js)
         ]
-        for first in _page(firsts, request):
-            members = self._jobs.upstream_first(first.key.id, sets[first.key.id])
-            yield pps.JobSetInfo(
-                job_set=pps.JobSet(id=first.key.id), jobs=[self._info(j, request.details) for j in members]
-            )
+        infos = (
+            self._set_info(first.key.id, sets[first.key.id], request.details)
+            for first in _ordered(firsts, request)
+        )
+        yield from _wanted(infos, request)
+
+    def _set_info(self, id: str, members: list[Job], details: bool) -> pps.JobSetInfo:
+        jobs = [self._info(job, details) for job in self._jobs.upstream_first(id, members)]
+        return pps.JobSetInfo(job_set=pps.JobSet(id=id), jobs=jobs)
 
     def subscribe_job(
         self, request: pps.SubscribeJobRequest, context: grpc.ServicerContext
@@ -149,8 +156,14 @@ class JobCalls:
         }
 
 
-def _page(found: list[Job], request: Any) -> Iterable[Job]:
-    """Newest first (oldest first with `reverse`), beyond the marker, at most `number`."""
+def _wanted(infos: Iterator[_T], request: Any) -> Iterator[_T]:
+    """Those that the request's jq program lets through, at most `number`."""
+    with jq_filter(request.jq_filter) as keep:
+        yield from itertools.islice(filter(keep, infos), request.number or None)
+
+
+def _ordered(found: list[Job], request: Any) -> Iterable[Job]:
+    """Newest first (oldest first with `reverse`), beyond the marker."""
     ordered = found if request.reverse else found[::-1]
     if request.is_set("pagination_marker"):
         marker = request.pagination_marker
@@ -160,4 +173,4 @@ def _page(found: list[Job], request: Any) -> Iterable[Job]:
                 for job in ordered
                 if (stamp(job.created_us) > marker if request.reverse else stamp(job.created_us) < marker)
             ]
-    return ordered[: request.number] if request.number else ordered
+    return ordered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
 from kaos_backend.engine.facade.pps.jobs import JobCalls
@@ -113,7 +115,6 @@ class PpsService:
     def list_pipeline(
         self, request: pps.ListPipelineRequest, _context: Context
     ) -> Iterator[pps.PipelineInfo]:
-        convert.no_jq(request.jq_filter)
         wanted = convert.pipeline_key(request.pipeline) if request.pipeline.name else None
         if wanted is not None:
             self._jobs.pipeline(wanted)
@@ -125,8 +126,10 @@ class PpsService:
         ]
         last = self._jobs.last_job_states()
         size, index = request.page.page_size, request.page.page_index
-        for pipeline in found[index * size : (index + 1) * size] if size else found:
-            yield self._info(pipeline, last.get(pipeline.row), True)
+        infos = (self._info(pipeline, last.get(pipeline.row), True) for pipeline in found)
+        with jq_filter(request.jq_filter) as keep:
+            page = (index * size, (index + 1) * size) if size else (0, None)
+            yield from itertools.islice(filter(keep, infos), *page)
 
     def pipelines_summary(
         self, request: pps.PipelinesSummaryRequest, _context: Context
