@@ -63,6 +63,13 @@ class JobOpen(KaosError):
     http_status = 409
 
 
+class NotYet(KaosError):
+    """What is asked for can be done later: the job has not come so far."""
+
+    code = "not_yet"
+    http_status = 409
+
+
 class VersionMismatch(KaosError):
     code = "version_mismatch"
     http_status = 409

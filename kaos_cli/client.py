@@ -325,6 +325,10 @@ class KaosClient:
     def stop(self, ws: str, ref: str) -> Json:
         return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
 
+    def stop_trial(self, ws: str, ref: str, trial: int) -> Json:
+        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/stop"
+        return self._retrying(lambda t: t.json("POST", path))
+
     def logs(
         self, ws: str, ref: str, trial: int | None, stage: str | None, follow: bool, tail: int | None
     ) -> Iterator[Json]:

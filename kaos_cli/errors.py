@@ -72,6 +72,7 @@ EXIT_CODES: dict[str, int] = {
     "waiting": FAILED,
     "stale_base": FAILED,
     "job_open": FAILED,
+    "not_yet": FAILED,
     "data_loss": FAILED,
     "disk_full": FAILED,
     "changed": FAILED,

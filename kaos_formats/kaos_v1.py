@@ -5,6 +5,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
+    StopDatum(StopDatumRequest) → Done
 """
 
 from __future__ import annotations
@@ -75,6 +76,24 @@ class DamagedRequest(Message):
 
 class DamagedResponse(Message):
     paths: list[str] = []
+
+
+class Done(Message):
+    """It is done, and stays so."""
+
+
+class StopDatumRequest(Message):
+    """End one datum of a job, that which reads a file at `path`; the others go on.
+
+    It ends as one that failed, for `reason`. Answered when that is written down; nothing is done to one that
+    has ended.
+    """
+
+    project: str
+    pipeline: str
+    job: str
+    path: str
+    reason: str
 
 
 def method(name: str) -> str:

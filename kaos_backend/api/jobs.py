@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from kaos_backend import errors
@@ -94,6 +94,19 @@ def get_archive(workspace: str, ref: str, services: Awake, what: What, model: st
 def stop_job(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job."""
     return views.JobAnswer(**dict(services.jobs.stop(workspace, ref)))
+
+
+@router.post(
+    "/{ref}/trials/{trial}/stop",
+    responses=ends_in(*_OF_A_JOB, errors.NotFound, errors.NotYet, errors.NeedsEmbeddedEngine),
+)
+def stop_trial(
+    workspace: str, ref: str, trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)], services: Awake
+) -> views.TrialAnswer:
+    """Ends one trial, and lets the others go on; one that has ended stays as it is. 404 no_such_job,
+    not_found (no such trial); 409 not_yet (before the training began); 501 needs_embedded_engine.
+    """
+    return services.trials.stop(workspace, ref, trial)
 
 
 async def _lines(reading: Any, request: Request) -> Any:

@@ -13,6 +13,7 @@ import psutil
 
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
@@ -136,6 +137,7 @@ def start(
             EnterpriseService(),
             HealthService(),
             EngineService(store, data_dir / "trees"),
+            ControlService(jobs),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

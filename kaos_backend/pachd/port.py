@@ -153,5 +153,10 @@ class Pachd(Protocol):
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
         """Reads and compares all that is stored, and repairs what it can. Raises NeedsEmbeddedEngine."""
 
+    def stop_datum(self, project: str, pipeline: str, job_id: str, path: str, reason: str) -> None:
+        """Ends the datum that reads a file at ``path`` as one that failed; the others go on. Nothing is done
+        to one that has ended. The job runs or has ended. Raises NeedsEmbeddedEngine.
+        """
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         """The files at and below a path that are known to be damaged; elsewhere none ever is."""

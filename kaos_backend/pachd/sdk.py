@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from pachyderm_sdk import Client
@@ -37,6 +37,7 @@ from kaos_backend.pachd.prefetch import prefetch
 from kaos_formats import kaos_v1
 
 _ALL_VERSIONS = -1
+_Answer = TypeVar("_Answer", bound=kaos_v1.Message)
 
 
 class SdkPachd:
@@ -288,22 +289,32 @@ class SdkPachd:
 
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         request = kaos_v1.DamagedRequest(project=project, repo=repo, commit=commit_id, path=path)
-
-        def call(client: Client) -> kaos_v1.DamagedResponse:
-            method = client._channel.unary_unary(
-                kaos_v1.method("Damaged"),
-                request_serializer=bytes,
-                response_deserializer=kaos_v1.DamagedResponse.FromString,
-            )
-            return cast(kaos_v1.DamagedResponse, method(request))
-
+        call = _unary("Damaged", request, kaos_v1.DamagedResponse)
         try:
             return self._connection.read(call).paths
         except errors.NeedsEmbeddedEngine:
             return []
 
+    def stop_datum(self, project: str, pipeline: str, job_id: str, path: str, reason: str) -> None:
+        request = kaos_v1.StopDatumRequest(
+            project=project, pipeline=pipeline, job=job_id, path=path, reason=reason
+        )
+        self._connection.write(_unary("StopDatum", request, kaos_v1.Done))
+
     def _list(self, call: Any) -> list[Any]:
         return self._connection.read(lambda c: list(call(c)))
+
+
+def _unary(name: str, request: kaos_v1.Message, answer: type[_Answer]) -> Callable[[Client], _Answer]:
+    """A call of the embedded engine's own service."""
+
+    def call(client: Client) -> _Answer:
+        method = client._channel.unary_unary(
+            kaos_v1.method(name), request_serializer=bytes, response_deserializer=answer.FromString
+        )
+        return cast(_Answer, method(request))
+
+    return call
 
 
 class _SdkLogStream:

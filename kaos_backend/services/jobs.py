@@ -17,6 +17,7 @@ from kaos_backend.services import inputs, views
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import names
 
+STOPPED = "stopped by the user"
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -146,7 +147,7 @@ class Jobs:
         """Stops a job's build and training; one that has ended stays as it is."""
         inputs.require_workspace(self._pachd, workspace)
         job_id = self.resolve(workspace, ref)
-        stop(self._pachd, workspace, self.of_set(workspace, job_id), "stopped by the user")
+        stop(self._pachd, workspace, self.of_set(workspace, job_id), STOPPED)
         return self.summary(workspace, job_id)
 
 

@@ -15,7 +15,7 @@ from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.stages import NAMES, STAGES
-from kaos_backend.services.trials import TrialDatum, Trials, params_of_paths, standing
+from kaos_backend.services.trials import TrialDatum, Trials, numbered, params_of_paths, standing
 from kaos_formats import names
 
 
@@ -122,13 +122,7 @@ class LogReading:
         if query.trial is None:
             return
         train = with_trials(self._jobs_of_set())
-        count = len(self._trials(train)) if train is not None else 0
-        if not 0 <= query.trial < count:
-            raise errors.NotFound(
-                f"job {self._job_id[:12]} has no trial {query.trial}",
-                hint=f"its trials are numbered 0 to {count - 1}" if count else "it has no trials",
-                trial=query.trial,
-            )
+        numbered(self._job_id, self._trials(train) if train is not None else [], query.trial)
 
     def close(self) -> None:
         """Ends the iteration soon, from any thread."""

@@ -17,7 +17,7 @@ from kaos_backend.domain.models import Datum, DatumState, Job, JobState, Running
 from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, truenames, views
-from kaos_backend.services.jobs import Jobs
+from kaos_backend.services.jobs import STOPPED, Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
 from kaos_formats.tar import TarReader
@@ -118,6 +118,29 @@ class Trials:
         found = self._pachd.running(workspace, train.pipeline, train.id)
         return {i: datum for datum in found if (i := params_of_paths(datum.paths)) is not None}
 
+    def stop(self, workspace: str, ref: str, number: int) -> views.TrialAnswer:
+        """Ends one trial as one that failed, and lets the others go on; one that has ended stays as it is.
+
+        Raises NoSuchJob, Ambiguous, NotFound (no such trial), NotYet, NeedsEmbeddedEngine.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        train = with_trials(self._jobs.of_set(workspace, job_id))
+        trial = numbered(job_id, self.of_job(workspace, train, read) if train is not None else [], number)
+        assert train is not None
+        if train.state in (JobState.CREATED, JobState.STARTING):
+            raise errors.NotYet(
+                f"job {job_id[:8]} has not begun to train: its trials cannot be stopped one by one",
+                hint=f"`kaos train stop {job_id[:8]}` stops all of it",
+            )
+        if not train.state.terminal and trial.datum is None:
+            path = names.params_path(trial.point.params_id)
+            self._pachd.stop_datum(workspace, train.pipeline, train.id, path, STOPPED)
+        detail = self.detail(workspace, job_id)
+        found = next(row for row in detail.trials if row.trial == number)
+        return views.TrialAnswer(job=job_id, **dict(found))
+
     def select(self, trials: Sequence[TrialDatum], model: str) -> TrialDatum:
         """The trial whose model id starts with ``model``. Raises NoSuchModel, Ambiguous."""
         matches = [t for t in trials if t.model == model] or [t for t in trials if t.model.startswith(model)]
@@ -204,6 +227,17 @@ def _metrics_files(
         room -= member.size if readable else 0
         content = b"".join(reader.payload()) if readable else None
         yield model, metrics.File(true_path(model, path), member.size, content)
+
+
+def numbered(job_id: str, trials: Sequence[TrialDatum], number: int) -> TrialDatum:
+    """The trial of this number. Raises NotFound and says which there are."""
+    if not 0 <= number < len(trials):
+        raise errors.NotFound(
+            f"job {job_id[:12]} has no trial {number}",
+            hint=f"its trials are numbered 0 to {len(trials) - 1}" if trials else "it has no trials",
+            trial=number,
+        )
+    return trials[number]
 
 
 def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.TrialState, str]:

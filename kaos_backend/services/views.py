@@ -132,6 +132,10 @@ class Trial(View):
     duration_s: float | None
 
 
+class TrialAnswer(Answer, Trial):
+    job: str
+
+
 class Settings(View):
     """What each trial of a job is granted, and how many run at a time: cores, bytes (None: no limit), GPUs,
     how often it is run until it succeeds, seconds for each time (None: no limit).

@@ -360,13 +360,19 @@ def stop(
     job: JobArgument = None,
     job_option: JobOption = None,
     row: RowOption = None,
+    trial: Annotated[
+        int | None,
+        typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial; the others go on."),
+    ] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Stop a job; what its finished trials made is kept."""
+    """Stop a job, or one trial of it; what its finished trials made is kept."""
     ws = session.workspace(workspace)
-    answer = session.client.stop(ws, job_ref(session.home, ws, job, job_option, row))
+    ref = job_ref(session.home, ws, job, job_option, row)
+    client = session.client
+    answer = client.stop(ws, ref) if trial is None else client.stop_trial(ws, ref, trial)
     if session.terminal.json:
         session.terminal.answer_json(answer)
         return
-    which = f"job {answer['id'][:8]}" if answer.get("id") else "the job"
-    print(f"{which} is {answer.get('state') or 'stopped'}")
+    which = f"job {answer['id'][:8]}" if trial is None else f"trial {trial} of job {answer['job'][:8]}"
+    print(f"{which} is {answer['state']}" + (f": {answer['reason']}" if answer.get("reason") else ""))

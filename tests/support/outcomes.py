@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from kaos_backend.engine.jobs.db.rows import DatumRow
-from kaos_backend.engine.jobs.run.datum import Outcome
+from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.store.store import Store
 from tests.support.files import new_files

@@ -10,7 +10,7 @@ from kaos_backend.engine.jobs.db import secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import SecretInfo
-from kaos_backend.engine.jobs.run.datum import Phase, Running
+from kaos_backend.engine.jobs.run.progress import Phase, Running
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.plan import Datum, Match, plan
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
+from kaos_backend.engine.errors import FailedPrecondition, NotFound
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import pipelines, secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import create_jobs, drop_jobs, guard_repo, kill_job
@@ -19,10 +20,12 @@ from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
 from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.inputs import InputCache
+from kaos_backend.engine.jobs.run.job import matches
 from kaos_backend.engine.jobs.run.logs import Logs
 from kaos_backend.engine.jobs.schedule.admission import Admission
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.schedule.queue import Surroundings
+from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, Json, defaults, merge_patch
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_backend.engine.workers.port import Runtime
@@ -179,6 +182,29 @@ class Jobs(Queries):
         kill_job(txn, job, "job deleted", self._controller.cancel)
         tables.delete_job(txn.db, job)
         txn.on_commit(lambda: clean_up(self.logs.job_dir(key)))
+
+    def stop_datums(self, key: JobKey, filters: list[str], reason: str) -> bool:
+        """End those of a job's datums whose inputs match every filter, and let the others go on. True: none
+        of them is left; False: ask again after the next change, as an end counts when it is written down.
+
+        Raises:
+            NotFound: there is no such job, or it has no such datum.
+            FailedPrecondition: its datums are not known yet.
+        """
+        job = self.job(key)
+        found = [datum for datum in self.datums(job) if matches(datum, filters)]
+        if not found and job.state in (JobState.CREATED, JobState.STARTING):
+            raise FailedPrecondition(f"the datums of job {key} are not known before it runs")
+        if not found:
+            raise NotFound(
+                f"datum matching filter [{' '.join(filters)}] could not be found for job ID {key.id}"
+            )
+        if job.state in TERMINAL_JOBS or all(datum.state in DONE_DATUMS for datum in found):
+            return True
+        run = self._controller.run_of(job.seq)
+        if run is not None:
+            run.stop_datums(filters, reason)
+        return False
 
     def restart_datum(self, key: JobKey, filters: list[str]) -> bool:
         """Start running datums again; False when none matches."""

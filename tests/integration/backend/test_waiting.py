@@ -92,3 +92,25 @@ def test_trials_beside_running_ones_wait(backend: Backend, workspace: str) -> No
     for each in (second, first):
         backend.call("POST", f"/workspaces/{workspace}/jobs/{each}/stop")
     assert {trial["state"] for trial in info(backend, workspace, first)["trials"]} == {"killed"}
+
+
+def test_one_trial_is_stopped_and_the_others_go_on(backend: Backend, workspace: str) -> None:
+    source = backend.put(workspace, "source", {**SOURCE, "train": SLOW})
+    data = backend.put(workspace, "data", DATA)
+    grid = {"lr": [0.1, 0.2]}
+    job = backend.deploy(
+        workspace, source=source, data=data, hyper=grid, parallelism=1, resources={"cpu": 0.1}
+    )["job"]
+    path = f"/workspaces/{workspace}/jobs/{job[:9]}/trials"
+    eventually(lambda: ("running", "") in trials(backend, workspace))
+    running = next(t["trial"] for t in info(backend, workspace)["trials"] if t["state"] == "running")
+    stopped = backend.call("POST", f"{path}/{1 - running}/stop")
+    assert (stopped["job"], stopped["trial"], stopped["state"]) == (job, 1 - running, "failed")
+    assert stopped["reason"] == "stopped by the user"
+    assert sorted(trials(backend, workspace)) == [("failed", "stopped by the user"), ("running", "")]
+    assert backend.call("POST", f"{path}/{running}/stop")["reason"] == "stopped by the user"
+    assert backend.wait(workspace, job)["reason"] == "all 2 trials failed"
+    # And once more, when it has ended.
+    assert backend.call("POST", f"{path}/{running}/stop")["state"] == "failed"
+    error = backend.error("POST", f"{path}/2/stop", 404, "not_found")
+    assert error["hint"] == "its trials are numbered 0 to 1"

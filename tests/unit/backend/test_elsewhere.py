@@ -42,3 +42,8 @@ def test_a_check_says_that_it_needs_the_embedded_engine(pachd: SdkPachd) -> None
 
 def test_nothing_is_known_to_be_damaged(pachd: SdkPachd) -> None:
     assert pachd.damaged("default", "data", "master", "/") == []
+
+
+def test_one_trial_cannot_be_stopped(pachd: SdkPachd) -> None:
+    with pytest.raises(NeedsEmbeddedEngine):
+        pachd.stop_datum("default", "train", "0" * 32, "/x.json", "why")

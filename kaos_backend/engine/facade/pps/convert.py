@@ -13,7 +13,7 @@ from pachyderm_sdk.api import pfs, pps
 from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
-from kaos_backend.engine.jobs.run.datum import Running
+from kaos_backend.engine.jobs.run.progress import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
 from kaos_backend.engine.jobs.spec.plan import Datum, File
 

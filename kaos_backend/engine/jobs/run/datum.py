@@ -6,11 +6,9 @@ import itertools
 import logging
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +19,9 @@ from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, st
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
+from kaos_backend.engine.jobs.run.places import Places
 from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.progress import Outcome, Phase, Running
 from kaos_backend.engine.jobs.run.scratch import file_bytes
 from kaos_backend.engine.jobs.schedule.fair import Holding, Party
 from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
@@ -40,40 +40,6 @@ log = logging.getLogger(__name__)
 # A worker that dies under a datum does not count as one of its tries, but not for ever.
 _LOST_WORKERS = 3
 _BACK_OFF_S = 1.0
-
-
-class Phase(Enum):
-    """How far a datum is: inputs laid out, waiting for a share of the machine, on a worker, output stored."""
-
-    INPUTS = auto()
-    SHARE = auto()
-    RUN = auto()
-    STORE = auto()
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A datum that is being worked on. `trouble`: what keeps it from going on now, "" if nothing does."""
-
-    datum: DatumRow
-    started_us: int
-    cancel: threading.Event
-    phase: Phase = Phase.INPUTS
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A datum that ended. `staged` is its output (for a failed one, what its last attempt left)."""
-
-    datum: DatumRow
-    state: DatumState
-    staged: Staged | None
-    reason: str
-    tries: int
-    process_us: int
-    started_us: int
-    finished_us: int
 
 
 @dataclass(slots=True)
@@ -132,11 +98,26 @@ class DatumRunner:
         self._tries = spec.datum_tries
         self._request = request_of(spec)
         self._timeout_s = parse_duration(spec.datum_timeout) if spec.datum_timeout else None
-        self._slots = threading.BoundedSemaphore(spec.parallelism)
+        self._places = Places(spec.parallelism)
         self._roots: dict[CommitKey, bytes] = {}
         self._seen_inputs: set[str] = set()
         self._parallelism = spec.parallelism
         self._party = Party(job.key.pipeline.project, job.key.pipeline.name, job.key.id)
+
+    def nudge(self) -> None:
+        """Make the datums that wait look whether they were cancelled."""
+        self._places.nudge()
+        self._env.admission.nudge()
+
+    def stopped(self, datum: DatumRow, reason: str) -> Outcome:
+        """The end of a datum that is stopped before it has a worker."""
+        return self._stopped(datum, _Try(started_us=self._env.clock()), reason)
+
+    def _stopped(self, datum: DatumRow, sofar: _Try, reason: str) -> Outcome:
+        self._failed(datum, sofar, reason)
+        # No worse than one that fails.
+        state = DatumState.RECOVERED if self._transform.err_cmd else DatumState.FAILED
+        return self._end(datum, state, self._partial(datum, sofar), sofar)
 
     def why_waits(self, running: int) -> str:
         """What the next datum waits for while so many have a worker."""
@@ -145,7 +126,9 @@ class DatumRunner:
         return self._env.admission.why(self._request, self._party)
 
     def run(self, running: Running) -> Outcome:
-        """Run a datum to its end. Raises Interrupted when its `cancel` is set before that."""
+        """Run a datum to its end. Raises Interrupted when its `cancel` is set before that and it was not
+        stopped.
+        """
         datum = running.datum
         base = self._env.scratch / str(self._job.seq)
         # What an earlier run of it left may not have gone.
@@ -160,6 +143,10 @@ class DatumRunner:
         sofar = _Try(started_us=self._env.clock())
         try:
             return self._attempts(datum, scratch, sofar, running)
+        except Interrupted:
+            if running.stopped is None:
+                raise
+            return self._stopped(datum, sofar, running.stopped)
         finally:
             sofar.keep(None)
 
@@ -258,7 +245,9 @@ class DatumRunner:
     def _slot(self, running: Running) -> Iterator[_Slot]:
         """One of the pipeline's places, with a share of the machine and a worker."""
         running.phase = Phase.SHARE
-        with self._slots:
+        if not self._places.take(running.cancel.is_set):
+            raise Interrupted
+        try:
             slot = self._enter(running)
             running.phase = Phase.RUN
             try:
@@ -267,6 +256,8 @@ class DatumRunner:
                 running.phase = Phase.STORE
                 self._env.admission.release(slot.holding)
                 self._pool.give_back(slot.worker, broken=slot.broken)
+        finally:
+            self._places.give_back()
 
     def _enter(self, running: Running) -> _Slot:
         while True:

@@ -11,18 +11,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kaos_backend.engine.errors import DataLoss, DiskFull
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit, show_finished
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
-from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted, Outcome, Phase, Running
+from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.meta import entries
 from kaos_backend.engine.jobs.run.planning import datums_of
 from kaos_backend.engine.jobs.run.pool import Pool
+from kaos_backend.engine.jobs.run.progress import Outcome, Phase, Running
 from kaos_backend.engine.jobs.run.recorder import Recorder, discard, is_open
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
@@ -77,7 +78,7 @@ class JobRun:
             for running in self._running.values():
                 running.cancel.set()
             self._changed.notify_all()
-        self._env.admission.nudge()
+        self._runner.nudge()
 
     def running(self) -> list[Running]:
         """What is being worked on."""
@@ -103,17 +104,30 @@ class JobRun:
 
     def restart(self, filters: list[str]) -> bool:
         """Start the running datums again whose inputs match every filter (a path or a hash in hex)."""
-        found = False
+        with self._changed:
+            found = [running for running in self._running.values() if matches(running.datum, filters)]
+            for running in found:
+                running.cancel.set()
+        self._runner.nudge()
+        return bool(found)
+
+    def stop_datums(self, filters: list[str], reason: str) -> None:
+        """End the datums whose inputs match every filter and which have not ended; the others go on.
+
+        Their end is recorded like any other, a moment later.
+        """
         with self._changed:
             for running in self._running.values():
-                names = {
-                    name for f in running.datum.files for name in (f.path, f.path.rstrip("/"), f.hash.hex())
-                }
-                if all(wanted in names for wanted in filters):
+                if matches(running.datum, filters):
+                    running.stopped = reason
                     running.cancel.set()
-                    found = True
-        self._env.admission.nudge()
-        return found
+            waiting = [datum for datum in self._pending if matches(datum, filters)]
+            for datum in waiting:
+                self._pending.remove(datum)
+                move_datum(datum.state, DatumState.STARTING)
+                self._ended.append(self._runner.stopped(datum, reason))
+            self._changed.notify_all()
+        self._runner.nudge()
 
     # --- the job's thread
 
@@ -353,6 +367,12 @@ class JobRun:
 
     def _note(self, text: str) -> None:
         note(self._env.logs.master(self.job.key), self._env.clock(), text)
+
+
+def matches(datum: DatumRow, filters: Iterable[str]) -> bool:
+    """Whether each filter (a path, or a hash in hex) names a file of the datum."""
+    names = {name for f in datum.files for name in (f.path, f.path.rstrip("/"), f.hash.hex())}
+    return all(wanted in names for wanted in filters)
 
 
 def _wait(count: int) -> str:

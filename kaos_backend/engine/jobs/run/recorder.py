@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result
-from kaos_backend.engine.jobs.run.datum import Outcome
+from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import KEPT_DATUMS, DatumState
 from kaos_backend.engine.store.model import CommitKey
 from kaos_backend.engine.store.store import Store, Txn

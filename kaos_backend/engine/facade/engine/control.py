@@ -1,0 +1,31 @@
+"""`kaos_v1.Engine`: what users do with jobs and trials, and `pps_v2.API` does not know."""
+
+from __future__ import annotations
+
+import grpc
+
+from kaos_backend.engine.facade.rpc import Handlers, unary, wait_until
+from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
+from kaos_backend.engine.jobs.service import Jobs
+from kaos_formats import kaos_v1
+
+
+class ControlService:
+    """The part of the service that is about jobs."""
+
+    name = kaos_v1.SERVICE
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def handlers(self) -> Handlers:
+        return {"StopDatum": unary(self._stop_datum, kaos_v1.StopDatumRequest)}
+
+    def _stop_datum(self, request: kaos_v1.StopDatumRequest, context: grpc.ServicerContext) -> bytes:
+        key = JobKey(PipelineKey(request.project, request.pipeline), request.job)
+
+        def stopped() -> bool | None:
+            return self._jobs.stop_datums(key, [request.path], request.reason) or None
+
+        wait_until(self._jobs.store, context, stopped)
+        return bytes(kaos_v1.Done())
