@@ -29,11 +29,28 @@ def field(number: int, content: bytes) -> bytes:
     return b"".join((varint(number << 3 | _BYTES), varint(len(content)), content))
 
 
+def number(field_number: int, value: int) -> bytes:
+    """A varint field; nothing for 0, which is what a missing one means."""
+    return varint(field_number << 3 | _VARINT) + varint(value) if value else b""
+
+
+def text(field_number: int, value: str) -> bytes:
+    """A string field; nothing for "", which is what a missing one means."""
+    return field(field_number, value.encode()) if value else b""
+
+
 def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """(number, content) of every length-delimited field of a message; other fields are passed over.
 
     Raises ValueError where the message is cut short or no protobuf at all.
     """
+    for number, value in values(data):
+        if not isinstance(value, int):
+            yield number, value
+
+
+def values(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """As `fields`, and (number, value) of every varint as well, which is not negative."""
     at, end = 0, len(data)
     try:
         while at < end:
@@ -46,7 +63,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
                 yield tag >> 3, data[at : at + length]
                 at += length
             elif kind == _VARINT:
-                _, at = _read_varint(data, at)
+                value, at = _read_varint(data, at)
+                yield tag >> 3, value
             elif kind == _FIXED64:
                 at += 8
             elif kind == _FIXED32:

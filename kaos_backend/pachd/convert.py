@@ -10,8 +10,6 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.domain.models import (
     Commit,
-    Datum,
-    DatumState,
     Job,
     JobState,
     LogLine,
@@ -62,18 +60,6 @@ def job(info: pps.JobInfo) -> Job:
     )
 
 
-def datum(info: pps.DatumInfo) -> Datum:
-    state = _datum_state(info.state)
-    ended = state not in (DatumState.UNKNOWN, DatumState.STARTING)
-    return Datum(
-        id=info.datum.id,
-        job=info.datum.job.id,
-        state=state,
-        inputs=tuple((f.file.commit.repo.name, f.file.path) for f in info.data),
-        seconds=info.stats.process_time.total_seconds() if ended else None,
-    )
-
-
 def pipeline(info: pps.PipelineInfo) -> Pipeline:
     return Pipeline(
         name=info.pipeline.name,
@@ -102,10 +88,6 @@ def running_datum(status: pps.WorkerStatus) -> RunningDatum:
 
 def _job_state(value: int) -> JobState:
     return JobState(_lower(pps.JobState, value, "JOB_").removeprefix("state_"))
-
-
-def _datum_state(value: int) -> DatumState:
-    return DatumState(_lower(pps.DatumState, value, ""))
 
 
 def _lower(enum: Any, value: int, prefix: str) -> str:

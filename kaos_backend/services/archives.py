@@ -51,7 +51,7 @@ class Archives:
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
-        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        read = self._jobs.inputs_of(workspace, job_id)
         if what == "model":
             members = self._models(workspace, job_id, read, model)
         else:

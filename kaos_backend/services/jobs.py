@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+
+from cachetools import LRUCache
 
 from kaos_backend import errors
 from kaos_backend.domain import jobs as rules
@@ -18,6 +21,7 @@ from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import names
 
 STOPPED = "stopped by the user"
+_REMEMBERED_JOBS = 256
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -27,6 +31,8 @@ class Jobs:
     def __init__(self, pachd: Pachd, now: Callable[[], datetime]) -> None:
         self._pachd = pachd
         self._now = now
+        self._lock = threading.Lock()
+        self._inputs: LRUCache[tuple[str, str], inputs.JobInputs] = LRUCache(_REMEMBERED_JOBS)
 
     def ids(self, workspace: str) -> list[str]:
         """The ids of all jobs of a workspace, newest first."""
@@ -86,8 +92,17 @@ class Jobs:
         jobs = self.of_set(workspace, job_id)
         if not jobs:
             raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
-        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
-        return self.summarize(job_id, self.explained(workspace, jobs), read)
+        return self.summarize(job_id, self.explained(workspace, jobs), self.inputs_of(workspace, job_id))
+
+    def inputs_of(self, workspace: str, job_id: str) -> inputs.JobInputs:
+        """What a job was made of, which never changes: read once, however often one asks."""
+        with self._lock:
+            known = self._inputs.get((workspace, job_id))
+        if known is None:
+            known = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+            with self._lock:
+                self._inputs[workspace, job_id] = known
+        return known
 
     def explained(self, workspace: str, jobs: StageJobs) -> list[tuple[Stage, Job]]:
         """``jobs`` as they stand, where that takes one more call: what waits, and why a build failed."""

@@ -79,7 +79,7 @@ class Logs:
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
-        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        read = self._jobs.inputs_of(workspace, job_id)
         reading = LogReading(self._pachd, self._jobs, self._trials, workspace, job_id, read, query)
         reading.check()
         return reading

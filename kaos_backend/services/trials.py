@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+
+from cachetools import LRUCache
 
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, metrics
@@ -48,7 +49,7 @@ class Trials:
         self._pachd = pachd
         self._jobs = jobs
         self._guard = threading.Lock()
-        self._ended: OrderedDict[tuple[str, str], _Results] = OrderedDict()
+        self._ended: LRUCache[tuple[str, str], _Results] = LRUCache(_CACHED_JOBS)
 
     def detail(
         self, workspace: str, ref: str, sort_by: str | None = None, order: metrics.Order | None = None
@@ -59,7 +60,7 @@ class Trials:
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
         jobs = self._jobs.explained(workspace, self._jobs.of_set(workspace, job_id))
-        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
+        read = self._jobs.inputs_of(workspace, job_id)
         rows: list[views.Trial] = []
         settings = None
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
@@ -160,7 +161,6 @@ class Trials:
         key = (workspace, train.id)
         with self._guard:
             if (known := self._ended.get(key)) is not None:
-                self._ended.move_to_end(key)
                 return known
         has_models = any(t.datum is not None and t.datum.state not in _FAILED for t in trials)
         found = self._metrics(workspace, train.id) if has_models else {}
@@ -168,8 +168,6 @@ class Trials:
         if train.state.terminal:
             with self._guard:
                 self._ended[key] = results
-                while len(self._ended) > _CACHED_JOBS:
-                    self._ended.popitem(last=False)
         return results
 
     def _metrics(self, workspace: str, job_id: str) -> dict[str, metrics.Reading]:

@@ -15,7 +15,6 @@ from kaos_backend.engine.store.model import FileEntry
 from kaos_formats import protobuf
 
 SET_COMMIT, ADD_FILE, DELETE_FILE, COPY_FILE = 1, 2, 3, 4
-_FILE, _DIR = 1, 2
 
 
 class AddFile(NamedTuple):
@@ -99,29 +98,34 @@ def timestamp(us: int) -> bytes:
     return (b"\x08" + protobuf.varint(seconds) if seconds else b"") + nanos
 
 
+def duration(us: int) -> bytes:
+    """An encoded `Duration` of microseconds, none of them negative; it has the fields of a `Timestamp`."""
+    return timestamp(us)
+
+
 def file_info_encoder(commit: bytes, committed_us: int | None) -> Callable[[FileEntry], bytes]:
     """A function that encodes `FileInfo`s of one commit (given as an encoded `Commit`)."""
-    head = protobuf.field(1, commit)
     committed = b"" if committed_us is None else protobuf.field(3, timestamp(committed_us))
 
     def encode(entry: FileEntry) -> bytes:
-        path = entry.path.encode()
-        file = head + b"\x12" + protobuf.varint(len(path)) + path
         is_dir = entry.kind == "dir"
-        if not is_dir and entry.tag:
-            file += protobuf.field(3, entry.tag.encode())
-        size = b"\x20" + protobuf.varint(entry.size_bytes) if entry.size_bytes else b""
-        return b"".join(
-            (
-                b"\x0a",
-                protobuf.varint(len(file)),
-                file,
-                b"\x10\x02" if is_dir else b"\x10\x01",
-                committed,
-                size,
-                b"\x2a\x20",
-                entry.hash,
-            )
-        )
+        datum = "" if is_dir else entry.tag
+        return file_info(commit, entry.path, datum, is_dir, committed, entry.size_bytes, entry.hash)
 
     return encode
+
+
+def file_info(
+    commit: bytes, path: str, datum: str, is_dir: bool, committed: bytes, size_bytes: int, hash: bytes
+) -> bytes:
+    """An encoded `FileInfo`; `commit` and `committed` (the whole field) are encoded already."""
+    file = protobuf.field(1, commit) + protobuf.text(2, path) + protobuf.text(3, datum)
+    return b"".join(
+        (
+            protobuf.field(1, file),
+            b"\x10\x02" if is_dir else b"\x10\x01",
+            committed,
+            protobuf.number(4, size_bytes),
+            protobuf.field(5, hash),
+        )
+    )

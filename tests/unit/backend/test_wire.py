@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+from datetime import timedelta
+
 from hypothesis import given
 from hypothesis import strategies as st
-from pachyderm_sdk.api import pfs
+from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
 from kaos_backend.pachd import wire
@@ -42,3 +45,43 @@ def test_large_data_has_a_long_length() -> None:
     data = bytes(5 * 1024 * 1024)
     read = pfs.ModifyFileRequest.FromString(bytes(wire.encode("p", AddFile("/x", data))))
     assert read.add_file.raw == data
+
+
+STATES = st.sampled_from(list(pps.DatumState))
+FILES = st.lists(st.tuples(TEXT, TEXT), max_size=4)
+
+
+@given(TEXT, TEXT, STATES, FILES, st.integers(0, 10**13))
+def test_datums_are_read_as_the_sdk_writes_them(
+    datum: str, job: str, state: pps.DatumState, files: list[tuple[str, str]], us: int
+) -> None:
+    of = pps.Job(pipeline=pps.Pipeline(name="train", project=pfs.Project(name="p")), id=job)
+    info = pps.DatumInfo(
+        datum=pps.Datum(job=of, id=datum),
+        state=state,
+        stats=pps.ProcessStats(
+            download_time=timedelta(seconds=1), process_time=timedelta(microseconds=us), upload_bytes=3
+        ),
+        data=[
+            pfs.FileInfo(
+                file=pfs.File(commit=pfs.Commit(repo=repo("p", name), id="c" * 32), path=path),
+                file_type=pfs.FileType.DIR,
+                size_bytes=7,
+                hash=b"h" * 32,
+            )
+            for name, path in files
+        ],
+        image_id="i",
+    )
+    read = wire.datum(bytes(info))
+    assert (read.id, read.job, read.state, list(read.inputs)) == (datum, job, state.name.lower(), files)
+    if state in (pps.DatumState.UNKNOWN, pps.DatumState.STARTING):
+        assert read.seconds is None
+    else:
+        assert read.seconds == us / 1e6
+
+
+@given(st.binary(max_size=60))
+def test_a_damaged_datum_is_an_error(message: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        wire.datum(message)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import cache, lru_cache
 from typing import Any
 
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.errors import InvalidArgument, Unknown
+from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.run.progress import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
 from kaos_backend.engine.jobs.spec.plan import Datum, File
+from kaos_formats.protobuf import field, number, text
 
 _ANCESTRY = re.compile(r"(.+?)(?:(\^+|~+)|[\^~]([0-9]{1,18})|\.([0-9]{1,18}))")
+_SHARED_FILES = 64
 # Fields of CreatePipelineRequest that the details of a job / of a pipeline repeat under the same name.
 _JOB_FIELDS = [
     "transform",
@@ -224,18 +228,43 @@ def _file_info(file: File) -> pfs.FileInfo:
     )
 
 
-def datum_info(job: Job, datum: DatumRow, image: str) -> pps.DatumInfo:
-    """A datum of a job that has ended one way or the other."""
-    key = job.key
-    meta = commit_message(key.pipeline.project, key.pipeline.name, "meta", key.id)
-    return pps.DatumInfo(
-        datum=pps.Datum(job=job_message(key), id=datum.id),
-        state=pps.DatumState(int(datum.state)),
-        stats=_stats(datum.process_us, datum.download_bytes, datum.upload_bytes),
-        pfs_state=pfs.File(commit=meta, path=f"/pfs/{datum.id}"),
-        data=[_file_info(file) for file in datum.files],
-        image_id=image,
-    )
+def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
+    """A function that encodes a `DatumInfo` of a job that has ended one way or the other.
+
+    By hand: a job may have ten thousand, and the SDK's classes take milliseconds for each.
+    DatumInfo{datum 1, state 2, stats 3, pfs_state 4, data 5, image_id 6}, Datum{job 1, id 2},
+    File{commit 1, path 2}, ProcessStats{process_time 2, download_bytes 4, upload_bytes 5}.
+    """
+    pipeline = job.key.pipeline
+    job_part = field(1, bytes(job_message(job.key)))
+    meta = field(1, bytes(commit_message(pipeline.project, pipeline.name, "meta", job.key.id)))
+    commit = cache(lambda *address: bytes(commit_message(*address)))
+
+    @lru_cache(_SHARED_FILES)  # what all datums of a grid read is encoded once
+    def data(file: File) -> bytes:
+        where = commit(file.project, file.repo, file.repo_type, file.commit)
+        return field(
+            5, wire.file_info(where, file.path, "default", file.is_dir, b"", file.size_bytes, file.hash)
+        )
+
+    def encode(datum: DatumRow) -> bytes:
+        stats = (
+            field(2, wire.duration(datum.process_us)),
+            number(4, datum.download_bytes),
+            number(5, datum.upload_bytes),
+        )
+        return b"".join(
+            (
+                field(1, job_part + text(2, datum.id)),
+                number(2, int(datum.state)),
+                field(3, b"".join(stats)),
+                field(4, meta + text(2, f"/pfs/{datum.id}")),
+                *map(data, datum.files),
+                text(6, image),
+            )
+        )
+
+    return encode
 
 
 def planned_datum_info(datum: Datum) -> pps.DatumInfo:

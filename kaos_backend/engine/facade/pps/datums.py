@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import betterproto
 import grpc
@@ -12,12 +13,27 @@ from pachyderm_sdk.api import pps
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream, unary
-from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS
+from kaos_backend.engine.jobs.db.rows import DatumRow
+from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, DatumState
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.jobs.spec.plan import Datum
 from kaos_backend.engine.jobs.spec.spec import canonical, parse
 
 _DEFAULT_BATCH = 100
+
+
+_D = TypeVar("_D", Datum, DatumRow)
+
+
+def _page(request: pps.ListDatumRequest, datums: list[_D], state: Callable[[_D], DatumState]) -> list[_D]:
+    """Those of `datums` that the request asks for."""
+    states = {int(wanted) for wanted in request.filter.state}
+    found = [datum for datum in datums if not states or int(state(datum)) in states]
+    if request.reverse:
+        found.reverse()
+    if marker := request.pagination_marker:
+        found = [d for d in found if (d.id < marker if request.reverse else d.id > marker)]
+    return found[: request.number] if request.number else found
 
 
 class DatumCalls:
@@ -26,9 +42,7 @@ class DatumCalls:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    def inspect_datum(
-        self, request: pps.InspectDatumRequest, _context: grpc.ServicerContext
-    ) -> pps.DatumInfo:
+    def inspect_datum(self, request: pps.InspectDatumRequest, _context: grpc.ServicerContext) -> bytes:
         if not request.datum.id:
             raise Unknown("must specify a datum")
         if not request.datum.job.id:
@@ -38,28 +52,22 @@ class DatumCalls:
         datum = self._jobs.find_datum(job, request.datum.id)
         if datum is None or datum.state not in DONE_DATUMS:
             raise Unknown(f"datum {request.datum.id} not found in job {key}")
-        return convert.datum_info(job, datum, self._jobs.image(job))
+        return convert.datum_info_encoder(job, self._jobs.image(job))(datum)
 
     def list_datum(
         self, request: pps.ListDatumRequest, _context: grpc.ServicerContext
-    ) -> Iterator[pps.DatumInfo]:
+    ) -> Iterator[pps.DatumInfo | bytes]:
         by_input = request.is_set("input") and betterproto.serialized_on_wire(request.input)
         if request.job.id and by_input:
             raise Unknown("cannot specify both job and input")
         if by_input:
-            infos = [convert.planned_datum_info(d) for d in self._enumerate(request.input)]
+            planned = self._enumerate(request.input)
+            yield from map(convert.planned_datum_info, _page(request, planned, lambda _: DatumState.UNKNOWN))
         else:
             job = self._jobs.job(convert.job_key(request.job))
-            image = self._jobs.image(job)
-            rows = self._jobs.datums(job)
-            infos = [convert.datum_info(job, row, image) for row in rows if row.state in DONE_DATUMS]
-        states = {int(state) for state in request.filter.state}
-        infos = [i for i in infos if not states or int(i.state) in states]
-        if request.reverse:
-            infos.reverse()
-        if marker := request.pagination_marker:
-            infos = [i for i in infos if (i.datum.id < marker if request.reverse else i.datum.id > marker)]
-        yield from infos[: request.number] if request.number else infos
+            done = [row for row in self._jobs.datums(job) if row.state in DONE_DATUMS]
+            encode = convert.datum_info_encoder(job, self._jobs.image(job))
+            yield from map(encode, _page(request, done, lambda row: row.state))
 
     def _enumerate(self, message: pps.Input) -> list[Datum]:
         node = parse(canonical({"input": message.to_dict()})).input
