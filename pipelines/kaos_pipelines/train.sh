@@ -62,7 +62,10 @@ if [ "$first" = "kaos-names 1 $data_id" ]; then
 fi
 KAOS_PARAMS=$hyper
 KAOS_JOB_ID=${PACH_JOB_ID:-}
-KAOS_MODEL_ID=$(printf '%.6s-%.6s-%s' "$source_id" "$data_id" "${params%.json}")
+# Of each id its first six characters, without a process for it.
+source_short=${source_id%"${source_id#??????}"}
+data_short=${data_id%"${data_id#??????}"}
+KAOS_MODEL_ID=${source_short:-$source_id}-${data_short:-$data_id}-${params%.json}
 KAOS_OUTPUT_DIR=${PACH_PFS:-/pfs}/out/$KAOS_MODEL_ID
 KAOS_CPU=${KAOS_CPU:-1}
 KAOS_MEMORY=${KAOS_MEMORY:-}
@@ -77,9 +80,13 @@ first=
 IFS= read -r first <./train 2>/dev/null || :
 case $first in
 '#!'*)
-  carriage_return=$(printf '\r')
   case $first in
-  *"$carriage_return") fail 127 "train has Windows line endings, so its first line names no program; save it with LF line endings" ;;
+  *[!" "-~]*)
+    carriage_return=$(printf '\r')
+    case $first in
+    *"$carriage_return") fail 127 "train has Windows line endings, so its first line names no program; save it with LF line endings" ;;
+    esac
+    ;;
   esac
   interpreter=${first#'#!'}
   interpreter=${interpreter#"${interpreter%%[! ]*}"}

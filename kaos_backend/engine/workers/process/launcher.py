@@ -90,7 +90,8 @@ class Datum:
         self.message = ""
         self.peak = 0
         self.status: int | None = None
-        self.next_sample = self.started + SAMPLE_S[0]
+        # Where the kernel holds the limit, or there is none, what ends before the first sample needs none.
+        self.next_sample = self.started + SAMPLE_S[self.limit is None or self.ooms is not None]
         self._kernel_kills = _oom_kills("/proc/vmstat")
         self._group_kills = _oom_kills(self.ooms) if self.ooms else 0
         self._feed = request["stdin"].encode("latin-1")

@@ -27,6 +27,7 @@ NAMESPACES = (
     "--cap-drop",
     "ALL",
 )
+_SH = "/bin/sh"
 GPU_NODES = ("nvidia", "dri", "kfd", "dxg")
 
 Listing = Callable[[str], Mapping[str, str]]
@@ -149,8 +150,9 @@ def argv(bwrap: str, view: View, command: Iterable[str]) -> list[str]:
     """The command line that runs `command` in its view of the machine.
 
     `sh` executes the command so that a missing program ends with 127 and one that cannot be run with 126, as
-    everywhere; bubblewrap itself would end with 1.
+    everywhere; bubblewrap itself would end with 1. A command that is `sh` needs no other.
     """
+    first, *rest = command
     line = [bwrap, *NAMESPACES, "--bind", str(view.root), "/"]
     for path in view.binds:
         line += ["--ro-bind", path, path]
@@ -173,7 +175,10 @@ def argv(bwrap: str, view: View, command: Iterable[str]) -> list[str]:
     for name, source in sorted(view.inputs.items()):
         line += ["--ro-bind", str(source), f"/pfs/{name}"]
     line += ["--bind", str(view.out), "/pfs/out", "--remount-ro", "/pfs"]
-    return [*line, "--chdir", view.workdir, "--", "/bin/sh", "-c", 'exec "$@"', "sh", *command]
+    line += ["--chdir", view.workdir, "--"]
+    if first in ("sh", _SH):
+        return [*line, _SH, *rest]
+    return [*line, _SH, "-c", 'exec "$@"', "sh", first, *rest]
 
 
 def _below(path: Path, folders: Iterable[str | Path]) -> bool:

@@ -76,7 +76,7 @@ def view(**changes: object) -> sandbox.View:
 
 
 def test_argv() -> None:
-    line = sandbox.argv("bwrap", view(), ["sh", "-c", "x"])
+    line = sandbox.argv("bwrap", view(), ["x", "y"])
     text = " ".join(line)
     assert line[0] == "bwrap"
     assert "--bind /k/scratch/root / --ro-bind /usr /usr --ro-bind /etc /etc --tmpfs /usr/kaos" in text
@@ -86,10 +86,14 @@ def test_argv() -> None:
     assert "--ro-bind /home/me/.pyenv/3 /home/me/.pyenv/3" in text
     pfs = "--tmpfs /pfs --ro-bind /k/trees/2 /pfs/build --ro-bind /k/trees/1 /pfs/data --bind /k/out /pfs/out"
     assert f"{pfs} --remount-ro /pfs --chdir /app -- /bin/sh -c" in text
-    assert line[-4:] == ["sh", "sh", "-c", "x"]
+    assert line[-3:] == ["sh", "x", "y"]
     assert "--die-with-parent" in line
     assert line[line.index("--cap-drop") + 1] == "ALL"
     assert "/dev/nvidia0" not in text
+
+
+def test_a_shell_is_started_without_another() -> None:
+    assert sandbox.argv("bwrap", view(), ["sh", "-c", "x"])[-4:] == ["--", "/bin/sh", "-c", "x"]
 
 
 def test_argv_of_a_grant() -> None:
