@@ -39,6 +39,7 @@ class Request:
     gpu: int | None
     tries: int | None
     timeout_s: float | None
+    build_args: dict[str, str] | None
     retry: bool
     after: bool = False
     replace: bool = False
@@ -68,6 +69,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
             "tries": request.tries,
             "timeout_s": request.timeout_s,
         },
+        "build_args": request.build_args,
         "author": author(session.env),
         "retry": request.retry,
         "replace": request.replace,
@@ -172,6 +174,8 @@ def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
                 lines.append(f"        left out: {', '.join(map(text.printable, names[:3]))}{more}")
         elif given := answer.get(kind):
             lines.append(f"{kind:<6}  {given['name']}:{given['id'][:6]}  as before")
+    if answer.get("build_args"):
+        lines.append(f"args    {text.arguments(answer['build_args'])}")
     lines += describe_grid(answer.get("grid"))
     if answer["status"] == "started":
         runs = " and ".join(answer["stages"])

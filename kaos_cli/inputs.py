@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kaos_cli.errors import KaosError
+from kaos_formats.arguments import check_arguments
 from kaos_formats.errors import InvalidResources
 from kaos_formats.quantity import check_cpu, check_gpus, parse_memory
 
@@ -96,6 +98,25 @@ def _no_constant(text: str) -> Any:
 
 def _wrong(path: Path, what: str, hint: str = "") -> KaosError:
     return KaosError("invalid_hyper", f"{path} {what}", hint=hint, path=str(path))
+
+
+def build_arguments(given: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """The build arguments in ``NAME=VALUE``, or ``NAME`` as it is in ``env``. Raises KaosError."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals and name not in env:
+            raise KaosError(
+                "invalid_resources",
+                f"build argument {name!r} has no value here: it is not in the environment",
+                hint="--build-arg NAME=VALUE",
+            )
+        found[name] = value if equals else env[name]
+    try:
+        check_arguments(found)
+    except InvalidResources as error:
+        raise KaosError.of(error) from error
+    return found
 
 
 def check_resources(

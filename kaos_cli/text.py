@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 
@@ -112,3 +113,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def arguments(given: Mapping[str, str]) -> str:
+    """Build arguments in a line: ``CUDA=12, TORCH=2.1``."""
+    return ", ".join(f"{name}={printable(value)}" for name, value in given.items())

@@ -127,6 +127,8 @@ def heading(job: Json, now: datetime) -> list[str]:
             f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""
         )
         lines.append(f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}{author}")
+    if arguments := job.get("build_args"):
+        lines.append(f"args    {text.arguments(arguments)}")
     if settings := job.get("settings"):
         lines.append(f"each    {describe_settings(settings)}")
     lines += [f"{stage['name']:<6}  {_stage(stage)}" for stage in job["stages"]]

@@ -82,14 +82,14 @@ def parse_staging_branch(branch: str) -> tuple[str, str] | None:
     return (match[1], match[2] or "") if match else None
 
 
-def image_name(workspace: str, source_id: str, builder: str = "venv") -> str:
+def image_name(workspace: str, source_id: str, builder: str = "venv", variant: str = "") -> str:
     """The training image that a builder makes of a source bundle.
 
-    Builders have names of their own for it, so that nothing made by one is taken for the other's. The
-    repository part is lower case, as Docker demands.
+    Builders have names of their own for it, as have build arguments (``variant`` tells them), so that nothing
+    made by one or with some is taken for the other's. The repository part is lower case, as Docker demands.
     """
-    name = f"kaos/{workspace.lower()}:{source_id}"
-    return name if builder == "venv" else f"{name}-{builder}"
+    marks = [source_id, builder if builder != "venv" else "", variant]
+    return f"kaos/{workspace.lower()}:{'-'.join(filter(None, marks))}"
 
 
 def bundle_dir(bundle_id: str) -> str:

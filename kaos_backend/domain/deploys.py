@@ -12,6 +12,7 @@ from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
 from kaos_backend.domain.stages import Stage, StageJobs, State, failed, fold, with_jobs
 from kaos_formats import names
+from kaos_formats.arguments import VARIABLE, parse_arguments
 from kaos_formats.names import TIMEOUT
 from kaos_formats.quantity import parse_memory
 
@@ -38,17 +39,23 @@ class Current:
     pipelines: Mapping[str, Pipeline]
     jobs: Mapping[str, Job]
 
+    def spec(self, stage: str) -> Mapping[str, Any] | None:
+        """The spec of a stage's pipeline, if there is one."""
+        pipeline = self.pipelines.get(stage)
+        return None if pipeline is None else pipeline.spec
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a deploy names, by repo (None: leave as it is), and the spec that each stage which can run shall
-    have then.
+    have then. ``other_arguments``: with build arguments that are not those of the deployed pipeline.
     """
 
     inputs: Mapping[str, str | None]
     specs: Mapping[str, Mapping[str, Any]]
     settings_given: bool
     retry: bool
+    other_arguments: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,14 @@ def settings_of(spec: Mapping[str, Any] | None) -> Settings:
     )
 
 
+def arguments_of(spec: Mapping[str, Any] | None) -> dict[str, str]:
+    """The build arguments in the spec of a pipeline, or in the details of a job; {} without one."""
+    try:
+        return parse_arguments((((spec or {}).get("transform") or {}).get("env") or {}).get(VARIABLE) or "")
+    except ValueError:
+        return {}
+
+
 def missing(stages: Sequence[Stage], deployed: Mapping[str, str | None]) -> tuple[str, str]:
     """What the last of ``stages`` still waits for, in words, and what to do about it."""
     what, hint = next(words for repo, words in _MISSING.items() if deployed.get(repo) is None)
@@ -127,6 +142,9 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
         s.name for s in able if not s.trials and s.name not in new and (lost or _broken(now.jobs.get(s.name)))
     ]
     again = redo if lost else []
+    if want.other_arguments:
+        # Pachyderm looks at inputs alone to tell what was done before.
+        again = [s.name for s in able if not s.trials and s.name in now.pipelines]
     put = [s.name for s in able if s.name in new or s.name in redo]
     complete = len(able) == len(stages)
     if not complete:
@@ -199,7 +217,7 @@ def _is_new(stage: Stage, now: Current, want: Wanted, changed: Sequence[str]) ->
     if pipeline is None:
         return True
     asked = not set(changed).isdisjoint(stage.follows) or (stage.trials and want.settings_given)
-    return asked and dict(pipeline.spec) != dict(spec)
+    return (asked or want.other_arguments) and dict(pipeline.spec) != dict(spec)
 
 
 def _broken(job: Job | None) -> bool:

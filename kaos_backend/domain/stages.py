@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kaos_backend.domain.models import Job, JobState
@@ -26,7 +26,7 @@ _RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
 class Target:
     """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism.
 
-    ``builder``: who makes images here.
+    ``builder``: who makes images here, ``arguments``: with which build arguments.
     """
 
     workspace: str
@@ -35,6 +35,7 @@ class Target:
     resources: Resources
     parallelism: int
     auto: bool
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import MAX_AUTHOR_LENGTH, Deploy
 from kaos_backend.services.stages import STAGES
 from kaos_formats import names
+from kaos_formats.arguments import check_arguments, variant
 
 PATIENCE_S = 60.0
 REPLACED = "stopped for another deploy (--replace)"
@@ -113,16 +114,26 @@ class Deploys:
                 f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
                 hint=f"{hint}, and give them together",
             )
+        if request.build_args is not None and not any(not stage.trials for stage in able):
+            what, hint = deploys.missing(STAGES[:1], deployed)
+            raise errors.InvalidResources(
+                f"--build-arg is for builds: {what}", hint=f"{hint}, and give them together"
+            )
         target = None
-        plan = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
-        if plan is None:
+        settled = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
+        if settled is None:
             now = self._current(workspace, ids)
             target = self._target(workspace, deployed[names.SOURCE] or "", request, now, able)
             specs = {stage.name: stage.spec(target) for stage in able}
-            want = deploys.Wanted(wanted, specs, request.settings_given, request.retry)
+            before = deploys.arguments_of(now.spec(names.BUILD))
+            want = deploys.Wanted(
+                wanted, specs, request.settings_given, request.retry, target.arguments != before
+            )
             plan = deploys.plan(STAGES, now, want)
             job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
+            arguments = target.arguments
         else:
+            plan, arguments = settled
             job, parts = plan.job, []
         changed = {part.repo: part.description for part in parts}
         shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
@@ -139,6 +150,7 @@ class Deploys:
             grid=_grid_view(grid, shown[names.HYPER]),
             stages=running,
             parallelism=target.parallelism if target is not None and trains else None,
+            build_args=views.arguments(arguments),
         )
 
     def _carry_out(
@@ -184,23 +196,31 @@ class Deploys:
         request: Deploy,
         wanted: Mapping[str, str | None],
         ids: Mapping[str, str | None],
-    ) -> deploys.Plan | None:
-        """The short way for a deploy of what is there already: one more look, at the newest jobs."""
-        if request.settings_given or any(i not in (None, ids[repo]) for repo, i in wanted.items()):
+    ) -> tuple[deploys.Plan, Mapping[str, str]] | None:
+        """The short way for a deploy of what is there already: one more look, at the newest jobs.
+
+        The plan, and the build arguments as they are.
+        """
+        if (
+            request.settings_given
+            or request.build_args is not None
+            or any(i not in (None, ids[repo]) for repo, i in wanted.items())
+        ):
             return None
         jobs = self._pachd.jobs(workspace, number=len(STAGES))
         last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
         found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
-        if found is None or not self._made_by_its_builder(workspace, ids[names.SOURCE] or ""):
+        if found is None:
             return None
+        specs = {p.name: p.spec for p in self._pachd.pipelines(workspace)}
+        arguments = deploys.arguments_of(specs.get(names.BUILD))
+        builder = builder_of(self._pachd.cluster())
+        image = names.image_name(workspace, ids[names.SOURCE] or "", builder, variant(arguments))
+        if (specs.get(names.TRAIN, {}).get("transform") or {}).get("image") != image:
+            return None  # another builder is used now
         waits = any(not job.state.terminal for job in jobs)
-        return None if waits and deploys.image_lost(STAGES, self._current(workspace, ids)) else found
-
-    def _made_by_its_builder(self, workspace: str, source_id: str) -> bool:
-        """Whether training runs in an image of the builder that is used now."""
-        image = names.image_name(workspace, source_id, builder_of(self._pachd.cluster()))
-        trains = [p for p in self._pachd.pipelines(workspace) if p.name == names.TRAIN]
-        return any((pipeline.spec.get("transform") or {}).get("image") == image for pipeline in trains)
+        lost = waits and deploys.image_lost(STAGES, self._current(workspace, ids))
+        return None if lost else (found, arguments)
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
@@ -211,9 +231,10 @@ class Deploys:
         self, workspace: str, source_id: str, request: Deploy, now: deploys.Current, able: Sequence[Stage]
     ) -> Target:
         trials = next((stage.name for stage in able if stage.trials), None)
-        settings = deploys.settings_of(
-            now.pipelines[trials].spec if trials and trials in now.pipelines else None
-        )
+        settings = deploys.settings_of(now.spec(trials) if trials else None)
+        arguments = request.build_args
+        if arguments is None:
+            arguments = deploys.arguments_of(now.spec(names.BUILD))
         granted = _granted(settings.resources, request)
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
         cluster = self._pachd.cluster()
@@ -222,7 +243,7 @@ class Deploys:
         auto = parallelism is None
         if parallelism is None:
             parallelism = resources.default_parallelism(machine.get("cpus"), granted.cpu)
-        return Target(workspace, source_id, builder_of(cluster), granted, parallelism, auto)
+        return Target(workspace, source_id, builder_of(cluster), granted, parallelism, auto, arguments)
 
     def _parts(
         self,
@@ -295,6 +316,7 @@ def _check_settings(request: Deploy) -> None:
     if request.parallelism is not None:
         resources.check_parallelism(request.parallelism)
     _granted(resources.Resources(), request)
+    check_arguments(request.build_args or {})
     if len(request.author) > MAX_AUTHOR_LENGTH or not request.author.isprintable():
         raise errors.InvalidName(
             "the author's name is not printable or too long", hint="set another one, like user@host"

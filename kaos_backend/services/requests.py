@@ -36,6 +36,11 @@ _MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMG
 _AUTHOR = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
 _GPU = {"type": "integer", "minimum": 0}
 _TRIES = {"type": "integer", "minimum": 1, "maximum": resources.MAX_TRIES}
+_BUILD_ARGS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+    "additionalProperties": {"type": "string"},
+}
 _TIMEOUT = {"type": "number", "minimum": 0, "maximum": resources.MAX_TIMEOUT_S}
 
 
@@ -76,7 +81,8 @@ class Resources(Request):
 class Deploy(Request):
     """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it.
 
-    ``replace``: jobs that have not ended are stopped where the deploy cannot be without that.
+    ``build_args``: all those that the build is to have. ``replace``: jobs that have not ended are stopped
+    where the deploy cannot be without that.
     """
 
     source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
@@ -87,6 +93,7 @@ class Deploy(Request):
     ] = None
     resources: Resources | None = None
     author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
+    build_args: Annotated[dict[str, str] | None, Field(json_schema_extra=_nullable(_BUILD_ARGS))] = None
     retry: bool = False
     replace: bool = False
 

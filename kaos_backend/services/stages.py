@@ -10,16 +10,17 @@ from kaos_pipelines import specs
 from kaos_backend.domain.deploys import ANNOTATION, AUTO, GIVEN
 from kaos_backend.domain.stages import Stage, Target
 from kaos_formats import names
+from kaos_formats.arguments import variant
 
 
 def _build(target: Target) -> Mapping[str, Any]:
-    return specs.build_spec(target.workspace, target.source, target.builder)
+    return specs.build_spec(target.workspace, target.source, target.builder, target.arguments)
 
 
 def _train(target: Target) -> Mapping[str, Any]:
     spec = specs.train_spec(
         target.workspace,
-        names.image_name(target.workspace, target.source, target.builder),
+        names.image_name(target.workspace, target.source, target.builder, variant(target.arguments)),
         parallelism=target.parallelism,
         cpu=target.resources.cpu,
         memory_bytes=target.resources.memory,

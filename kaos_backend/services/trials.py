@@ -82,6 +82,7 @@ class Trials:
                 hyper=views.hyper(about.get(names.HYPER)),
             ),
             settings=None if settings is None else views.settings(settings),
+            build_args=views.arguments(self._build_arguments(workspace, read)),
             trials=rows,
             metric=metric,
             metrics=known,
@@ -204,6 +205,16 @@ class Trials:
         """``reason`` by its name where train.sh, which keeps the time of trials, gave it as an exit code."""
         limit = self._settings(workspace, job_id).resources.timeout_s if reason == _TIMED_OUT else None
         return reason if limit is None else f"timed out after {limit:g} s"
+
+    def _build_arguments(self, workspace: str, read: inputs.JobInputs) -> dict[str, str]:
+        """Those that the image was made with in which a job trains, or that the job makes."""
+        made_by = read.commits.get(names.BUILD)
+        try:
+            spec = self._pachd.job_spec(workspace, names.BUILD, made_by) if made_by else None
+            return deploys.arguments_of(spec)
+        except errors.NotFound:
+            # Its job was deleted.
+            return {}
 
     def _settings(self, workspace: str, job_id: str) -> deploys.Settings:
         return deploys.settings_of(self._pachd.job_spec(workspace, names.TRAIN, job_id))

@@ -19,6 +19,7 @@ from kaos_backend.domain.jobs import TrialState
 from kaos_backend.domain.metrics import Metric, NonFinite, Number
 from kaos_backend.domain.models import Job, JobState
 from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
+from kaos_formats.masking import mask
 
 # Of the bodies, not of the program: raised when a field changes its meaning.
 FORMAT: Literal[1] = 1
@@ -162,6 +163,7 @@ class JobAnswer(Answer, JobSummary):
 class JobDetail(Answer, JobSummary):
     inputs: Inputs
     settings: Settings | None
+    build_args: Mapping[str, str]
     trials: Sequence[Trial]
     metric: Metric | None
     metrics: Sequence[str]
@@ -215,6 +217,7 @@ class DeployResult(Answer):
     grid: Grid | None
     stages: Sequence[str]
     parallelism: int | None
+    build_args: Mapping[str, str]
 
 
 def bundle(description: Description | None) -> Bundle | None:
@@ -231,6 +234,11 @@ def hyper(description: Description | None) -> Hyper | None:
         return None
     d = description
     return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
+
+
+def arguments(given: Mapping[str, str]) -> dict[str, str]:
+    """The view of build arguments: passwords in URLs are nobody's business."""
+    return {name: mask(value) for name, value in given.items()}
 
 
 def settings(found: deploys.Settings) -> Settings:

@@ -116,6 +116,18 @@ def deploy(
             help="End a trial that takes longer (90s, 10m, 1h30m), each time it is tried; none: no limit.",
         ),
     ] = None,
+    build_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--build-arg",
+            metavar="NAME=VALUE",
+            help="Set an ARG of the Dockerfile, NAME alone as in the environment; may be repeated. Those of a"
+            " deploy replace all earlier ones.",
+        ),
+    ] = None,
+    no_build_args: Annotated[
+        bool, typer.Option("--no-build-args", help="Build without the build arguments of earlier deploys.")
+    ] = False,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
@@ -135,17 +147,21 @@ def deploy(
 ) -> None:
     """Send code, data or a grid (what is left out stays as it was) and train what is new."""
     from kaos_cli.deploying import Request, deploy
+    from kaos_cli.inputs import build_arguments
 
     ws = session.workspace(workspace)
-    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout)
+    arguments = build_arguments(build_arg or (), session.env) if build_arg or no_build_args else None
+    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments)
     if all(one is None for one in given) and not retry:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
     if wait_timeout is not None and not (wait or after):
         raise KaosError("usage", "--wait-timeout limits the waiting", hint="give --wait or --after as well")
     if after and replace:
         raise KaosError("usage", "--after waits for a job that --replace would stop", hint="give one of them")
+    if build_arg and no_build_args:
+        raise KaosError("usage", "--build-arg contradicts --no-build-args", hint="give one of them")
     request = Request(
-        source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, retry, after, replace
+        source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments, retry, after, replace
     )
     if code := deploy(session, ws, request, wait, wait_timeout):
         raise typer.Exit(code)

@@ -8,9 +8,12 @@ spec.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from kaos_formats.arguments import VARIABLE as BUILD_ARGS
+from kaos_formats.arguments import format_arguments, variant
 from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TIMEOUT, TRAIN, image_name
 
 BUILDER_IMAGE = "kaos/builder"
@@ -23,11 +26,14 @@ def train_script() -> list[str]:
     return resources.files(__package__).joinpath("train.sh").read_text("utf-8").splitlines()
 
 
-def build_spec(workspace: str, source_id: str, builder: str = "venv") -> Json:
-    """Spec of the `build` pipeline for a source bundle, whose image `builder` makes.
+def build_spec(
+    workspace: str, source_id: str, builder: str = "venv", arguments: Mapping[str, str] | None = None
+) -> Json:
+    """Spec of the `build` pipeline for a source bundle, whose image `builder` makes with build arguments.
 
     One try: a Dockerfile that fails fails again.
     """
+    given = format_arguments(arguments or {})
     return {
         "pipeline": {"project": {"name": workspace}, "name": BUILD},
         "description": f"makes the training image of source {source_id[:6]}",
@@ -36,9 +42,10 @@ def build_spec(workspace: str, source_id: str, builder: str = "venv") -> Json:
             "image": BUILDER_IMAGE,
             "cmd": ["python", "-m", "kaos_pipelines.build"],
             "env": {
-                "KAOS_IMAGE": image_name(workspace, source_id, builder),
+                "KAOS_IMAGE": image_name(workspace, source_id, builder, variant(arguments or {})),
                 "KAOS_SOURCE_ID": source_id,
                 "KAOS_WORKSPACE": workspace,
+                **({BUILD_ARGS: given} if given else {}),
             },
         },
         "datumTries": 1,

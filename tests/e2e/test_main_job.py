@@ -79,6 +79,31 @@ def test_a_bundle_of_the_original_kaos_runs_as_it_is(home: Home, workspace: str,
     assert {trial["metrics"]["files"] for trial in trials} == {2}
 
 
+def test_build_arguments_stay_until_others_are_given(
+    home: Home, workspace: str, tmp_path: Path, data: Path
+) -> None:
+    dockerfile = "ARG PY=9\nFROM python:$PY\nWORKDIR /app\nARG MODE=plain\nENV MODE=$MODE\nCOPY . .\n"
+    src = write_source(tmp_path / "src", "print('mode', os.environ['MODE'])", dockerfile)
+    made = deploy(home, workspace, "-s", src, "-d", data, "--build-arg", "PY=3", "--build-arg", "MODE=b c")
+    assert made["build_args"] == {"PY": "3", "MODE": "b c"}
+    assert "mode b c" in home.run("train", "logs", "-w", workspace).stdout
+    first = stamps(home, workspace)
+    again = deploy(home, workspace, "-s", src)
+    assert (again["status"], again["build_args"]) == ("unchanged", made["build_args"])
+
+    other = deploy(home, workspace, "--build-arg", "PY=3")
+    assert other["stages"] == ["build", "train"]
+    assert "mode plain" in home.run("train", "logs", "-w", workspace).stdout
+    assert stamps(home, workspace) != first
+    assert "args    PY=3\n" in home.run("train", "info", "-w", workspace).stdout
+    assert info(home, workspace, made["job"])["build_args"] == made["build_args"]
+
+    # What was trained before is there.
+    back = deploy(home, workspace, "--build-arg", "MODE=b c", "--build-arg", "PY=3")
+    assert back["stages"] == ["build", "train"]
+    assert stamps(home, workspace) == first
+
+
 def test_a_failing_trial_costs_the_others_nothing(
     home: Home, workspace: str, tmp_path: Path, data: Path
 ) -> None:

@@ -14,6 +14,7 @@ from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.log import BuildLog
 
 _HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*([\"']?)([A-Za-z_]\w*)\1")
+_VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
 _TAKES_HERE_DOCUMENTS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -57,6 +58,12 @@ def _end_of_here_documents(lines: Sequence[str], after: int, delimiters: Iterabl
     return end
 
 
+def declared(steps: Iterable[Written]) -> set[str]:
+    """The names that ARGs declare."""
+    lines = [step.text.removeprefix("ARG ") for step in steps if step.keyword == "ARG"]
+    return {word.partition("=")[0] for line in lines for word in line.split()}
+
+
 def amended(dockerfile: str, beginning: Sequence[str], run_flags: str = "") -> str:
     """The Dockerfile with more instructions in front of each stage that has a RUN, and flags in each RUN."""
     lines = dockerfile.split("\n")
@@ -71,6 +78,11 @@ def amended(dockerfile: str, beginning: Sequence[str], run_flags: str = "") -> s
             lines[step.end : step.end] = beginning if runs else ()
             runs = False
     return "\n".join(lines)
+
+
+def _substituted(text: str) -> re.Pattern[str]:
+    """What an instruction may look like with values in place of its variables."""
+    return re.compile(".*".join(map(re.escape, _VARIABLE.split(text))), re.DOTALL)
 
 
 class Failures:
@@ -89,8 +101,10 @@ class Failures:
         `error`: in the builder's words; `code`: its command's exit code; `last`: what that said last.
         """
         text = " ".join(mask(instruction).split())
-        alike = (s for s in self._steps if s.text.startswith(text) or text.startswith(s.text))
-        step = next(alike, None)
+        alike = [s for s in self._steps if s.text.startswith(text) or text.startswith(s.text)]
+        # BuildKit shows what it has substituted.
+        alike += [s for s in self._steps if "$" in s.text and _substituted(s.text).fullmatch(text)]
+        step = next(iter(alike), None)
         reason = " ".join(error.split())
         if code is not None:
             said = [line.strip() for line in last if line.strip()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from kaos_formats.masking import Masker
 from kaos_pipelines.build.pip import PipCommand
@@ -15,12 +15,24 @@ class BuildLog:
     def __init__(self) -> None:
         self.mask = Masker()
 
-    def hide_secrets_of(self, plan: Plan) -> None:
-        """From here on, the passwords in what `plan` hands to pip are masked wherever they occur."""
-        self.mask = Masker(_texts(plan))
+    def hide_secrets_of(self, plan: Plan, more: Iterable[str] = ()) -> None:
+        """From here on, the passwords in what `plan` hands to pip, and in `more`, are masked wherever they
+        occur.
+        """
+        self.mask = Masker([*_texts(plan), *more])
+
+    def warn_unused(self, arguments: Iterable[str]) -> None:
+        """Tell of build arguments that no ARG declares, in Docker's words."""
+        if names := sorted(arguments):
+            self.say(f"[Warning] One or more build-args [{' '.join(names)}] were not consumed")
 
     def say(self, line: str) -> None:
         print(self.mask(line), flush=True)
+
+
+def told(arguments: Mapping[str, str], log: BuildLog) -> dict[str, dict[str, str]]:
+    """What image.json says of build arguments: nothing where there are none."""
+    return {"arguments": {name: log.mask(value) for name, value in arguments.items()}} if arguments else {}
 
 
 def _texts(plan: Plan) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 Environment: KAOS_SOURCE_ID with PACH_PFS (the bundle), KAOS_IMAGE (the name to give), KAOS_BUILDER: `venv`,
 the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/); or `docker`, with DOCKER_HOST;
-KAOS_BUILD_CA, a file of certificates that the steps trust as well. Writes `<out>/<source id>/image.json`, a
-pure function of the source.
+KAOS_BUILD_ARGS, build arguments as JSON; KAOS_BUILD_CA, a file of certificates that the steps trust as well.
+Writes `<out>/<source id>/image.json`, a pure function of the source and the arguments.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kaos_formats.arguments import VARIABLE, parse_arguments
 from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.context import true_names
 from kaos_pipelines.build.errors import BuildError
@@ -42,6 +43,10 @@ def run(env: Mapping[str, str], log: BuildLog | None = None) -> None:
 def _build(source: Path, env: Mapping[str, str], log: BuildLog) -> dict[str, Any]:
     builder = env.get("KAOS_BUILDER") or "venv"
     bundle = load_bundle(source)
+    try:
+        arguments = parse_arguments(env.get(VARIABLE) or "")
+    except ValueError as error:
+        raise BuildError(f"{VARIABLE} does not hold build arguments: {error}") from error
     # Each builder has imports of its own that the other does without.
     if builder == "venv":
         from kaos_pipelines.build import with_venv
@@ -49,11 +54,11 @@ def _build(source: Path, env: Mapping[str, str], log: BuildLog) -> dict[str, Any
         if not env.get("KAOS_IMAGE_STORE"):
             raise BuildError("KAOS_IMAGE_STORE not set: the venv builder needs a folder for its images")
         with _authorities(env):
-            return with_venv.build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log)
+            return with_venv.build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log, arguments)
     if builder == "docker":
         from kaos_pipelines.build import with_docker
 
-        return with_docker.build(bundle, env["KAOS_IMAGE"], env, log)
+        return with_docker.build(bundle, env["KAOS_IMAGE"], env, log, arguments)
     raise BuildError(f"KAOS_BUILDER is {builder!r}: must be one of venv, docker")
 
 

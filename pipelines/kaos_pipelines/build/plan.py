@@ -86,6 +86,7 @@ class Plan:
     labels: Mapping[str, str]
     user: str
     command: Mapping[str, str]  # CMD and ENTRYPOINT as written
+    unused: tuple[str, ...] = ()  # build arguments that no ARG declares
 
 
 @dataclass(slots=True)
@@ -97,15 +98,20 @@ class _State:
     labels: dict[str, str] = field(default_factory=dict)
     user: str = ""
     command: dict[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+    declared: set[str] = field(default_factory=set)
 
     @property
     def variables(self) -> dict[str, str]:
         return {**BUILTIN, **self.args, **self.env}  # ENV wins over ARG, as in Docker
 
 
-def compile_plan(instructions: Sequence[Instruction]) -> Plan:
-    """The plan of a Dockerfile. Raises BuildError with the line of the first instruction that is refused."""
-    state = _State()
+def compile_plan(instructions: Sequence[Instruction], arguments: Mapping[str, str] | None = None) -> Plan:
+    """The plan of a Dockerfile, with build `arguments`.
+
+    Raises BuildError with the line of the first instruction that is refused.
+    """
+    state = _State(given=arguments or {})
     python: str | None = None
     steps: list[Step] = []
     for instruction in instructions:
@@ -124,8 +130,9 @@ def compile_plan(instructions: Sequence[Instruction]) -> Plan:
             raise BuildError(str(refused), instruction.line, instruction.text) from refused
     if python is None:
         raise BuildError("the Dockerfile has no FROM; start it with FROM python:3.11-slim or another version")
+    unused = tuple(set(state.given) - state.declared)
     return Plan(
-        python, tuple(steps), state.workdir, state.env, state.labels, state.user, state.command
+        python, tuple(steps), state.workdir, state.env, state.labels, state.user, state.command, unused
     )  # fmt: skip
 
 
@@ -155,7 +162,9 @@ def _actions(instruction: Instruction, state: _State, before_from: bool) -> tupl
     if keyword == "ARG":
         for name, default in _declarations(value, variables):
             known = state.args if before_from else state.global_args
-            state.args[name] = default if default is not None else known.get(name, "")
+            found = default if default is not None else known.get(name, "")
+            state.args[name] = state.given.get(name, found)
+            state.declared.add(name)
     elif keyword == "ENV":
         state.env |= _pairs(value, variables)
     elif keyword == "LABEL":

@@ -15,8 +15,8 @@ from kaos_pipelines.build import buildkit, classic
 from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError, not_executable, without_train
-from kaos_pipelines.build.instructions import Written, written
-from kaos_pipelines.build.log import BuildLog
+from kaos_pipelines.build.instructions import Written, declared, written
+from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.order import Order
 
 SOURCE_LABEL = "kaos.source"
@@ -24,21 +24,28 @@ _PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
 _TIMEOUT_S = 24 * 3600
 
 
-def build(bundle: Bundle, image: str, env: Mapping[str, str], log: BuildLog) -> dict[str, Any]:
-    """Build `image` on the engine that `DOCKER_HOST` in `env` names.
+def build(
+    bundle: Bundle,
+    image: str,
+    env: Mapping[str, str],
+    log: BuildLog,
+    arguments: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Build `image` on the engine that `DOCKER_HOST` in `env` names, with build `arguments`.
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then the engine has no
     image of that name that it had not before.
     """
     steps = written(bundle.dockerfile)
-    log.mask = Masker([bundle.dockerfile])
+    arguments = arguments or {}
+    log.mask = Masker([bundle.dockerfile, *arguments.values()])
     try:
         api = docker.APIClient(base_url=env.get("DOCKER_HOST") or None, version="auto", timeout=_TIMEOUT_S)
         try:
             if _is_built(api, image, bundle.id):
                 log.say(f"{image} is there already")
             else:
-                made = _carry_out(api, bundle, steps, env, log)
+                made = _carry_out(api, bundle, steps, arguments, env, log)
                 try:
                     _check_train(api, made)
                 except BuildError:
@@ -58,6 +65,7 @@ def build(bundle: Bundle, image: str, env: Mapping[str, str], log: BuildLog) -> 
         "source": bundle.id,
         "builder": "docker",
         "steps": [log.mask(step.text) for step in steps],
+        **told(arguments, log),
     }
 
 
@@ -70,19 +78,26 @@ def _is_built(api: docker.APIClient, image: str, source: str) -> bool:
 
 
 def _carry_out(
-    api: docker.APIClient, bundle: Bundle, steps: tuple[Written, ...], env: Mapping[str, str], log: BuildLog
+    api: docker.APIClient,
+    bundle: Bundle,
+    steps: tuple[Written, ...],
+    arguments: Mapping[str, str],
+    env: Mapping[str, str],
+    log: BuildLog,
 ) -> str:
     """The id of the image, made by BuildKit where that can be asked."""
     order = Order(
         bundle=bundle,
         steps=steps,
         labels={SOURCE_LABEL: bundle.id},
-        arguments={},
+        arguments=arguments,
         proxies={name: value for name, value in env.items() if _PROXIES.fullmatch(name)},
         network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
         authorities=trusted(env),
     )
     if program := buildkit.client(env):
+        # The classic builder says so itself.
+        log.warn_unused(name for name in arguments.keys() - declared(steps) if not _PROXIES.fullmatch(name))
         return buildkit.carry_out(program, order, env, log)
     return classic.carry_out(api, order, log)
 

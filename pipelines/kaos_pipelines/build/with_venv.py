@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import check_train, execute
-from kaos_pipelines.build.log import BuildLog
+from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, Plan, compile_plan
 from kaos_pipelines.build.pythons import Python, find_python
@@ -20,15 +20,19 @@ from kaos_pipelines.build.store import ImageWriter
 from kaos_pipelines.build.venvs import Recipe, VenvStore, install
 
 
-def build(bundle: Bundle, image: str, store: Path, log: BuildLog) -> dict[str, Any]:
-    """Build `image` into `store`.
+def build(
+    bundle: Bundle, image: str, store: Path, log: BuildLog, arguments: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Build `image` into `store`, with build `arguments`.
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then no image was
     published and no environment is left half-made.
     """
     say, context = log.say, bundle.context
-    plan = compile_plan(parse(bundle.dockerfile))
-    log.hide_secrets_of(plan)
+    arguments = arguments or {}
+    plan = compile_plan(parse(bundle.dockerfile), arguments)
+    log.hide_secrets_of(plan, arguments.values())
+    log.warn_unused(plan.unused)
     python = _python(plan)
     with ImageWriter(store / "images").building(image) as folder:
         writer = ImageWriter(store / "images")
@@ -77,6 +81,7 @@ def build(bundle: Bundle, image: str, store: Path, log: BuildLog) -> dict[str, A
         "python": plan.python or "3",
         "workdir": plan.workdir,
         "steps": [log.mask(step.instruction.text) for step in plan.steps],
+        **told(arguments, log),
     }
 
 

@@ -79,6 +79,25 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
     assert "kaos train logs -f" in done.err
 
 
+def test_build_arguments_are_sent_and_shown(
+    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = write_source(tmp_path / "mnist")
+    backend.answer = {"build_args": {"CUDA": "12", "TAG": "a=b"}}
+    monkeypatch.setenv("FROM_HERE", "yes")
+    given = ["--build-arg", "CUDA=12", "--build-arg", "TAG=a=b", "--build-arg", "FROM_HERE"]
+    done = cli("train", "deploy", "-s", src, *given)
+    assert done.code == 0, done.err
+    assert backend.deploys[0]["build_args"] == {"CUDA": "12", "TAG": "a=b", "FROM_HERE": "yes"}
+    assert "args    CUDA=12, TAG=a=b\n" in done.out
+    cli("train", "deploy", "--no-build-args")
+    cli("train", "deploy", "-s", src)
+    assert [sent["build_args"] for sent in backend.deploys[1:]] == [{}, None]
+    for wrong in ("NO_SUCH_THING", "9=x", "=x", "a b=c"):
+        refused = cli("train", "deploy", "-s", src, "--build-arg", wrong)
+        assert (refused.code, len(backend.deploys)) == (2, 3), wrong
+
+
 def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     data = write_data(tmp_path / "d")
     cli("train", "deploy", "-d", data)

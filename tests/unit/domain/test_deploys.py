@@ -106,6 +106,22 @@ def test_other_settings_put_the_pipeline_of_trials_alone() -> None:
     assert plan(DONE, replace(SAME, settings_given=True)).status == "unchanged"
 
 
+def test_other_build_arguments_put_every_pipeline_and_build_again() -> None:
+    specs = {"build": {"build": "s1 A=1"}, "train": {"train": "s1 A=1"}}
+    made = plan(DONE, replace(SAME, specs=specs, other_arguments=True))
+    assert does(made) == ([], ["build", "train"], "started")
+    assert made.again == ["build"]
+    made = plan(EMPTY, replace(SAME, specs=specs, other_arguments=True))
+    assert made.again == []
+
+
+def test_build_arguments_are_read_back_from_the_spec() -> None:
+    spec = {"transform": {"env": {"KAOS_BUILD_ARGS": '{"A":"1","B":""}'}}}
+    assert deploys.arguments_of(spec) == {"A": "1", "B": ""}
+    for other in (None, {}, {"transform": {"env": {"KAOS_BUILD_ARGS": "["}}}):
+        assert deploys.arguments_of(other) == {}
+
+
 def test_a_newer_kaos_with_another_spec_alone_starts_nothing() -> None:
     newer = replace(SAME, specs={"build": {"build": "newer"}, "train": {"train": "newer"}})
     assert plan(DONE, newer).status == "unchanged"

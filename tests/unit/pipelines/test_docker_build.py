@@ -49,10 +49,12 @@ class Builder:
         source.with_name(f"{source.name}.tree").write_bytes(format_tree(modes))
         return source
 
-    def __call__(self, source: Path, name: str = "") -> tuple[str, dict[str, Any]]:
+    def __call__(
+        self, source: Path, name: str = "", arguments: Mapping[str, str] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         image = name or f"kaos/test-{uuid.uuid4().hex}:1"
         self._names.append(image)
-        return image, with_docker.build(load_bundle(source), image, os.environ, BuildLog())
+        return image, with_docker.build(load_bundle(source), image, os.environ, BuildLog(), arguments)
 
     def run(self, image: str, script: str) -> str:
         made = self.api.create_container(image, ["sh", "-c", script], host_config={"NetworkMode": "none"})[
@@ -148,6 +150,20 @@ def test_passwords_in_urls_stay_out_of_logs_and_reasons(
     with pytest.raises(BuildError) as error:
         build(build.bundle(f"RUN echo fetching {secret} && echo ERROR: hunter22 && exit 1\n"))
     assert "hunter22" not in str(error.value) + capsys.readouterr().out
+
+
+def test_build_arguments_make_an_image_of_their_own(
+    build: Builder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = build.bundle(f"ARG WHAT=plain\nRUN echo $WHAT > /what\n{STEPS}")
+    image = f"kaos/test-{uuid.uuid4().hex}:1"
+    for arguments, what in (({"WHAT": "a $b 'c'", "NOBODY": "1"}, "a $b 'c'"), ({}, "plain")):
+        made, said = build(source, f"{image}{len(arguments)}", arguments)
+        assert build.run(made, "cat /what").strip() == what
+        assert said.get("arguments", {}) == arguments
+    assert "NOBODY" in capsys.readouterr().out
+    with pytest.raises(BuildError, match=r"^Dockerfile:3: RUN echo \$WHAT && exit \$\{CODE\}: exit code 4"):
+        build(build.bundle("ARG WHAT CODE=4\nRUN echo $WHAT && exit ${CODE}\n"), "", {"WHAT": "it"})
 
 
 def test_steps_trust_a_company_and_the_image_knows_nothing_of_it(

@@ -4,6 +4,8 @@ import pytest
 from kaos_pipelines import specs
 from pachyderm_sdk.api import pps
 
+from kaos_formats.arguments import parse_arguments
+
 
 def test_build_spec_is_understood_by_the_sdk() -> None:
     spec = specs.build_spec("Ws", "a" * 32)
@@ -12,6 +14,19 @@ def test_build_spec_is_understood_by_the_sdk() -> None:
     assert request.transform.env["KAOS_IMAGE"] == f"kaos/ws:{'a' * 32}"
     assert request.input.pfs.glob == "/"
     assert request.datum_tries == 1
+
+
+def test_build_arguments_are_in_the_spec_and_in_the_images_name() -> None:
+    def env(arguments: dict[str, str]) -> dict[str, str]:
+        found: dict[str, str] = specs.build_spec("ws", "a" * 32, "docker", arguments)["transform"]["env"]
+        return found
+
+    assert env({}) == specs.build_spec("ws", "a" * 32, "docker")["transform"]["env"]
+    one, same, other = env({"A": "1", "B": "é"}), env({"B": "é", "A": "1"}), env({"A": "1"})
+    assert one == same
+    assert parse_arguments(one["KAOS_BUILD_ARGS"]) == {"A": "1", "B": "é"}
+    assert one["KAOS_IMAGE"].startswith(f"kaos/ws:{'a' * 32}-docker-")
+    assert len({one["KAOS_IMAGE"], other["KAOS_IMAGE"], env({})["KAOS_IMAGE"]}) == 3
 
 
 def test_train_spec_is_understood_by_the_sdk() -> None:
