@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.parity.pachd import Pachd, eventually
+from tests.parity.pachd import UNKNOWN, Pachd, eventually, is_set, refused
 
 # Writes what a datum was given to a file named by it.
 SHOW = "n=; for f in ${PACH_PFS:-/pfs}/[abc]/*; do [ -e $f ] && n=$n-$(basename $f); done; echo > $OUT/x$n"
@@ -171,7 +174,6 @@ def test_the_meta_repo_of_a_pipeline_as_an_input(pachd: Pachd) -> None:
     assert b'"name":"a"' in pachd.read(pachd.commit("p"), "/seen").replace(b" ", b"")
 
 
-@pytest.mark.unbuilt
 def test_a_trigger_in_an_input(pachd: Pachd) -> None:
     """§11.1: a branch of its own moves with the trigger, and only then a job starts."""
     pachd.repo("a", {"/1": b""})
@@ -187,3 +189,80 @@ def test_a_trigger_in_an_input(pachd: Pachd) -> None:
     branch = info.details.input.pfs.branch
     assert branch.startswith("p-trigger-")
     assert pachd.head(pachd.branch("a", branch)).id == big.id
+
+
+def ticks(pachd: Pachd, repo: str = "p_tick") -> list[str]:
+    return sorted(pachd.files(pachd.commit(repo)))
+
+
+def cron(spec: str, **more: object) -> pps.Input:
+    return pps.Input(cron=pps.CronInput(name="tick", spec=spec, **more))
+
+
+def test_a_cron_input(pachd: Pachd) -> None:
+    """§16 and §11.1: a repo of its own for ticks, which RunCron makes, too; a datum each."""
+    show = 'basename $tick > $OUT/$(basename $tick); [ -e "$tick" ]'
+    pipeline = pachd.pipeline("p", show, cron("@never"))
+    assert pachd.succeeded(pipeline).data_total == 0
+    given = pachd.client.pps.inspect_pipeline(pipeline=pipeline, details=True).details.input.cron
+    assert (given.repo, given.project, given.spec) == ("p_tick", pachd.project.name, "@never")
+    assert is_set(given.start)
+    pachd.client.pps.run_cron(pipeline=pipeline)
+    eventually(lambda: len(pachd.jobs(pipeline)) == 2, "the tick makes a job")
+    assert pachd.succeeded(pipeline).data_processed == 1
+    (tick,) = ticks(pachd)
+    assert re.fullmatch(r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", tick)
+    assert pachd.files(pachd.commit("p")) == {tick: tick.removeprefix("/").encode() + b"\n"}
+
+
+def test_ticks_that_were_missed(pachd: Pachd) -> None:
+    """§16: from `start` on they are made up one by one, at once."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    pipeline = pachd.pipeline("p", "true", cron("* * * * *", start=now - timedelta(minutes=3)))
+    eventually(lambda: len(ticks(pachd)) >= 3, "the missed ticks are made")
+    pachd.client.pps.stop_pipeline(pipeline=pipeline)
+    expected = [f"/{now - timedelta(minutes=ago):%Y-%m-%dT%H:%M:%SZ}" for ago in (2, 1, 0)]
+    assert ticks(pachd)[:3] == expected
+    assert len(pachd.jobs(pipeline)) >= 4
+
+
+def test_ticks_that_replace_each_other(pachd: Pachd) -> None:
+    """§16: overwrite."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    node = cron("* * * * *", overwrite=True, start=now - timedelta(minutes=3))
+    pipeline = pachd.pipeline("p", "true", node)
+    last = f"/{now:%Y-%m-%dT%H:%M:%SZ}"
+    eventually(lambda: ticks(pachd) and ticks(pachd)[-1] >= last, "the missed ticks are made")
+    pachd.client.pps.stop_pipeline(pipeline=pipeline)
+    assert len(ticks(pachd)) == 1
+
+
+def test_a_cron_beside_files(pachd: Pachd) -> None:
+    """§11.1: it nests as others do."""
+    pachd.repo("a", {"/1": b""})
+    pipeline = pachd.pipeline("p", "true", pps.Input(cross=[pachd.input("a", "/*"), cron("@never")]))
+    assert pachd.succeeded(pipeline).data_total == 0
+    pachd.client.pps.run_cron(pipeline=pipeline)
+    eventually(lambda: len(pachd.jobs(pipeline)) == 2, "the tick makes a job")
+    assert pachd.succeeded(pipeline).data_total == 1
+
+
+def test_a_cron_goes_with_its_pipeline(pachd: Pachd) -> None:
+    """§14: DeletePipeline removes the repo of its ticks."""
+    pipeline = pachd.pipeline("p", "true", cron("@never"))
+    assert pachd.client.pfs.repo_exists(pachd.named("p_tick"))
+    pachd.client.pps.delete_pipeline(pipeline=pipeline)
+    assert not pachd.client.pfs.repo_exists(pachd.named("p_tick"))
+
+
+@pytest.mark.parametrize("spec", ["", "every day", "* * * *"])
+def test_what_is_no_cron_spec(pachd: Pachd, spec: str) -> None:
+    """§11.1 and §5.3: the texts are those of robfig's parser."""
+    with refused(UNKNOWN, "cron"):
+        pachd.pipeline("p", "true", cron(spec))
+
+
+def test_datums_of_a_cron(pachd: Pachd) -> None:
+    """§14: ListDatum of an input refuses it, as there are none before the pipeline."""
+    with refused(UNKNOWN, "cron input"):
+        list(pachd.client.pps.list_datum(input=cron("@never")))

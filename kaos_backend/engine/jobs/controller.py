@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.jobs.clockwork import Clockwork
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.lifecycle import end_job, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Pipeline
@@ -42,6 +43,7 @@ class Controller:
         self._env = env
         self._monotonic = monotonic
         self._idle_s = idle_s
+        self._clockwork = Clockwork(env.store, env.clock)
         self._lock = threading.Lock()
         self._runs: dict[int, JobRun] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -149,8 +151,12 @@ class Controller:
                     continue
                 progress |= step.do in (Do.START, Do.GIVE_UP)
                 again |= step.do is Do.CRASH
-        idle = self._close_idle()
-        return _RETRY_S if again else self._idle_s / 4 if idle else None
+        waits = [_RETRY_S] if again else []
+        if self._close_idle():
+            waits.append(self._idle_s / 4)
+        if (due := self._clockwork.turn()) is not None:
+            waits.append(due)
+        return min(waits, default=None)
 
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""

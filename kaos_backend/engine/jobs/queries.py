@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.errors import NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
@@ -12,9 +12,9 @@ from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, Pi
 from kaos_backend.engine.jobs.db.secrets import SecretInfo
 from kaos_backend.engine.jobs.run.progress import Phase, Running
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
+from kaos_backend.engine.jobs.spec.inputs import check_input, complete_input, crons
 from kaos_backend.engine.jobs.spec.plan import Datum, Match, plan
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput
-from kaos_backend.engine.jobs.spec.validate import check_input, complete_input
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.glob import match_glob
@@ -182,6 +182,10 @@ class Queries:
 
     def enumerate(self, node: Input, project: str = "default") -> list[Datum]:
         """The datums an input would give now, from the heads of its branches. Nothing is stored."""
+        if any(True for _ in crons(node)):
+            raise Unknown(
+                "can't list datums with a cron input, there will be no datums until the pipeline is created"
+            )
         node = complete_input(node, project)
         check_input(node)
 

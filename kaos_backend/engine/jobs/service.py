@@ -10,9 +10,10 @@ from pathlib import Path
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.errors import FailedPrecondition, NotFound
+from kaos_backend.engine.errors import FailedPrecondition, NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import pipelines, secrets, tables
+from kaos_backend.engine.jobs.db.cron import moment, tick
 from kaos_backend.engine.jobs.db.lifecycle import create_jobs, drop_jobs, guard_repo, kill_job
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import Vault
@@ -26,6 +27,7 @@ from kaos_backend.engine.jobs.schedule.admission import Admission
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.schedule.queue import Surroundings
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
+from kaos_backend.engine.jobs.spec.inputs import crons
 from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, Json, defaults, merge_patch
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_backend.engine.workers.port import Runtime
@@ -151,6 +153,21 @@ class Jobs(Queries):
                     if regenerate:
                         self.create_pipeline(txn, creation)
         return affected
+
+    def run_cron(self, key: PipelineKey) -> None:
+        """Tick now in every cron input of a pipeline, each a commit set of its own.
+
+        Raises:
+            NotFound: no such pipeline.
+            Unknown: it has no cron input.
+        """
+        found = list(crons(self.pipeline(key).spec.input))
+        if not found:
+            raise Unknown("pipeline doesn't have a cron input")
+        now = moment(self.clock())
+        for cron in found:
+            with self.store.upload() as upload, self.store.write() as txn:
+                tick(txn, cron, now, upload)
 
     # --- secrets
 

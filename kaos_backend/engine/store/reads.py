@@ -88,6 +88,11 @@ class Reads:
         with self._connection() as db:
             return refs.list_branches(db, repo, reverse)
 
+    def cron_triggers(self) -> set[tuple[BranchKey, str]]:
+        """The branches that move by time, each with the cron spec of its trigger."""
+        with self._connection() as db:
+            return refs.cron_triggers(db)
+
     def branch_provenance(self, key: BranchKey) -> list[BranchKey]:
         """Every branch upstream of one, upstream first."""
         with self._connection() as db:

@@ -141,6 +141,10 @@ class Txn(Reads):
         """Upsert by the rules of the reference, 5.3. `trigger`: JSON with the fields of the message."""
         branches.create(self._state, key, head, provenance, trigger, never)
 
+    def fire_trigger(self, key: BranchKey) -> None:
+        """The time of a trigger with a cron spec has come: its branch moves to what its source has."""
+        commits.fire_cron_trigger(self._state, key)
+
     def delete_branch(self, key: BranchKey, force: bool = False) -> None:
         branches.delete(self._state, key, force)
 

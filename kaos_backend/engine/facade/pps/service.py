@@ -10,7 +10,6 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps, transaction
 
-from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
@@ -206,8 +205,8 @@ class PpsService:
         return Empty()
 
     def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
-        self._jobs.pipeline(convert.pipeline_key(request.pipeline))
-        raise Unknown("pipeline doesn't have a cron input")
+        self._jobs.run_cron(convert.pipeline_key(request.pipeline))
+        return Empty()
 
     # --- defaults
 

@@ -18,16 +18,18 @@ from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import check_mounts
 from kaos_backend.engine.jobs.schedule.machine import Machine, request_of, why_never
 from kaos_backend.engine.jobs.schedule.states import PipelineState
+from kaos_backend.engine.jobs.spec.inputs import InputBranch, crons, input_branches
 from kaos_backend.engine.jobs.spec.spec import (
     Json,
     Spec,
+    Trigger,
     canonical,
     defaults,
     effective,
     parse,
     to_json,
 )
-from kaos_backend.engine.jobs.spec.validate import check, complete, input_branches
+from kaos_backend.engine.jobs.spec.validate import check, complete
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, USER_REPO, BranchKey, RepoKey
 from kaos_backend.engine.store.store import Txn
 
@@ -93,7 +95,7 @@ def create_pipeline(
 
     `salt` is a fresh random one, used when the spec has none. Raises the error Pachyderm would.
     """
-    spec = complete(parse(creation.effective))
+    spec = complete(parse(creation.effective), txn.now_us)
     check(spec)
     key = PipelineKey(spec.project, spec.name)
     check_mounts(txn.db, spec.transform.secrets if spec.transform else ())
@@ -102,12 +104,16 @@ def create_pipeline(
         raise NeverFits(f'pipeline "{key}" {why}: lower its resource_limits, or run on a larger machine')
     txn.inspect_project(key.project)
     assert spec.input is not None
+    _make_cron_repos(txn, spec, key)
     for used in input_branches(spec.input):
         repo = RepoKey(used.project, used.repo, used.repo_type)
         if used.repo == key.name and used.project == key.project and used.repo_type == USER_REPO:
             raise Unknown(f'pipeline "{key}" cannot take its own output as an input')
         if txn.find_repo(repo) is None:
             raise NotFound(f"repo {repo} not found: create it before the pipeline that reads it")
+
+        if used.trigger is not None:
+            _set_trigger(txn, BranchKey(repo, used.branch), used)
 
     old = tables.find_pipeline(txn.db, key)
     if old is not None and not creation.update:
@@ -156,6 +162,25 @@ def create_pipeline(
     return tables.get_pipeline(txn.db, key)
 
 
+def _make_cron_repos(txn: Txn, spec: Spec, key: PipelineKey) -> None:
+    """Those of an earlier version are taken over, with the ticks in them."""
+    for cron in crons(spec.input):
+        repo = RepoKey(cron.project, cron.repo, USER_REPO)
+        if txn.find_repo(repo) is None:
+            txn.create_repo(repo, description=f"Cron tick repo for pipeline {key}.")
+
+
+def _set_trigger(txn: Txn, branch: BranchKey, used: InputBranch) -> None:
+    """Have a branch of the pipeline's own follow another one as its trigger says."""
+    assert used.trigger is not None
+    found = txn.find_branch(branch)
+    if found is not None and found.provenance:
+        raise Unknown(f"branch {branch} cannot have both a trigger and provenance")
+    fields = {field.name: getattr(used.trigger, field.name) for field in msgspec.structs.fields(Trigger)}
+    trigger = {name: value for name, value in fields.items() if value}
+    txn.create_branch(branch, trigger=json.dumps(trigger).encode())
+
+
 def stop_pipeline(txn: Txn, key: PipelineKey, cancel: Cancel) -> None:
     """Cut the pipeline off its inputs and kill its jobs; nothing when it is stopped already."""
     pipeline = tables.get_pipeline(txn.db, key)
@@ -197,6 +222,9 @@ def delete_pipeline(
         txn.delete_repo(_repo(key, type), force=force)
     if not keep_repo:
         txn.delete_repo(_repo(key), force=force)
+    # Nothing ticks there any more, whatever becomes of the output.
+    for cron in crons(pipeline.spec.input):
+        txn.delete_repo(RepoKey(cron.project, cron.repo, USER_REPO), force=force)
 
 
 class PipelineMetadata:

@@ -80,6 +80,15 @@ def pipelines_in(db: sqlite3.Connection, states: Iterable[PipelineState]) -> lis
     ]
 
 
+def live_versions(db: sqlite3.Connection) -> dict[tuple[int, int], PipelineKey]:
+    """(row, version) → key of the pipelines that are neither stopped nor beyond hope."""
+    rows = db.execute(
+        "SELECT id, version, project, name FROM pps_pipelines WHERE NOT stopped AND state != ?",
+        (PipelineState.FAILURE,),
+    )
+    return {(row["id"], row["version"]): PipelineKey(row["project"], row["name"]) for row in rows}
+
+
 def insert_version(
     db: sqlite3.Connection,
     key: PipelineKey,

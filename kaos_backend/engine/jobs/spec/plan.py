@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from kaos_backend.engine.jobs.spec.inputs import leaf
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput
 
 
@@ -111,8 +112,8 @@ def plan(node: Input, lister: Lister, salt: str) -> list[Datum]:
 
 
 def _tuples(node: Input, lister: Lister) -> list[Tuple]:
-    if node.pfs is not None:
-        return [(file,) for file in _files(node.pfs, lister)]
+    if (pfs := leaf(node)) is not None:
+        return [(file,) for file in _files(pfs, lister)]
     if node.cross:
         sides = [_tuples(child, lister) for child in node.cross]
         return [tuple(itertools.chain(*parts)) for parts in itertools.product(*sides)]

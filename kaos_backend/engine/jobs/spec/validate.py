@@ -1,165 +1,24 @@
-"""What a pipeline spec must satisfy, and what Pachyderm writes into it. Reference: sections 4, 10, 11.1."""
+"""What a pipeline spec must satisfy, and what Pachyderm writes into it. Reference: sections 4 and 10."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
-from kaos_backend.engine.jobs.spec.spec import Input, PfsInput, ResourceSpec, SecretMount, Spec
-from kaos_backend.engine.store.trees.pattern import clean
+from kaos_backend.engine.jobs.spec.inputs import NAME, check_input, check_names, complete_input
+from kaos_backend.engine.jobs.spec.spec import ResourceSpec, SecretMount, Spec
 from kaos_formats.quantity import parse_bytes, parse_duration
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _NOT_FOR_MOUNTS = (("pfs",), ("dev",), ("proc",), ("sys",))
-
-
-@dataclass(frozen=True, slots=True)
-class InputBranch:
-    """One branch a pipeline reads. `never`: its commits start no job."""
-
-    project: str
-    repo: str
-    repo_type: str
-    branch: str
-    never: bool
-
-
-def _arms(node: Input) -> list[str]:
-    """Names of the arms that are set on one node."""
-    arms = [name for name in ("join", "group", "cross", "union") if getattr(node, name)]
-    if node.pfs is not None:
-        arms.append("pfs")
-    if node.cron is not None:
-        arms.append("cron")
-    return arms
-
-
-def children(node: Input) -> tuple[Input, ...]:
-    """The inputs directly below a node; none for pfs and cron."""
-    return node.cross or node.union or node.join or node.group
-
-
-def leaves(node: Input) -> Iterator[PfsInput]:
-    """The pfs inputs below `node`, left to right."""
-    if node.pfs is not None:
-        yield node.pfs
-    for child in children(node):
-        yield from leaves(child)
-
-
-def complete_input(node: Input, project: str) -> Input:
-    """`node` with Pachyderm's defaults written in and its children sorted by name."""
-    changes: dict[str, object] = {
-        arm: tuple(sorted((complete_input(c, project) for c in getattr(node, arm)), key=_sort_key))
-        for arm in ("cross", "union", "join", "group")
-        if getattr(node, arm)
-    }
-    if node.pfs is not None:
-        pfs = node.pfs
-        changes["pfs"] = msgspec.structs.replace(
-            pfs,
-            name=pfs.name or pfs.repo,
-            branch=pfs.branch or "master",
-            repo_type=pfs.repo_type or "user",
-            project=pfs.project or project,
-            glob=clean(pfs.glob) if pfs.glob else "",
-        )
-    return msgspec.structs.replace(node, **changes)
-
-
-def _sort_key(node: Input) -> str:
-    return next((leaf.name for leaf in leaves(node)), "")
-
-
-def check_input(node: Input, nested: str = "") -> None:
-    """Raise Unknown, with Pachyderm's text, for an input tree that cannot be run.
-
-    Expects a completed tree; `nested` is the kind of the nearest node above.
-    """
-    arms = _arms(node)
-    if not arms:
-        raise Unknown("no input set")
-    if len(arms) > 1:
-        raise Unknown(f"multiple input types set: {', '.join(sorted(arms))}")
-    if node.cron is not None:
-        raise Unimplemented("cron inputs are not built yet in this engine")
-    if node.pfs is None:
-        for child in children(node):
-            check_input(child, arms[0])
-        return
-    pfs = node.pfs
-    where = f'input "{pfs.name or pfs.repo}"'
-    if not pfs.repo:
-        raise Unknown("input must specify a repo")
-    if pfs.repo == "out" and pfs.name == "out":
-        raise Unknown('input cannot be named out: the repo "out" needs an explicit name')
-    if not pfs.name:
-        raise Unknown("input must specify a name")
-    if pfs.name in ("out", ".env"):
-        raise Unknown(f"input cannot be named {pfs.name}")
-    if not _NAME.fullmatch(pfs.name):
-        raise Unknown(
-            f'input name "{pfs.name}" invalid: only alphanumeric characters, underscores, and dashes'
-        )
-    if not pfs.branch:
-        raise Unknown("input must specify a branch")
-    if pfs.commit:
-        raise Unknown(f"input cannot come from a commit, use a branch ({where})")
-    if not pfs.glob:
-        raise Unknown(f"input must specify a glob ({where})")
-    if pfs.s3:
-        raise Unimplemented("s3 inputs are not built yet in this engine")
-    if pfs.lazy:
-        raise Unimplemented(
-            "lazy inputs are not built yet in this engine; leave lazy out, inputs are shared, not copied"
-        )
-    if pfs.trigger is not None and pfs.trigger != type(pfs.trigger)():
-        raise Unimplemented("triggers on inputs are not built yet in this engine")
-    if nested == "join" and not pfs.join_on:
-        raise Unknown(f"input must specify join_on in a join ({where})")
-    if nested == "group" and not pfs.group_by:
-        raise Unknown(f"input must specify group_by in a group ({where})")
-
-
-def check_names(node: Input) -> None:
-    """Input names are unique, except among the alternatives of one union."""
-    _names(node)
-
-
-def _names(node: Input) -> frozenset[str]:
-    if node.pfs is not None:
-        return frozenset({node.pfs.name})
-    seen: set[str] = set()
-    for child in children(node):
-        names = _names(child)
-        twice = seen & names
-        if twice and not node.union:
-            raise Unknown(f'name "{min(twice)}" was used more than once')
-        seen |= names
-    return frozenset(seen)
-
-
-def input_branches(node: Input) -> list[InputBranch]:
-    """The distinct branches below a completed tree, in order of first appearance.
-
-    A branch is `never` only if every input that reads it says so.
-    """
-    found: dict[tuple[str, str, str, str], bool] = {}
-    for leaf in leaves(node):
-        key = (leaf.project, leaf.repo, leaf.repo_type, leaf.branch)
-        never = leaf.propagation_spec is not None and leaf.propagation_spec.never
-        found[key] = found.get(key, True) and never
-    return [InputBranch(*key, never) for key, never in found.items()]
 
 
 def check_pipeline_name(project: str, name: str) -> None:
     """Raise Unknown for a name Kubernetes could not hold either."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise Unknown(f'pipeline name "{name}" invalid: only alphanumeric characters, underscores and dashes')
     if not name[0].isalnum():
         raise Unknown(
@@ -173,8 +32,8 @@ def check_pipeline_name(project: str, name: str) -> None:
         )
 
 
-def complete(spec: Spec) -> Spec:
-    """`spec` with defaults that depend on its own values; `check` expects this form."""
+def complete(spec: Spec, now_us: int) -> Spec:
+    """`spec` with defaults that depend on its own values, and on the time; `check` expects this form."""
     done = msgspec.structs.replace(
         spec,
         output_branch=spec.output_branch or "master",
@@ -182,7 +41,9 @@ def complete(spec: Spec) -> Spec:
         reprocess_spec=spec.reprocess_spec or "until_success",
     )
     if done.input is not None:
-        done = msgspec.structs.replace(done, input=complete_input(done.input, done.project))
+        start = datetime.fromtimestamp(now_us / 1e6, UTC).isoformat().replace("+00:00", "Z")
+        completed = complete_input(done.input, done.project, done.name, start)
+        done = msgspec.structs.replace(done, input=completed)
     return done
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from kaos_backend.engine.errors import Internal, NotFound, Unimplemented, Unknown
+from kaos_backend.engine import cronspec
+from kaos_backend.engine.errors import Internal, NotFound, Unknown
 from kaos_backend.engine.store.model import BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.versions import commits, refs
@@ -116,12 +117,13 @@ def _check_trigger(state: WriteState, key: BranchKey, repo_id: int, trigger: byt
     spec = json.loads(trigger)
     if spec.get("size"):
         commits.size_of(str(spec["size"]))
+    if spec.get("cron_spec") and any(spec.get(name) for name in ("rate_limit_spec", "size", "commits")):
+        raise Unknown(f"trigger of branch {key}: cron_spec cannot be combined with other conditions")
     for condition in ("cron_spec", "rate_limit_spec"):
-        if spec.get(condition):
-            raise Unimplemented(
-                f"trigger of branch {key}: {condition} is not built into this engine, it would never fire;"
-                " use size or commits"
-            )
+        try:
+            cronspec.parse(str(spec.get(condition) or "@never"))
+        except ValueError as error:
+            raise Unknown(f"trigger of branch {key}: {condition}: {error}") from None
     source, seen = str(spec["branch"]), {key.name}
     while True:
         if source in seen:

@@ -6,7 +6,9 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
+from kaos_backend.engine import cronspec
 from kaos_backend.engine.errors import CommitFinished, Unknown
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
@@ -315,17 +317,35 @@ def _fire_triggers(state: WriteState, commit_id: int) -> None:
             trigger = json.loads(branch["trigger"])
             if trigger["branch"] not in sources or branch["name"] in sources:
                 continue
-            if _satisfied(db, trigger, branch["triggered_id"], commit_id):
+            if _satisfied(db, trigger, branch, commit_id):
                 set_head(state, branch["repo_id"], branch["name"], branch["id"], commit_id)
                 db.execute("UPDATE branches SET triggered_id=? WHERE id=?", (commit_id, branch["id"]))
                 sources.add(branch["name"])
                 fired = True
 
 
+def fire_cron_trigger(state: WriteState, key: BranchKey) -> None:
+    """Move a branch with a trigger to the last good commit of the branch that it follows."""
+    db = state.db
+    row = refs.branch_row(db, key)
+    if row is None or row["trigger"] is None:
+        return
+    source = refs.branch_row(db, BranchKey(key.repo, str(json.loads(row["trigger"])["branch"])))
+    if source is None:
+        return
+    for id_ in refs.ancestors(db, source["head_id"]):
+        commit = refs.commit_by_id(db, id_)
+        if commit.finished and not commit.error:
+            if id_ != row["head_id"]:
+                set_head(state, row["repo_id"], row["name"], row["id"], id_)
+                db.execute("UPDATE branches SET triggered_id=? WHERE id=?", (id_, row["id"]))
+            return
+
+
 def _satisfied(
-    db: sqlite3.Connection, trigger: Mapping[str, object], last: int | None, commit_id: int
+    db: sqlite3.Connection, trigger: Mapping[str, object], branch: sqlite3.Row, commit_id: int
 ) -> bool:
-    since = []
+    last, since = branch["triggered_id"], []
     for ancestor in refs.ancestors(db, commit_id):
         if ancestor == last:
             break
@@ -337,6 +357,16 @@ def _satisfied(
         now = db.execute("SELECT size_bytes FROM commits WHERE id=?", (commit_id,)).fetchone()[0] or 0
         row = db.execute("SELECT size_bytes FROM commits WHERE id=?", (last,)).fetchone()
         answers.append(now - ((row[0] or 0) if row else 0) >= size_of(str(trigger["size"])))
+    if trigger.get("rate_limit_spec"):
+        times = [
+            datetime.fromtimestamp(
+                (db.execute("SELECT finishing_us FROM commits WHERE id=?", (id_,)).fetchone()[0] or 0) / 1e6,
+                UTC,
+            )
+            for id_ in (branch["head_id"], commit_id)
+        ]
+        allowed = cronspec.parse(str(trigger["rate_limit_spec"]))(times[0])
+        answers.append(allowed is not None and allowed <= times[1])
     if not answers:
         return False
     return all(answers) if trigger.get("all") else any(answers)

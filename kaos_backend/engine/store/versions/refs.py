@@ -358,6 +358,15 @@ def _parent(db: sqlite3.Connection, id_: int) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
+def cron_triggers(db: sqlite3.Connection) -> set[tuple[BranchKey, str]]:
+    """Branches whose trigger has a cron spec, with that."""
+    rows = db.execute(
+        "SELECT id, trigger FROM branches WHERE CAST(trigger AS TEXT) LIKE '%cron_spec%'"
+    ).fetchall()
+    specs = [(branch_key(db, row[0]), str(json.loads(row[1]).get("cron_spec") or "")) for row in rows]
+    return {(key, spec) for key, spec in specs if spec}
+
+
 def ancestors(db: sqlite3.Connection, id_: int | None) -> Iterator[int]:
     """`id_` and its parents, newest first."""
     while id_ is not None:

@@ -8,6 +8,7 @@ from pachyderm_sdk.api import pps
 from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.facade.pps.convert import ancestry
 from kaos_backend.engine.jobs.db.pipelines import with_defaults
+from kaos_backend.engine.jobs.spec.inputs import input_branches
 from kaos_backend.engine.jobs.spec.spec import (
     canonical,
     defaults,
@@ -17,7 +18,7 @@ from kaos_backend.engine.jobs.spec.spec import (
     parse,
     to_json,
 )
-from kaos_backend.engine.jobs.spec.validate import check, complete, input_branches
+from kaos_backend.engine.jobs.spec.validate import check, complete
 
 
 def spec(**more: Any) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def spec(**more: Any) -> dict[str, Any]:
 
 
 def checked(**more: Any) -> None:
-    check(complete(parse(effective(canonical(spec(**more))))))
+    check(complete(parse(effective(canonical(spec(**more)))), 0))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,8 @@ def test_a_stored_spec_comes_back_as_it_was() -> None:
                     )
                 )
             )
-        )
+        ),
+        0,
     )
     assert from_json(to_json(full)) == full
 
@@ -218,7 +220,8 @@ def test_defaults_are_written_into_the_input_and_children_sorted() -> None:
                     }
                 )
             )
-        )
+        ),
+        0,
     )
     assert done.input is not None
     first, second = (child.pfs for child in done.input.cross)
