@@ -14,6 +14,7 @@ from kaos_backend.errors import Internal, InvalidBundle, KaosError
 
 MAX_BUFFERED_BYTES = 1024 * 1024
 _DISCONNECT_CHECK_S = 1.0
+_GATHER_S = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ class _Pump:
                 await self._ready.wait()
         except TimeoutError:
             return []
+        # Lines that come one by one would each become an answer of its own, with all that sending one takes.
+        await asyncio.sleep(_GATHER_S)
         self._ready.clear()
         with self._condition:
             lines, self._lines, self._buffered = self._lines, [], 0

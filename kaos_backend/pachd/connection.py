@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from grpc_interceptor import ClientInterceptor
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 from pachyderm_sdk.interceptor import MetadataClientInterceptor
@@ -66,26 +65,6 @@ class _LoopbackClient(Client):
         channel = grpc.insecure_channel(self.address, options=_LOOPBACK_OPTIONS)
         self._channel = grpc.intercept_channel(channel, MetadataClientInterceptor(self._grpc_metadata))
         super()._init_api()
-
-
-class Cancelable(ClientInterceptor):
-    """Of a channel for one call: keeps the call object, which the SDK's generators hide."""
-
-    def __init__(self) -> None:
-        self._call: Any = None
-        self._canceled = False
-
-    def cancel(self) -> None:
-        """Ends the call from any thread, also one that is not made yet."""
-        self._canceled = True
-        if self._call is not None:
-            self._call.cancel()
-
-    def intercept(self, method: Callable[..., Any], request: Any, call_details: Any) -> Any:
-        self._call = method(request, call_details)
-        if self._canceled:
-            self._call.cancel()
-        return self._call
 
 
 @dataclass(frozen=True, slots=True)

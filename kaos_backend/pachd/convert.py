@@ -12,7 +12,6 @@ from kaos_backend.domain.models import (
     Commit,
     Job,
     JobState,
-    LogLine,
     Pipeline,
     Repo,
     RunningDatum,
@@ -68,16 +67,6 @@ def pipeline(info: pps.PipelineInfo) -> Pipeline:
         state=_lower(pps.PipelineState, info.state, "PIPELINE_"),
         reason=info.reason,
         spec=_spec(info.user_spec_json),
-    )
-
-
-def log_line(message: pps.LogMessage) -> LogLine:
-    return LogLine(
-        datum=message.datum_id,
-        paths=tuple(file.path for file in message.data),
-        ts=moment(message.ts),
-        user=message.user,
-        text=message.message,
     )
 
 

@@ -30,7 +30,7 @@ from kaos_backend.domain.models import (
     StartCommit,
 )
 from kaos_backend.pachd import convert, wire
-from kaos_backend.pachd.connection import Cancelable, Connection, Engine, in_transaction
+from kaos_backend.pachd.connection import Connection, Engine, in_transaction
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.port import LogStream
 from kaos_backend.pachd.prefetch import prefetch
@@ -226,12 +226,7 @@ class SdkPachd:
     def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
         job = _job(project, pipeline, job_id)
         request = pps.ListDatumRequest(job=job)
-        # The SDK's stub would make its own classes of the answers, which takes seconds for a large grid.
-        return self._list(
-            lambda c: c._channel.unary_stream(
-                "/pps_v2.API/ListDatum", request_serializer=bytes, response_deserializer=wire.datum
-            )(request)
-        )
+        return self._list(lambda c: _read_by_hand(c, "ListDatum", wire.datum)(request))
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
         status = self._job_details(project, pipeline, job_id).worker_status
@@ -267,12 +262,12 @@ class SdkPachd:
         follow: bool = False,
         tail: int = 0,
     ) -> LogStream:
-        request: dict[str, Any] = {"follow": follow, "tail": tail}
+        job = _job(project, pipeline, job_id)
+        request = pps.GetLogsRequest(job=job, follow=follow, tail=tail)
         if path:
-            request["data_filters"] = [path]
+            request.data_filters = [path]
         if datum_id:
-            request["datum"] = pps.Datum(id=datum_id, job=_job(project, pipeline, job_id))
-        request["job"] = _job(project, pipeline, job_id)
+            request.datum = pps.Datum(id=datum_id, job=job)
         return _SdkLogStream(self._connection, request)
 
     # -- what only the embedded engine has
@@ -326,18 +321,20 @@ def _unary(name: str, request: kaos_v1.Message, answer: type[_Answer]) -> Callab
 class _SdkLogStream:
     """Implements ``port.LogStream`` over GetLogs."""
 
-    def __init__(self, connection: Connection, request: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, request: pps.GetLogsRequest) -> None:
         self._connection = connection
         self._request = request
-        self._call = Cancelable()
+        self._call: Any = None
         self._closed = False
 
     def __iter__(self) -> Iterator[LogLine]:
         try:
             with self._connection.client() as client:
-                stub = pps.ApiStub(grpc.intercept_channel(client._channel, self._call))
-                for message in stub.get_logs(**self._request):
-                    yield convert.log_line(message)
+                self._call = _read_by_hand(client, "GetLogs", wire.log_line)(self._request)
+                if self._closed:  # meanwhile, by another thread
+                    self._call.cancel()
+                for line in self._call:
+                    yield line
                     if self._closed:
                         return
         except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
@@ -350,7 +347,15 @@ class _SdkLogStream:
 
     def close(self) -> None:
         self._closed = True
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
+
+
+def _read_by_hand(client: Client, method: str, read: Callable[[bytes], Any]) -> Any:
+    """A streaming call of the SDK's client whose answers do not become the SDK's classes: see ``wire``."""
+    return client._channel.unary_stream(
+        f"/pps_v2.API/{method}", request_serializer=bytes, response_deserializer=read
+    )
 
 
 def _project(info: pfs.ProjectInfo) -> Project:

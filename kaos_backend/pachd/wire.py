@@ -1,4 +1,4 @@
-"""The messages that come by the thousand, by hand: ModifyFileRequest of uploads, DatumInfo of large grids.
+"""The messages that come by the thousand, by hand: files of uploads, datums of large grids, lines of logs.
 
 The SDK's message classes spend ~50 µs in Python on every message, and a DatumInfo has twenty-five within it.
 An object that answers ``bytes()`` is all that the SDK's stub asks of a request.
@@ -6,9 +6,11 @@ An object that answers ``bytes()`` is all that the SDK's stub asks of a request.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from pachyderm_sdk.api import pps
 
-from kaos_backend.domain.models import AddFile, CopyFile, Datum, DatumState, DeleteFile, FileOp
+from kaos_backend.domain.models import AddFile, CopyFile, Datum, DatumState, DeleteFile, FileOp, LogLine
 from kaos_formats.protobuf import field, fields, text, values, varint
 
 _SET_COMMIT, _DELETE_FILE, _COPY_FILE = 1, 3, 4
@@ -70,10 +72,10 @@ def datum(message: bytes) -> Datum:
     """An encoded DatumInfo, read.
 
     DatumInfo{datum 1, state 2, stats 3, data 5}, Datum{job 1, id 2}, Job{id 2}, ProcessStats{process_time 2},
-    Duration{seconds 1, nanos 2}, FileInfo{file 1}, File{commit 1, path 2}, Commit{repo 3}, Repo{name 1}.
+    FileInfo{file 1}, File{commit 1, path 2}, Commit{repo 3}, Repo{name 1}.
     """
     datum_id = job_id = ""
-    state, seconds = DatumState.UNKNOWN, 0.0
+    state, took_us = DatumState.UNKNOWN, 0
     inputs: list[tuple[str, str]] = []
     for number, value in values(memoryview(message)):
         if isinstance(value, int):
@@ -82,16 +84,37 @@ def datum(message: bytes) -> Datum:
         elif number == 1:
             datum_id, job_id = _string(value, 2), _string(_part(value, 1), 2)
         elif number == 3:
-            seconds = _seconds(_part(value, 2))
+            took_us = _microseconds(_part(value, 2))
         elif number == 5:
             file = _part(value, 1)
             inputs.append((_string(_part(_part(file, 1), 3), 1), _string(file, 2)))
     ended = state not in (DatumState.UNKNOWN, DatumState.STARTING)
     return Datum(
-        id=datum_id, job=job_id, state=state, inputs=tuple(inputs), seconds=seconds if ended else None
+        id=datum_id, job=job_id, state=state, inputs=tuple(inputs), seconds=took_us / 1e6 if ended else None
     )
 
 
+def log_line(message: bytes) -> LogLine:
+    """An encoded LogMessage{datum_id 4, data 6, user 7, ts 8, message 9}, read; InputFile{path 1}."""
+    datum_id = said = ""
+    user, ts = False, None
+    paths: list[str] = []
+    for number, value in values(memoryview(message)):
+        if isinstance(value, int):
+            if number == 7:
+                user = bool(value)
+        elif number == 4:
+            datum_id = str(value, "utf-8")
+        elif number == 6:
+            paths.append(_string(value, 1))
+        elif number == 8:
+            ts = _EPOCH + timedelta(microseconds=_microseconds(value))
+        elif number == 9:
+            said = str(value, "utf-8")
+    return LogLine(datum=datum_id, paths=tuple(paths), ts=ts, user=user, text=said)
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _STATES = {int(state): DatumState(str(state.name).lower()) for state in pps.DatumState}
 
 
@@ -108,6 +131,7 @@ def _string(message: memoryview, number: int) -> str:
     return str(_part(message, number), "utf-8")
 
 
-def _seconds(duration: memoryview) -> float:
-    parts = {number: value for number, value in values(duration) if isinstance(value, int)}
-    return parts.get(1, 0) + parts.get(2, 0) / 1e9
+def _microseconds(message: memoryview) -> int:
+    """Of a Duration or a Timestamp, which both are {seconds 1, nanos 2}."""
+    parts = {number: value for number, value in values(message) if isinstance(value, int)}
+    return parts.get(1, 0) * 1_000_000 + parts.get(2, 0) // 1000

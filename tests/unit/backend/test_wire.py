@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
+from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, LogLine
 from kaos_backend.pachd import wire
 
 TEXT = st.text("ab/é.", max_size=200)
@@ -85,3 +85,22 @@ def test_datums_are_read_as_the_sdk_writes_them(
 def test_a_damaged_datum_is_an_error(message: bytes) -> None:
     with contextlib.suppress(ValueError):
         wire.datum(message)
+
+
+@given(TEXT, TEXT, st.lists(TEXT, max_size=3), st.booleans(), st.integers(1, 2 * 10**15))
+def test_lines_of_logs_are_read_as_the_sdk_writes_them(
+    datum: str, said: str, paths: list[str], user: bool, us: int
+) -> None:
+    ts = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
+    message = pps.LogMessage(
+        project_name="p",
+        pipeline_name="train",
+        job_id="j",
+        datum_id=datum,
+        master=not datum,
+        data=[pps.InputFile(path=path, hash=b"h") for path in paths],
+        user=user,
+        ts=ts,
+        message=said,
+    )
+    assert wire.log_line(bytes(message)) == LogLine(datum, tuple(paths), ts, user, said)
