@@ -12,7 +12,8 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
 from kaos_backend import __version__
-from kaos_backend.api import bundles, deploys, errors, jobs, system, workspaces
+from kaos_backend.api import bundles, errors, jobs, system, workspaces
+from kaos_backend.api import deploys as deploy_routes
 from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
 from kaos_backend.api.openapi import describe
@@ -27,6 +28,7 @@ from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
@@ -63,7 +65,7 @@ def create_app(
     )  # fmt: skip
     app.state.services = services
     root = APIRouter(prefix="/v1")
-    for module in (system, workspaces, bundles, deploys, jobs):
+    for module in (system, workspaces, bundles, deploy_routes, jobs):
         root.include_router(module.router)
     app.include_router(root)
     errors.install(app)
@@ -88,6 +90,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     recovery = Recovery(pachd, stored, locks, now)
     listed = Jobs(pachd, now)
     trials = Trials(pachd, listed)
+    deploys = Deploys(pachd, stored, recovery, locks, now)
     return Services(
         settings=settings,
         token=ensure_token(settings.home.token_file),
@@ -96,9 +99,10 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         recovery=recovery,
         workspaces=Workspaces(pachd, listed, locks),
         bundles=stored,
-        deploys=Deploys(pachd, stored, recovery, locks, now),
+        deploys=deploys,
         jobs=listed,
         trials=trials,
+        retries=Retries(pachd, listed, deploys),
         logs=Logs(pachd, listed, trials),
         archives=Archives(pachd, listed, trials),
         checks=Checks(pachd),

@@ -325,6 +325,12 @@ class KaosClient:
     def stop(self, ws: str, ref: str) -> Json:
         return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
 
+    def retry(self, ws: str, ref: str, failed: bool, author: str) -> Json:
+        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/retry"
+        body = {"failed": failed, "author": author}
+        # Asked twice it would start two jobs.
+        return self._retrying(lambda t: t.json("POST", path, body, WRITE_TIMEOUT_S), repeatable=False)
+
     def stop_trial(self, ws: str, ref: str, trial: int) -> Json:
         path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/stop"
         return self._retrying(lambda t: t.json("POST", path))

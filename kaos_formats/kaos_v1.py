@@ -6,6 +6,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
     StopDatum(StopDatumRequest) → Done
+    RerunJob(RerunJobRequest) → RerunJobResponse
 """
 
 from __future__ import annotations
@@ -94,6 +95,26 @@ class StopDatumRequest(Message):
     job: str
     path: str
     reason: str
+
+
+class RerunJobRequest(Message):
+    """New jobs of `pipelines` (upstream first) with the versions and inputs that they had in the set `job`.
+
+    What was done stays done. `only_failed`: of the last pipeline's datums those that failed are run, and not
+    those that were never run. No branch moves, but where a job's output is the head of its branch the new one
+    becomes that.
+    """
+
+    project: str
+    pipelines: list[str]
+    job: str
+    only_failed: bool = False
+
+
+class RerunJobResponse(Message):
+    """The id of the new jobs."""
+
+    job: str
 
 
 def method(name: str) -> str:

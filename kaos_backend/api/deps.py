@@ -16,6 +16,7 @@ from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
@@ -35,6 +36,7 @@ class Services:
     deploys: Deploys
     jobs: Jobs
     trials: Trials
+    retries: Retries
     logs: Logs
     archives: Archives
     checks: Checks

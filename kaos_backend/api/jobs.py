@@ -14,7 +14,7 @@ from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
 from kaos_backend.api.streams import ndjson
 from kaos_backend.domain.metrics import Order
-from kaos_backend.services import views
+from kaos_backend.services import requests, views
 from kaos_backend.services.archives import What
 from kaos_backend.services.logs import End, Line, LogQuery, Waiting
 
@@ -94,6 +94,16 @@ def get_archive(workspace: str, ref: str, services: Awake, what: What, model: st
 def stop_job(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job."""
     return views.JobAnswer(**dict(services.jobs.stop(workspace, ref)))
+
+
+@router.post(
+    "/{ref}/retry", responses=ends_in(*_OF_A_JOB, errors.NotYet, errors.NeedsEmbeddedEngine, errors.JobOpen)
+)
+def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -> views.RetryResult:
+    """Runs what did not succeed in a job once more, on the inputs that it had. 404 no_such_job; 409 not_yet
+    (it has not ended), job_open; 501 needs_embedded_engine.
+    """
+    return services.retries.retry(workspace, ref, body)
 
 
 @router.post(

@@ -32,7 +32,7 @@ _MISSING = {
 @dataclass(frozen=True, slots=True)
 class Current:
     """A workspace before a deploy: ids of the deployed inputs by repo (None: none), and by stage its pipeline
-    and its newest job.
+    and the newest job of its branch.
     """
 
     inputs: Mapping[str, str | None]

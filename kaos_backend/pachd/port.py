@@ -158,5 +158,11 @@ class Pachd(Protocol):
         to one that has ended. The job runs or has ended. Raises NeedsEmbeddedEngine.
         """
 
+    def rerun_job(self, project: str, pipelines: Sequence[str], job_id: str, *, only_failed: bool) -> str:
+        """The id of new jobs of ``pipelines`` (upstream first) on the inputs that they had in a commit set;
+        no branch of an input moves. What was done stays done; ``only_failed``: what was never run is not run
+        either. Raises NeedsEmbeddedEngine.
+        """
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         """The files at and below a path that are known to be damaged; elsewhere none ever is."""

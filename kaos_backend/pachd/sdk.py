@@ -302,6 +302,12 @@ class SdkPachd:
         )
         self._connection.write(_unary("StopDatum", request, kaos_v1.Done))
 
+    def rerun_job(self, project: str, pipelines: Sequence[str], job_id: str, *, only_failed: bool) -> str:
+        request = kaos_v1.RerunJobRequest(
+            project=project, pipelines=list(pipelines), job=job_id, only_failed=only_failed
+        )
+        return self._connection.write(_unary("RerunJob", request, kaos_v1.RerunJobResponse)).job
+
     def _list(self, call: Any) -> list[Any]:
         return self._connection.read(lambda c: list(call(c)))
 

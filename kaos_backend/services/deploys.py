@@ -20,7 +20,7 @@ from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import builder_of, check_fits, machine_of
-from kaos_backend.domain.models import PutPipeline, StartCommit
+from kaos_backend.domain.models import Job, PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
@@ -212,6 +212,9 @@ class Deploys:
         found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
         if found is None:
             return None
+        if self._head(workspace, STAGES[-1].name) != last:
+            # The newest job has retried an older one, whose inputs are not the current ones.
+            return None
         specs = {p.name: p.spec for p in self._pachd.pipelines(workspace)}
         arguments = deploys.arguments_of(specs.get(names.BUILD))
         builder = builder_of(self._pachd.cluster())
@@ -224,8 +227,23 @@ class Deploys:
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
-        newest = {name: job for name in pipelines for job in self._pachd.jobs(workspace, name, 1)}
-        return deploys.Current(ids, pipelines, newest)
+        jobs = {name: job for name in pipelines if (job := self._job_of_head(workspace, name)) is not None}
+        return deploys.Current(ids, pipelines, jobs)
+
+    def _job_of_head(self, workspace: str, pipeline: str) -> Job | None:
+        """The newest job of a pipeline, but for those that have retried an older one."""
+        newest = next(iter(self._pachd.jobs(workspace, pipeline, 1)), None)
+        head = self._head(workspace, pipeline)
+        if newest is None or head in (newest.id, None):
+            return newest
+        found = [job for job in self._pachd.job_set(workspace, head) if job.pipeline == pipeline]
+        return next(iter(found), newest)
+
+    def _head(self, workspace: str, pipeline: str) -> str | None:
+        try:
+            return self._pachd.commit(workspace, pipeline, names.MASTER).id
+        except errors.NotFound:
+            return None
 
     def _target(
         self, workspace: str, source_id: str, request: Deploy, now: deploys.Current, able: Sequence[Stage]

@@ -102,6 +102,13 @@ class Deploy(Request):
         return self.parallelism is not None or self.resources not in (None, Resources())
 
 
+class Retry(Request):
+    """``failed``: only what failed is run again, not what never ran."""
+
+    failed: bool = False
+    author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
+
+
 class Check(Request):
     """``repair``: what is damaged is restored where there is another copy of it on the machine."""
 

@@ -257,6 +257,8 @@ def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.Tri
     state = rules.trial_state(trial.datum, train, trial.running is not None)
     if state == "waiting":
         return state, outcome.reason or "waits for its turn"
+    if state == "unrunnable" and train.state is JobState.SUCCESS:
+        return state, "left out: only what failed was run again"
     return state, outcome.reason if state in ("killed", "unrunnable") else ""
 
 

@@ -220,6 +220,16 @@ class DeployResult(Answer):
     build_args: Mapping[str, str]
 
 
+class RetryResult(Answer):
+    """``job``: the new one, or the one asked about (``of``) when there is nothing to run."""
+
+    job: str
+    status: Literal["started", "unchanged"]
+    message: str
+    of: str
+    stages: Sequence[str]
+
+
 def bundle(description: Description | None) -> Bundle | None:
     """The view of a source or data commit's description."""
     if description is None or description.kind == "hyper":

@@ -71,6 +71,7 @@ def _waiting(option: str) -> Any:
 
 
 TimeoutOption = Annotated[float | None, _waiting("--timeout")]
+WaitTimeoutOption = Annotated[float | None, _waiting("--wait-timeout")]
 
 
 @app.command()
@@ -132,7 +133,7 @@ def deploy(
         bool,
         typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
     ] = False,
-    wait_timeout: Annotated[float | None, _waiting("--wait-timeout")] = None,
+    wait_timeout: WaitTimeoutOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
     ] = False,
@@ -392,3 +393,34 @@ def stop(
         return
     which = f"job {answer['id'][:8]}" if trial is None else f"trial {trial} of job {answer['job'][:8]}"
     print(f"{which} is {answer['state']}" + (f": {answer['reason']}" if answer.get("reason") else ""))
+
+
+@app.command()
+@command
+def retry(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only the trials that failed, not those that never ran.")
+    ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
+    ] = False,
+    wait_timeout: WaitTimeoutOption = None,
+    workspace: Workspace = None,
+) -> None:
+    """Run what did not succeed in a job again, in a new job on the very inputs that it had.
+
+    Finished trials are skipped. What is current (source, data, grid) stays so.
+    """
+    from kaos_cli.retrying import retry
+
+    if wait_timeout is not None and not wait:
+        raise KaosError("usage", "--wait-timeout limits the waiting", hint="give --wait as well")
+    ws = session.workspace(workspace)
+    ref = job_ref(session.home, ws, job, job_option, row)
+    if code := retry(session, ws, ref, failed, wait, wait_timeout):
+        raise typer.Exit(code)

@@ -14,7 +14,13 @@ from kaos_backend.engine.errors import FailedPrecondition, NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import pipelines, secrets, tables
 from kaos_backend.engine.jobs.db.cron import moment, tick
-from kaos_backend.engine.jobs.db.lifecycle import create_jobs, drop_jobs, guard_repo, kill_job
+from kaos_backend.engine.jobs.db.lifecycle import (
+    create_jobs,
+    drop_jobs,
+    guard_repo,
+    kill_job,
+    rerun_jobs,
+)
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import Vault
 from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
@@ -199,6 +205,16 @@ class Jobs(Queries):
         kill_job(txn, job, "job deleted", self._controller.cancel)
         tables.delete_job(txn.db, job)
         txn.on_commit(lambda: clean_up(self.logs.job_dir(key)))
+
+    def rerun_jobs(self, project: str, pipelines: Sequence[str], set_id: str, *, only_failed: bool) -> str:
+        """The id of new jobs on the inputs of those of a set, see `lifecycle.rerun_jobs`.
+
+        Raises:
+            NotFound: a pipeline has no job in that set.
+        """
+        with self.store.write() as txn:
+            found = [tables.get_job(txn.db, JobKey(PipelineKey(project, name), set_id)) for name in pipelines]
+            return rerun_jobs(txn, found, only_failed=only_failed)
 
     def stop_datums(self, key: JobKey, filters: list[str], reason: str) -> bool:
         """End those of a job's datums whose inputs match every filter, and let the others go on. True: none

@@ -159,6 +159,10 @@ class Txn(Reads):
         """Start a commit; `internal` lifts the refusal for output branches."""
         return commits.start(self._state, branch, parent, description, origin, internal)
 
+    def start_alike(self, key: CommitKey, instead: Mapping[CommitKey, CommitKey]) -> CommitKey:
+        """Start another commit on what the derived commit `key` came from, see `commits.start_alike`."""
+        return commits.start_alike(self._state, key, instead)
+
     def finish_commit(
         self, key: CommitKey, error: str = "", description: str | None = None, force: bool = False
     ) -> None:

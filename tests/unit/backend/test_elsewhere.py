@@ -47,3 +47,8 @@ def test_nothing_is_known_to_be_damaged(pachd: SdkPachd) -> None:
 def test_one_trial_cannot_be_stopped(pachd: SdkPachd) -> None:
     with pytest.raises(NeedsEmbeddedEngine):
         pachd.stop_datum("default", "train", "0" * 32, "/x.json", "why")
+
+
+def test_an_older_job_cannot_be_run_again(pachd: SdkPachd) -> None:
+    with pytest.raises(NeedsEmbeddedEngine):
+        pachd.rerun_job("default", ["train"], "0" * 32, only_failed=False)

@@ -255,6 +255,14 @@ class FakeBackend:
             case "POST", ["stop"]:
                 found[0]["state"] = "killed"
                 return summary(found[0])
+            case "POST", ["trials", number, "stop"]:
+                stopped = next(one for one in found[0]["trials"] if one["trial"] == int(number))
+                return stopped | {"job": found[0]["id"], "state": "failed", "reason": "stopped by the user"}
+            case "POST", ["retry"]:
+                return {
+                    "job": "5" * 32, "status": "started", "message": "", "of": found[0]["id"],
+                    "stages": ["train"],
+                } | self.answer  # fmt: skip
             case "GET", ["logs"]:
                 return b"".join(json.dumps(line).encode() + b"\n" for line in self.log_lines)
             case "GET", ["archive"]:

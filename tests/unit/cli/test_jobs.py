@@ -358,3 +358,29 @@ def test_get_of_a_job_without_models(cli: Cli, backend: FakeBackend, tmp_path: P
 def test_stop(cli: Cli, two: FakeBackend) -> None:
     assert cli("train", "stop", "77777777").out == "job 77777777 is killed\n"
     assert cli("train", "stop", "-j", JOB_ID, "--json").json["state"] == "killed"
+
+
+def test_stop_one_trial(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "stop", JOB_ID, "--trial", 1)
+    assert done.out == "trial 1 of job 4f1c0de2 is failed: stopped by the user\n"
+    assert two.requests[-1] == f"POST /workspaces/default/jobs/{JOB_ID}/trials/1/stop"
+
+
+def test_retry(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "retry", JOB_ID, "--failed")
+    assert done.out == (
+        f"job     {'5' * 32}  (runs train)\n"
+        "        what did not succeed in job 4f1c0de2, on the inputs that it had\n"
+    )
+    assert "kaos train logs -f follows it" in done.err
+    two.answer = {
+        "status": "unchanged",
+        "job": JOB_ID,
+        "message": "every trial of it succeeded",
+        "stages": [],
+    }
+    assert cli("train", "retry", JOB_ID).out == (
+        "nothing to run again in job 4f1c0de2: every trial of it succeeded\n"
+    )
+    assert cli("train", "retry", JOB_ID, "--json").json["status"] == "unchanged"
+    assert cli("train", "retry", "--wait-timeout", "5s").code == 2

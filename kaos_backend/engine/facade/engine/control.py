@@ -19,7 +19,10 @@ class ControlService:
         self._jobs = jobs
 
     def handlers(self) -> Handlers:
-        return {"StopDatum": unary(self._stop_datum, kaos_v1.StopDatumRequest)}
+        return {
+            "StopDatum": unary(self._stop_datum, kaos_v1.StopDatumRequest),
+            "RerunJob": unary(self._rerun_job, kaos_v1.RerunJobRequest),
+        }
 
     def _stop_datum(self, request: kaos_v1.StopDatumRequest, context: grpc.ServicerContext) -> bytes:
         key = JobKey(PipelineKey(request.project, request.pipeline), request.job)
@@ -29,3 +32,9 @@ class ControlService:
 
         wait_until(self._jobs.store, context, stopped)
         return bytes(kaos_v1.Done())
+
+    def _rerun_job(self, request: kaos_v1.RerunJobRequest, _: grpc.ServicerContext) -> bytes:
+        made = self._jobs.rerun_jobs(
+            request.project, request.pipelines, request.job, only_failed=request.only_failed
+        )
+        return bytes(kaos_v1.RerunJobResponse(job=made))

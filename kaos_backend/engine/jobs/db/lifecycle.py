@@ -37,6 +37,21 @@ def create_jobs(txn: Txn, commits: Sequence[Commit]) -> None:
             tables.insert_job(txn.db, pipeline, commit.key.id, txn.now_us)
 
 
+def rerun_jobs(txn: Txn, jobs: Sequence[Job], *, only_failed: bool) -> str:
+    """The commit set of new jobs that run the versions and read the inputs of `jobs`, which are of one set
+    and in the order in which they depend on one another.
+
+    Branches stay where they are; but where a job's output is the head of its branch, the new one becomes
+    that. `only_failed`: of what the last of the jobs did, only what failed is done again.
+    """
+    instead: dict[CommitKey, CommitKey] = {}
+    for job in jobs:
+        for key in (output_commit(job.key), meta_commit(job.key)):
+            instead[key] = txn.start_alike(key, instead)
+        tables.insert_rerun(txn.db, job, txn.set_id, txn.now_us, only_failed=only_failed and job is jobs[-1])
+    return txn.set_id
+
+
 def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
     """Move a job to a terminal state; its commits, if still open, finish with `reason` as their error."""
     tables.set_job_state(txn.db, job, state, reason=reason, finished_us=txn.now_us)

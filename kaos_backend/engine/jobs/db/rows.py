@@ -103,10 +103,14 @@ CREATE TABLE pps_secrets (
 ) WITHOUT ROWID;
 """
 
+# pps_jobs.seq of an earlier job with the same inputs: of its datums only those are run that failed there.
+_FAILED_OF = "ALTER TABLE pps_jobs ADD COLUMN failed_of INTEGER;"
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("jobs-1", _INITIAL),
     ("jobs-2-late", _LATE),
     ("jobs-3-secrets", _SECRETS),
+    ("jobs-4-failed-of", _FAILED_OF),
 )
 
 
@@ -150,7 +154,9 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Times in µs; counters are of datums."""
+    """Times in µs; counters are of datums. `failed_of`: the `seq` of the job whose failed datums alone it
+    runs; None: it runs all that is left to do.
+    """
 
     seq: int
     key: JobKey
@@ -170,6 +176,7 @@ class Job:
     created_us: int
     started_us: int | None
     finished_us: int | None
+    failed_of: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +252,7 @@ def job_of(row: sqlite3.Row) -> Job:
         created_us=row["created_us"],
         started_us=row["started_us"],
         finished_us=row["finished_us"],
+        failed_of=row["failed_of"],
     )
 
 

@@ -152,6 +152,15 @@ def insert_job(db: sqlite3.Connection, pipeline: Pipeline, id: str, now_us: int)
     )
 
 
+def insert_rerun(db: sqlite3.Connection, job: Job, id: str, now_us: int, *, only_failed: bool) -> None:
+    """A new job of the version that `job` ran."""
+    db.execute(
+        "INSERT INTO pps_jobs (pipeline, id, version, state, created_us, failed_of)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (job.pipeline_row, id, job.version, JobState.CREATED, now_us, job.seq if only_failed else None),
+    )
+
+
 def find_job(db: sqlite3.Connection, key: JobKey) -> Job | None:
     row = db.execute(
         f"{_JOB} WHERE p.project = ? AND p.name = ? AND j.id = ?",
@@ -319,6 +328,15 @@ def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) 
     """The ids of a job's datums that have ended; all of them with `everything`."""
     rows = db.execute(
         "SELECT id FROM pps_datums WHERE job = ? AND (? OR (state != 0 AND NOT late))", (seq, everything)
+    )
+    return {row[0].hex() for row in rows}
+
+
+def failed_datums(db: sqlite3.Connection, seq: int) -> set[str]:
+    """The ids of a job's datums that failed."""
+    rows = db.execute(
+        "SELECT id FROM pps_datums WHERE job = ? AND state IN (?, ?) AND NOT late",
+        (seq, DatumState.FAILED, DatumState.RECOVERED),
     )
     return {row[0].hex() for row in rows}
 

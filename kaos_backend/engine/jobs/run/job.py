@@ -209,6 +209,9 @@ class JobRun:
                     return False
                 again = self.pipeline.spec.reprocess_spec == "every_job"
                 kept = {} if again else tables.kept_results(txn.db, job.pipeline_row, planned)
+                if job.failed_of is not None:
+                    failed = tables.failed_datums(txn.db, job.failed_of)
+                    planned = [datum for datum in planned if datum.id in failed or datum.id in kept]
                 tables.set_job_state(txn.db, job, JobState.RUNNING, started_us=txn.now_us)
                 tables.insert_datums(txn.db, job, planned, kept)
             self._note(f"{len(planned)} datums, {len(kept)} of them done before")

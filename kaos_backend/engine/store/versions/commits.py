@@ -167,6 +167,41 @@ def open_derived(state: WriteState, branch_id: int) -> int:
     return id_
 
 
+def start_alike(state: WriteState, key: CommitKey, instead: Mapping[CommitKey, CommitKey]) -> CommitKey:
+    """Start a derived commit on what `key` came from, but for the commits that `instead` names others for.
+
+    It becomes the head of its branch if `key` is; otherwise it is on none.
+
+    Raises:
+        NotFound: there is no commit `key`.
+    """
+    db = state.db
+    row = refs.require_commit_row(db, key)
+    sources = db.execute(
+        "SELECT from_id FROM commit_provenance WHERE commit_id=? ORDER BY position", (row["id"],)
+    )
+    others = {refs.require_commit_row(db, old)["id"]: new for old, new in instead.items()}
+    provenance = [
+        refs.require_commit_row(db, others[source])["id"] if source in others else source
+        for (source,) in sources.fetchall()
+    ]
+    branch = db.execute(
+        "SELECT id, name FROM branches WHERE repo_id=? AND name=? AND head_id=?",
+        (row["repo_id"], row["branch"], row["id"]),
+    ).fetchone()
+    id_ = insert(
+        state,
+        row["repo_id"],
+        "" if branch is None else branch["name"],
+        "AUTO",
+        parent=row["id"],
+        provenance=provenance,
+    )
+    if branch is not None:
+        set_head(state, row["repo_id"], branch["name"], branch["id"], id_)
+    return CommitKey(key.repo, state.set_id)
+
+
 def finish(
     state: WriteState, key: CommitKey, error: str = "", description: str | None = None, force: bool = False
 ) -> None:
