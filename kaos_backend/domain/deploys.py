@@ -168,8 +168,8 @@ def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | Non
     if not jobs or jobs[-1][0] is not stages[-1]:
         return None
     last = jobs[-1][1]
-    state, reason = fold(jobs)
-    if state in ("waiting", "running"):
+    whole = fold(jobs)
+    if whole.state in ("waiting", "running"):
         return _unchanged("the same deploy is being worked on", "", last)
     if last.state is not JobState.SUCCESS:
         return None
@@ -178,7 +178,7 @@ def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | Non
     if retry:
         return None
     return _unchanged(
-        f"these inputs were deployed already; {reason}",
+        f"these inputs were deployed already; {whole.reason}",
         "`kaos train logs` tells why; `--retry` runs the failed trials again",
         last,
     )
@@ -207,7 +207,7 @@ def _nothing_new(stages: Sequence[Stage], now: Current, want: Wanted, redo: list
         return found
     message = ""
     if jobs:
-        message = f"the last job of these inputs {_past(fold(jobs)[0])}: what is missing runs again"
+        message = f"the last job of these inputs {_past(fold(jobs).state)}: what is missing runs again"
     return Plan([], [*redo, stages[-1].name], "started", message)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from kaos_backend.domain.models import Job, JobState
 from kaos_backend.domain.resources import Resources
+from kaos_formats.endings import Code, code_of, detail
 
 # Of a deploy, of one of its stages, of a trial; not each of them can be in every one.
 State = Literal["waiting", "running", "success", "partial", "failed", "killed"]
@@ -58,14 +59,24 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a stage of a deploy stands, and why where there is a why."""
+    """Where a stage of a deploy stands, and why where there is a why: `code` is that of an ending."""
 
     state: StageState
     reason: str = ""
+    code: str = ""
 
     @property
     def active(self) -> bool:
         return self.state in ("waiting", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Where a deploy stands as a whole, and why."""
+
+    state: State
+    reason: str = ""
+    code: str = ""
 
 
 # A deploy's jobs with their stages, in the order of the stages; never empty.
@@ -107,22 +118,23 @@ def outcomes(jobs: StageJobs) -> list[Outcome]:
                 outcome = Outcome("waiting", outcome.reason or f"waits for the {name}")
             elif outcome.state == "unrunnable" and not earlier.active:
                 ended = "was killed" if earlier.state == "killed" else "failed"
-                outcome = Outcome("unrunnable", f"the {name} {ended}")
+                outcome = Outcome("unrunnable", f"the {name} {ended}", Code.UNRUNNABLE)
         found.append(outcome)
     return found
 
 
-def fold(jobs: StageJobs) -> tuple[State, str]:
+def fold(jobs: StageJobs) -> Whole:
     """The state of a deploy and its reason: that of the first stage which has not succeeded."""
     for (stage, _), outcome in zip(jobs, outcomes(jobs), strict=True):
-        if outcome.state == "success":
+        state, reason, code = outcome.state, outcome.reason, outcome.code
+        if state == "success":
             continue
-        if outcome.state == "unrunnable":
-            return "failed", outcome.reason
-        if outcome.state == "failed" and not stage.trials:
-            return "failed", f"the {stage.name} failed: {outcome.reason}".removesuffix(": ")
-        return outcome.state, outcome.reason
-    return "success", ""
+        if state == "unrunnable":
+            return Whole("failed", reason, code)
+        if state == "failed" and not stage.trials:
+            return Whole("failed", f"the {stage.name} failed: {reason}".removesuffix(": "), code)
+        return Whole(state, reason, code)
+    return Whole("success")
 
 
 def _in_words(stage: Stage, reason: str) -> str:
@@ -131,20 +143,34 @@ def _in_words(stage: Stage, reason: str) -> str:
 
 
 def _outcome(stage: Stage, job: Job) -> Outcome:
-    reason = _in_words(stage, job.reason)
     if not job.state.terminal:
-        return Outcome("running" if job.state in _RUNNING else "waiting", reason)
+        state: StageState = "running" if job.state in _RUNNING else "waiting"
+        return Outcome(state, _in_words(stage, job.reason))
     if job.state is JobState.KILLED:
-        return Outcome("killed", reason)
+        return Outcome("killed", _in_words(stage, job.reason), Code.KILLED)
     if job.state is JobState.UNRUNNABLE:
-        return Outcome("unrunnable", reason)
+        return Outcome("unrunnable", job.reason, Code.UNRUNNABLE)
     count = failed(job)
     if job.state is not JobState.SUCCESS:
-        return Outcome("failed", reason)
+        return _ended(stage, detail(job.reason) or "failed")
     if not count:
         return Outcome("success")
+    # The embedded engine says why datums failed; Pachyderm says nothing of a job that has succeeded.
+    why = f": {job.reason}" if job.reason else ""
     if not stage.trials:
-        return Outcome("failed", reason)
+        return _ended(stage, job.reason)
+    code = code_of(job.reason) or Code.FAILED
     if job.processed + job.skipped:
-        return Outcome("partial", f"{count} of {job.total} trials failed")
-    return Outcome("failed", f"all {count} trials failed" if count > 1 else "the only trial failed")
+        return Outcome("partial", f"{count} of {job.total} trials failed{why}", code)
+    return Outcome(
+        "failed", (f"all {count} trials" if count > 1 else "the only trial") + f" failed{why}", code
+    )
+
+
+def _ended(stage: Stage, reason: str) -> Outcome:
+    """What failed, for ``reason``."""
+    if stage.trials:
+        return Outcome("failed", reason, code_of(reason) or Code.FAILED)
+    # What the builder said last tells all; its exit code tells nothing.
+    said = reason.partition(": ")[2] if code_of(reason) == Code.EXIT_CODE else reason
+    return Outcome("failed", said or reason, Code.BUILD_FAILED)

@@ -19,6 +19,7 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import names
+from kaos_formats.endings import detail
 
 STOPPED = "stopped by the user"
 _REMEMBERED_JOBS = 256
@@ -52,11 +53,15 @@ class Jobs:
         rows = []
         for (workspace, job_id), jobs in reversed(found.items()):
             if not all(job.state.terminal for job in jobs):
-                state, reason = fold(self.explained(workspace, with_jobs(STAGES, jobs)))
+                whole = fold(self.explained(workspace, with_jobs(STAGES, jobs)))
                 created, _, _ = views.span(jobs)
                 rows.append(
                     views.ActiveJob(
-                        workspace=workspace, id=job_id, state=state, reason=reason, created=rfc3339(created)
+                        workspace=workspace,
+                        id=job_id,
+                        state=whole.state,
+                        reason=whole.reason,
+                        created=rfc3339(created),
                     )
                 )
         return sorted(rows, key=lambda row: row.created or "")
@@ -125,9 +130,9 @@ class Jobs:
         return job
 
     def _with_last_words(self, workspace: str, stage: Stage, job: Job) -> Job:
-        if job.state is not JobState.FAILURE or stage.trials:
+        if job.state is not JobState.FAILURE or stage.trials or detail(job.reason):
             return job
-        # Pachyderm's reason names a datum; what the builder said last names the Dockerfile's line.
+        # Pachyderm's reason names a datum only; what the builder said last names the Dockerfile's line.
         return replace(job, reason=self._last_words(workspace, stage, job.id) or job.reason)
 
     def _last_words(self, workspace: str, stage: Stage, job_id: str) -> str:
@@ -136,15 +141,16 @@ class Jobs:
 
     def summarize(self, job_id: str, jobs: StageJobs, read: inputs.JobInputs) -> views.JobSummary:
         """The summary of one deploy's jobs and inputs."""
-        state, reason = fold(jobs)
+        whole = fold(jobs)
         created, started, finished = views.span([job for _, job in jobs])
         about = read.descriptions
         source, data, hyper = (about.get(repo) for repo in names.INPUT_REPOS)
         trials = hyper.trials if hyper else 0
         return views.JobSummary(
             id=job_id,
-            state=state,
-            reason=reason,
+            state=whole.state,
+            reason=whole.reason,
+            code=whole.code,
             stages=[
                 views.stage_job(stage, job, outcome, trials if stage.trials else 1)
                 for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True)

@@ -153,8 +153,8 @@ class LogReading:
 
     def _end(self) -> End:
         jobs = self._jobs.explained(self._workspace, self._jobs_of_set())
-        state, reason = fold(jobs)
-        ended = End(state, reason)
+        whole = fold(jobs)
+        ended = End(whole.state, whole.reason)
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
             # Who asked for one stage alone wants to know how that ended.
             if stage.name == self._query.stage:

@@ -21,6 +21,7 @@ from kaos_backend.services import inputs, truenames, views
 from kaos_backend.services.jobs import STOPPED, Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
+from kaos_formats.endings import Code, alike, code_of
 from kaos_formats.tar import TarReader
 
 METRICS_GLOB = "/**/metrics*.json"
@@ -84,6 +85,7 @@ class Trials:
             settings=None if settings is None else views.settings(settings),
             build_args=views.arguments(self._build_arguments(workspace, read)),
             trials=rows,
+            failures=_failures(rows),
             metric=metric,
             metrics=known,
         )
@@ -196,15 +198,10 @@ class Trials:
         """What is recorded of a datum that failed; "" if nothing is."""
         recorded = self._pachd.datum_reason(workspace, names.TRAIN, job_id, datum.id)
         if recorded:
-            return self._in_words(workspace, job_id, recorded)
-        log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id)
+            return recorded
+        log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id, tail=_TAIL)
         said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
-        return self._in_words(workspace, job_id, said[-1].removeprefix(_FAILED_LINE)) if said else ""
-
-    def _in_words(self, workspace: str, job_id: str, reason: str) -> str:
-        """``reason`` by its name where train.sh, which keeps the time of trials, gave it as an exit code."""
-        limit = self._settings(workspace, job_id).resources.timeout_s if reason == _TIMED_OUT else None
-        return reason if limit is None else f"timed out after {limit:g} s"
+        return said[-1].removeprefix(_FAILED_LINE) if said else ""
 
     def _build_arguments(self, workspace: str, read: inputs.JobInputs) -> dict[str, str]:
         """Those that the image was made with in which a job trains, or that the job makes."""
@@ -265,11 +262,13 @@ def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.Tri
 def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> views.Trial:
     state, reason = standing(trial, train, outcome)
     datum, reading = trial.datum, results.readings.get(trial.model, metrics.Reading({}))
+    why = results.reasons.get(datum.id, "") if datum is not None else ""
     return views.Trial(
         trial=trial.point.number,
         model=trial.model,
         state=state,
-        reason=reason or (results.reasons.get(datum.id, "") if datum is not None else ""),
+        reason=reason or why,
+        code=_code(state, why),
         params=trial.point.params,
         metrics={name: metrics.to_json(value) for name, value in reading.metrics.items()},
         notes=reading.notes,
@@ -279,8 +278,27 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> 
     )
 
 
+def _code(state: rules.TrialState, why: str) -> str:
+    """The code of a trial that did not succeed; "" for the others."""
+    if state == "failed":
+        return code_of(why) or Code.FAILED
+    return {"killed": Code.KILLED, "unrunnable": Code.UNRUNNABLE}.get(state, "")
+
+
+def _failures(rows: Sequence[views.Trial]) -> list[views.Failure]:
+    """The failed trials, those together that failed alike; the kind that failed most often first."""
+    kinds: dict[tuple[str, str], list[views.Trial]] = {}
+    for row in sorted((row for row in rows if row.state == "failed"), key=lambda row: row.trial):
+        kinds.setdefault((row.code, alike(row.reason)), []).append(row)
+    return [
+        views.Failure(code=code, reason=found[0].reason, trials=[row.trial for row in found])
+        for (code, _), found in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    ]
+
+
 _FAILED_LINE = "datum failed: "
-_TIMED_OUT = "exit code 124"
+# What may follow that line in a log: the words of err_cmd.
+_TAIL = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,9 @@ class HyperShort(View):
 
 
 class StageJob(View):
-    """One stage's part of a deploy; ``trials``: what is counted are trials. ``failed`` counts recovered
+    """One stage's part of a deploy; ``trials``: what is counted are trials.
+
+    ``code`` names the end of one that did not succeed (``kaos_formats.endings``). ``failed`` counts recovered
     datums too, ``total`` is what is expected as long as Pachyderm has not planned the job.
     """
 
@@ -84,6 +86,7 @@ class StageJob(View):
     trials: bool
     state: StageState
     reason: str
+    code: str
     total: int
     processed: int
     skipped: int
@@ -106,6 +109,7 @@ class JobSummary(View):
     id: str
     state: State
     reason: str
+    code: str
     stages: Sequence[StageJob]
     created: str | None
     started: str | None
@@ -125,6 +129,7 @@ class Trial(View):
     model: str
     state: TrialState
     reason: str
+    code: str
     params: Mapping[str, Scalar]
     metrics: Mapping[str, Number | NonFinite]
     notes: Sequence[str]
@@ -135,6 +140,14 @@ class Trial(View):
 
 class TrialAnswer(Answer, Trial):
     job: str
+
+
+class Failure(View):
+    """The trials that failed alike, by their numbers; ``reason`` is that of the first of them."""
+
+    code: str
+    reason: str
+    trials: Sequence[int]
 
 
 class Settings(View):
@@ -165,6 +178,7 @@ class JobDetail(Answer, JobSummary):
     settings: Settings | None
     build_args: Mapping[str, str]
     trials: Sequence[Trial]
+    failures: Sequence[Failure]
     metric: Metric | None
     metrics: Sequence[str]
 
@@ -271,6 +285,7 @@ def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJ
         trials=stage.trials,
         state=outcome.state,
         reason=outcome.reason,
+        code=outcome.code,
         total=job.total or expected,
         processed=job.processed,
         skipped=job.skipped,

@@ -136,8 +136,8 @@ def test_failures_are_explained_where_the_job_is_shown(
     )
     assert done.returncode == 1
     for told in (done.stdout, home.run("train", "info", "-w", workspace).stdout):
-        assert "ModuleNotFoundError: No module named 'nothing_like_it'  (train, line " in told
-        assert told.count("    the data has no labels\n") == 1
+        assert "failed: exit code 1: ModuleNotFoundError: No module named 'nothing_like_it' (train, " in told
+        assert told.count("failed: exit code 1: the data has no labels\n") == 1
         assert "all 3 trials failed" in told
         assert "train   success" not in told
 

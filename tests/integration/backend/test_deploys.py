@@ -153,10 +153,13 @@ def test_source_alone_builds_and_waits_for_data(backend: Backend, workspace: str
 def test_a_failing_trial_keeps_the_others(backend: Backend, workspace: str) -> None:
     made = backend.deploy_all(workspace, {"lr": [0.1, 0.5], "fail": [True, False]})
     job = backend.wait(workspace)
-    assert (job["state"], job["reason"]) == ("partial", "2 of 4 trials failed")
+    assert (job["state"], job["reason"]) == ("partial", "2 of 4 trials failed: exit code 3: failing as told")
+    assert job["code"] == "exit_code"
     failed = [t for t in job["trials"] if t["state"] == "failed"]
     assert [t["params"]["fail"] for t in failed] == [True, True]
-    assert all("exit code 3" in t["reason"] for t in failed)
+    assert {(t["code"], t["reason"]) for t in failed} == {("exit_code", "exit code 3: failing as told")}
+    numbers = sorted(t["trial"] for t in failed)
+    assert job["failures"] == [{"code": "exit_code", "reason": failed[0]["reason"], "trials": numbers}]
     again = backend.deploy(workspace)
     assert (again["status"], again["job"]) == ("unchanged", made["job"])
     assert "--retry" in again["hint"]

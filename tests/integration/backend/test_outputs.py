@@ -48,7 +48,11 @@ def unpacked(response: requests.Response) -> dict[str, tuple[bytes, int]]:
 
 def test_the_build_first_then_each_trial(backend: Backend, done: str) -> None:
     found = logs(backend, done)
-    assert found[-1] == {"end": True, "state": "partial", "reason": "2 of 4 trials failed"}
+    assert found[-1] == {
+        "end": True,
+        "state": "partial",
+        "reason": "2 of 4 trials failed: exit code 3: failing as told",
+    }
     stages = [line["stage"] for line in found[:-1]]
     assert stages == sorted(stages)
     assert any("FROM python" in str(line["text"]) for line in found if line["stage"] == "build")
@@ -66,7 +70,7 @@ def test_one_trial_that_failed(backend: Backend, done: str) -> None:
     assert {line["trial"] for line in found[:-1]} == {3}
     assert "failing as told" in [line["text"] for line in found[:-1] if line["user"]]
     assert any("exit code 3" in str(line["text"]) for line in found[:-1] if not line["user"])
-    assert found[-1]["trial"] == {"state": "failed", "reason": "exit code 3"}
+    assert found[-1]["trial"] == {"state": "failed", "reason": "exit code 3: failing as told"}
 
 
 def test_only_the_build_and_only_the_tail(backend: Backend, done: str) -> None:

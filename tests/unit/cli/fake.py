@@ -296,7 +296,7 @@ def stage(
     name: str = "train", reason: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "name": name, "trials": name == "train", "state": state, "reason": reason, "total": total,
+        "name": name, "trials": name == "train", "state": state, "reason": reason, "code": "", "total": total,
         "processed": done, "skipped": skipped, "failed": failed, "started": None, "finished": None,
     }  # fmt: skip
 
@@ -305,6 +305,7 @@ def trial(number: int, state: str = "success", accuracy: float | None = 0.9, **p
     return {
         "trial": number, "model": f"1909d1-5c3ca7-0000000{number}", "state": state,
         "reason": "exit code 1" if state == "failed" else "", "params": params,
+        "code": "exit_code" if state == "failed" else "",
         "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": round(1 - accuracy, 6)},
         "notes": [],
         "started": None, "finished": None, "duration_s": 1.5,
@@ -314,8 +315,13 @@ def trial(number: int, state: str = "success", accuracy: float | None = 0.9, **p
 def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
     trials = [trial(0, lr=0.1, epochs=5)] if trials is None else trials
     grid = {"id": "ab12cd" * 5, "trials": len(trials)}
+    why: dict[str, list[int]] = {}
+    for one in sorted(trials, key=lambda one: one["trial"]):
+        if one["state"] == "failed":
+            why.setdefault(one["reason"], []).append(one["trial"])
+    failures = [{"code": "exit_code", "reason": text, "trials": found} for text, found in why.items()]
     return {
-        "id": JOB_ID, "state": state, "reason": "", "stages": [
+        "id": JOB_ID, "state": state, "reason": "", "code": "", "stages": [
             stage(total=1, done=1, name="build"), stage(state, len(trials), len(trials))
         ], "created": "2020-01-01T00:00:00Z",
         "started": None, "finished": None, "duration_s": 12.3,
@@ -328,7 +334,8 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
             "cpu": 1.0, "memory_bytes": None, "gpu": 0, "tries": 1, "timeout_s": None, "parallelism": 2
         },
         "build_args": {},
-        "trials": trials, "metric": {"name": "accuracy", "order": "desc", "guessed": True},
+        "trials": trials, "failures": failures,
+        "metric": {"name": "accuracy", "order": "desc", "guessed": True},
         "metrics": ["accuracy", "loss"],
     } | more  # fmt: skip
 

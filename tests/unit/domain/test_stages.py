@@ -7,7 +7,7 @@ import pytest
 
 from kaos_backend.domain import stages
 from kaos_backend.domain.models import Job, JobState
-from kaos_backend.domain.stages import Outcome, Stage
+from kaos_backend.domain.stages import Outcome, Stage, Whole
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FETCH = Stage("fetch", "fetching", ("urls",), (), lambda _: {})
@@ -50,29 +50,52 @@ def of(build: str | None, train: str | None) -> list[tuple[Stage, Job]]:
     ],
 )
 def test_folding(build: str | None, train: str | None, state: str) -> None:
-    assert stages.fold(of(build, train))[0] == state
+    assert stages.fold(of(build, train)).state == state
 
 
 def test_failed_trials_make_it_partial_or_failed() -> None:
-    def ended(**counts: int) -> tuple[str, str]:
-        jobs = [(TRAIN, job("success", **counts))]
+    def ended(reason: str = "", **counts: int) -> tuple[str, str]:
+        jobs = [(TRAIN, job("success", reason=reason, **counts))]
         (outcome,) = stages.outcomes(jobs)
-        assert stages.fold(jobs) == (outcome.state, outcome.reason)
-        return stages.fold(jobs)
+        assert stages.fold(jobs) == Whole(outcome.state, outcome.reason, outcome.code)
+        return outcome.state, outcome.reason
 
     assert ended(total=6, processed=3, skipped=1, recovered=2) == ("partial", "2 of 6 trials failed")
     assert ended(total=6, recovered=6) == ("failed", "all 6 trials failed")
     assert ended(total=1, recovered=1) == ("failed", "the only trial failed")
     assert ended(total=1, skipped=1) == ("success", "")
+    why = "out of memory: used 5 MiB of 4 MiB"
+    assert ended(why, total=2, recovered=1, processed=1) == ("partial", f"1 of 2 trials failed: {why}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason", "told", "code"),
+    [
+        (TRAIN, "datum ab12 failed: out of memory: used 5 MiB", "out of memory: used 5 MiB", "out_of_memory"),
+        (TRAIN, "datum ab12 failed", "failed", "failed"),
+        # A program's own words stay as they are.
+        (TRAIN, "datum ab12 failed: exit code 1: a datum", "exit code 1: a datum", "exit_code"),
+        (BUILD, "datum ab12 failed: exit code 1: Dockerfile:3: bad", "Dockerfile:3: bad", "build_failed"),
+        (BUILD, "datum ab12 failed: timed out after 3 s", "timed out after 3 s", "build_failed"),
+    ],
+)
+def test_a_failed_job_tells_what_its_datum_ended_with(
+    stage: Stage, reason: str, told: str, code: str
+) -> None:
+    (outcome,) = stages.outcomes([(stage, job("failure", reason=reason))])
+    assert (outcome.state, outcome.reason, outcome.code) == ("failed", told, code)
 
 
 def test_a_stage_that_failed_says_so_and_what_needs_it_is_unrunnable() -> None:
     jobs = of("failure", "unrunnable")
-    assert stages.fold(jobs) == ("failed", "the build failed: why")
-    assert stages.outcomes(jobs) == [Outcome("failed", "why"), Outcome("unrunnable", "the build failed")]
+    assert stages.fold(jobs) == Whole("failed", "the build failed: why", "build_failed")
+    assert stages.outcomes(jobs) == [
+        Outcome("failed", "why", "build_failed"),
+        Outcome("unrunnable", "the build failed", "unrunnable"),
+    ]
     killed = stages.outcomes(of("killed", "unrunnable"))
-    assert killed[1] == Outcome("unrunnable", "the build was killed")
-    assert stages.fold([(BUILD, job("success", "build", recovered=1))])[0] == "failed"
+    assert killed[1] == Outcome("unrunnable", "the build was killed", "unrunnable")
+    assert stages.fold([(BUILD, job("success", "build", recovered=1))]).state == "failed"
 
 
 def test_a_stage_waits_for_the_one_before_it_or_for_what_its_job_says() -> None:
@@ -81,12 +104,12 @@ def test_a_stage_waits_for_the_one_before_it_or_for_what_its_job_says() -> None:
     assert stages.outcomes(jobs) == [Outcome("running"), Outcome("waiting", "waits for the build")]
     jobs[1] = (TRAIN, job("created", reason="waits for job 1a2b3c4d"))
     assert stages.outcomes(jobs)[1].reason == "waits for job 1a2b3c4d"
-    assert stages.fold(of("success", "starting")) == ("waiting", "why")
+    assert stages.fold(of("success", "starting")) == Whole("waiting", "why")
 
 
 def test_folding_is_total_and_ends_only_when_all_did() -> None:
     for build, train in product(JobState, JobState):
-        if stages.fold(of(build, train))[0] == "success":
+        if stages.fold(of(build, train)).state == "success":
             assert build.terminal
             assert train.terminal
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.workers.port import Exit, WorkerSpec
+from kaos_formats.endings import of_program
 from kaos_formats.quantity import format_bytes
+
+MACHINE_OUT_OF_MEMORY = "the machine ran out of memory"
+"""How a worker ends the message of an exit whose memory was not used up by itself alone."""
 
 
 def worker_spec(pipeline: Pipeline) -> WorkerSpec:
@@ -59,26 +63,36 @@ def stdin_of(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def failure(exit: Exit, accepted: Sequence[int], limit_bytes: int | None, timeout_s: float | None) -> str:
-    """Why a run failed, by name; empty when it succeeded."""
+def failure(
+    exit: Exit,
+    accepted: Sequence[int],
+    limit_bytes: int | None,
+    timeout_s: float | None,
+    said: Callable[[], Sequence[str]] = tuple,
+) -> str:
+    """Why a run failed, by a name of `kaos_formats.endings`; empty when it succeeded.
+
+    `said`: the last lines that it printed; asked for only where they matter.
+    """
     match exit.reason:
         case "exited":
             if exit.code == 0 or exit.code in accepted:
                 return ""
-            text = f"exit code {exit.code}"
+            return of_program(f"exit code {exit.code}", said(), exit.code)
         case "signal":
             try:
                 name = signal.Signals(exit.signal or 0).name
             except ValueError:
                 name = str(exit.signal)
-            text = f"killed by signal {name}"
+            return of_program(f"killed by signal {name}", said())
+        case "oom" if exit.message.endswith(MACHINE_OUT_OF_MEMORY):
+            return f"{MACHINE_OUT_OF_MEMORY}: {exit.message.removesuffix(MACHINE_OUT_OF_MEMORY).rstrip('; ')}"
         case "oom" if exit.message:
-            text = "out of memory"  # the worker's message has the figures
+            return f"out of memory: {exit.message}"
         case "oom":
             limit = "no limit" if limit_bytes is None else format_bytes(limit_bytes)
-            text = f"out of memory: used {format_bytes(exit.max_rss_bytes)} of {limit}"
+            return f"out of memory: used {format_bytes(exit.max_rss_bytes)} of {limit}"
         case "timeout":
-            text = f"timed out after {timeout_s:g} s"
+            return f"timed out after {timeout_s:g} s"
         case _:
-            text = f"worker failed ({exit.reason})"
-    return f"{text}: {exit.message}" if exit.message else text
+            return f"worker lost: {exit.message or exit.reason}"

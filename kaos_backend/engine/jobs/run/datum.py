@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kaos_backend.engine.errors import DiskFull, EngineError, Unknown
+from kaos_backend.engine.errors import DiskFull, EngineError
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
-from kaos_backend.engine.jobs.run.logs import note
+from kaos_backend.engine.jobs.run.logs import last_lines, note, size
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
 from kaos_backend.engine.jobs.run.places import Places
 from kaos_backend.engine.jobs.run.pool import Pool
@@ -72,6 +72,10 @@ class _Slot:
 
 # (cmd, stdin, allocation) → the run of it over the datum's files.
 MakeRun = Callable[[tuple[str, ...], tuple[str, ...], Allocation], DatumRun]
+
+
+class TooLarge(Exception):
+    """An output for which there never is room."""
 
 
 class Interrupted(Exception):
@@ -191,10 +195,10 @@ class DatumRunner:
             if not sofar.reason:
                 try:
                     staged = self._with_room(partial(self._stage, datum, sofar), datum, running, out)
+                except TooLarge as e:
+                    self._output_refused(f"output too large: {e}", datum, run, sofar, running)
                 except EngineError as e:
-                    self._failed(datum, sofar, f"output refused: {e.message}")
-                    with self._slot(running) as slot:
-                        self._err_cmd(slot, run, sofar, running)
+                    self._output_refused(f"output refused: {e.message}", datum, run, sofar, running)
                 else:
                     return self._end(datum, DatumState.SUCCESS, staged, sofar)
         state = DatumState.RECOVERED if sofar.recovered else DatumState.FAILED
@@ -205,6 +209,8 @@ class DatumRunner:
         with self._slot(running) as slot:
             sofar.reason = ""
             self._note(datum, f"datum started, attempt {sofar.number} of {self._tries}")
+            log_file = self._env.logs.datum(self._job.key, datum.id)
+            said = partial(last_lines, log_file, size(log_file))
             exit = slot.worker.run(
                 run(self._transform.cmd, self._transform.stdin, slot.holding.allocation), running.cancel
             )
@@ -221,13 +227,20 @@ class DatumRunner:
                     sofar.number -= 1
                     return False
             accepted, limit = self._transform.accept_return_code, self._request.limit_bytes
-            reason = failure(exit, accepted, limit, self._timeout_s)
+            reason = failure(exit, accepted, limit, self._timeout_s, said)
             if reason:
                 self._failed(datum, sofar, reason)
                 # As in Pachyderm: what ran out of time has none left for err_cmd either.
                 if exit.reason not in ("timeout", "error"):
                     self._err_cmd(slot, run, sofar, running)
             return True
+
+    def _output_refused(
+        self, reason: str, datum: DatumRow, run: MakeRun, sofar: _Try, running: Running
+    ) -> None:
+        self._failed(datum, sofar, reason)
+        with self._slot(running) as slot:
+            self._err_cmd(slot, run, sofar, running)
 
     def _err_cmd(self, slot: _Slot, run: MakeRun, sofar: _Try, running: Running) -> None:
         if not self._transform.err_cmd:
@@ -285,7 +298,7 @@ class DatumRunner:
         """The result of `do`, however long the disk is full or fails: a finished run must outlast that.
 
         Raises:
-            Unknown: it is the folder `out` that finds no room, and never can on this disk.
+            TooLarge: it is the folder `out` that finds no room, and never can on this disk.
         """
         noted = False
         while True:
@@ -308,7 +321,7 @@ class DatumRunner:
         size, disk = file_bytes(out), shutil.disk_usage(self._env.store.root)
         # It is there already, and is there once more before it can go.
         if 2 * size > disk.total:
-            raise Unknown(
+            raise TooLarge(
                 f"its {format_bytes(size)} can never fit: the disk has {format_bytes(disk.total)} in all and"
                 " needs room for it twice; write less, or move KAOS_HOME to a larger disk"
             )

@@ -36,6 +36,7 @@ from kaos_backend.engine.jobs.schedule.states import (
 )
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import CommitKey, RepoKey
+from kaos_formats.endings import summary
 from kaos_formats.folders import clean_up
 from kaos_formats.quantity import parse_duration
 
@@ -346,7 +347,7 @@ class JobRun:
                 image = transform.image if transform else ""
                 txn.set_root(meta, txn.build_tree(entries(job, rows, image, root_of)))
             if failed is not None:
-                state, reason = JobState.FAILURE, f"datum {failed.id} failed"
+                state, reason = JobState.FAILURE, f"datum {failed.id} failed: {failed.reason}"
             else:
                 tables.set_job_state(txn.db, job, JobState.FINISHING)
                 job = tables.job_by_seq(txn.db, job.seq) or job
@@ -356,6 +357,7 @@ class JobRun:
                         txn.finish_commit(key, force=True)
                 reason = txn.inspect_commit(output).error
                 state = JobState.FAILURE if reason else JobState.SUCCESS
+                reason = reason or summary([row.reason for row in rows if row.state is DatumState.RECOVERED])
             end_job(txn, job, state, reason)
         self._note(f"job ended: {state.name}{': ' if reason else ''}{reason}")
 

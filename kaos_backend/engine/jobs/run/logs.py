@@ -76,6 +76,28 @@ def parse_line(raw: bytes) -> Line:
     return Line(int(stamp), who == b"u", text.decode(errors="replace"))
 
 
+def last_lines(path: Path, since: int) -> list[str]:
+    """The last lines that the user's code wrote from the byte `since` on; [] where they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = file.seek(max(since, end - _BLOCK))
+            lines = file.read(_BLOCK).split(b"\n")
+    except OSError:
+        return []
+    # Where it was cut into there is half a line, unless it is the only one.
+    whole = lines[1:] if start > since and len(lines) > 2 else lines
+    return [line.text for line in map(parse_line, whole) if line.user and line.text]
+
+
+def size(path: Path) -> int:
+    """Its bytes so far; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 class Tail:
     """Reads a growing file line by line; a file that is not there yet is empty."""
 

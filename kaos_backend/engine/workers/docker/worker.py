@@ -153,7 +153,11 @@ def _exit(ended: Ended, run: DatumRun, started: float) -> Exit:
         reason = "oom"
         limit = run.grant.memory_bytes
         used = max(ended.peak_bytes, limit or 0)
-        of = "no limit of its own" if limit is None else f"{_mib(limit)} MiB"
+        of = (
+            f"{_mib(limit)} MiB"
+            if limit is not None
+            else "no limit of its own; the machine ran out of memory"
+        )
         message = f"used {_mib(used)} MiB of {of}"
     elif reason == "exited" and number is not None:
         reason = "signal"

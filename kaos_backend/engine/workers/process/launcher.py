@@ -220,7 +220,7 @@ class Datum:
             if number == signal.SIGKILL and _oom_kills("/proc/vmstat") > self._kernel_kills:
                 self.reason = "oom"
                 limit = "no limit of its own" if self.limit is None else f"{_mib(self.limit)} MiB"
-                self.message = f"used {_mib(self.peak)} MiB of {limit}; the machine itself ran out of memory"
+                self.message = f"used {_mib(self.peak)} MiB of {limit}; the machine ran out of memory"
         return {
             "code": 128 + number if number else code,
             "signal": number,

@@ -48,7 +48,7 @@ def test_reasons_name_the_culprit() -> None:
         (Exit(None, 11, "signal", "", 0, 1.0), "killed by signal SIGSEGV"),
         (Exit(None, 9, "oom", "", 300 << 20, 1.0), "out of memory: used 300 MiB of 100 MiB"),
         (Exit(None, 9, "timeout", "", 0, 1.0), "timed out after 2.5 s"),
-        (Exit(None, None, "error", "the launcher died", 0, 1.0), "worker failed (error): the launcher died"),
+        (Exit(None, None, "error", "the launcher died", 0, 1.0), "worker lost: the launcher died"),
     ],
 )
 def test_failures_have_names(exit: Exit, text: str) -> None:
