@@ -51,6 +51,8 @@ CALLS = {
     "job": lambda c: c.job("w", "last", "accuracy", "asc"),
     "summary": lambda c: c.summary("w", "last"),
     "stop": lambda c: c.stop("w", "last"),
+    "retry": lambda c: c.retry("w", "last", True, "a@b"),
+    "stop trial": lambda c: c.stop_trial("w", "last", 3),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
     "check": lambda c: list(c.check(True)),
     "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),
