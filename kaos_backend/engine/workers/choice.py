@@ -70,7 +70,7 @@ def _process(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     isolate = _of(env, "KAOS_ENGINE_ISOLATION", "auto", {"auto": None, "none": False, "bubblewrap": True})
     control = _of(env, "KAOS_ENGINE_LIMITS", "auto", {"auto": None, "sampling": False, "cgroup": True})
     runtime = ProcessRuntime(engine_dir, home=home, isolate=isolate, control=control)
-    return Pair(runtime, HostBuilder(engine_dir, "venv"))
+    return Pair(runtime, HostBuilder(engine_dir, "venv", bwrap=runtime.bwrap))
 
 
 def _docker(env: Mapping[str, str], engine_dir: Path, _home: Path) -> Pair:

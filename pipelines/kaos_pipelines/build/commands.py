@@ -14,24 +14,12 @@ from kaos_pipelines.build.words import NAME, Word
 FILE_COMMANDS = frozenset(["mkdir", "rmdir", "chmod", "rm", "cp", "mv", "ln", "touch", "echo", "printf"])
 ACCOUNTS = frozenset(["useradd", "groupadd", "adduser", "addgroup", "usermod", "chown", "chgrp", "passwd"])
 NOTHING = frozenset(("true", ":", "set", "sync", "ldconfig", "umask", "hash"))
+SYSTEM_PACKAGES = (
+    *("apt-get", "apt", "aptitude", "dpkg", "apk", "yum", "dnf", "microdnf", "zypper", "pacman"),
+    *("snap", "brew"),
+)
 WHY = {
-    **dict.fromkeys(
-        (
-            "apt-get",
-            "apt",
-            "aptitude",
-            "dpkg",
-            "apk",
-            "yum",
-            "dnf",
-            "microdnf",
-            "zypper",
-            "pacman",
-            "snap",
-            "brew",
-        ),
-        "it installs system packages, which takes a container",
-    ),
+    **dict.fromkeys(SYSTEM_PACKAGES, "it installs system packages, which takes a container"),
     **dict.fromkeys(("conda", "mamba", "micromamba"), "environments are made with pip here"),
     **dict.fromkeys(("curl", "wget", "git"), "it fetches from the network; put the file into the bundle, or"),
     **dict.fromkeys(

@@ -9,16 +9,17 @@ from kaos_pipelines.build.commands import FileCommand, Note
 from kaos_pipelines.build.context import Context, ContextFile
 from kaos_pipelines.build.errors import BuildError, Refused, not_executable, without_train
 from kaos_pipelines.build.pip import PipCommand
-from kaos_pipelines.build.plan import Action, Copy, MakeDir, Plan
+from kaos_pipelines.build.plan import Action, Copy, MakeDir, Plan, Shell
 from kaos_pipelines.build.rootfs import RootFs
 from kaos_pipelines.build.script import COMPARISONS, TEXT_TESTS, Attempt, If, Test
 
 Say = Callable[[str], None]
-Pip = Callable[[PipCommand, RootFs], None]
+Run = Callable[[PipCommand | Shell, RootFs], None]
 
 
-def execute(plan: Plan, context: Context, root: Path, pip: Pip, say: Say) -> None:
-    """Build the image's files in the empty folder `root`; `pip` is called for each pip step, in its place.
+def execute(plan: Plan, context: Context, root: Path, run: Run, say: Say) -> None:
+    """Build the image's files in the empty folder `root`; `run` is called for what takes more than files
+    (pip, or what a shell carries out), in its place.
 
     Raises BuildError with the line that failed. A step sees exactly what the steps before it made.
     """
@@ -28,7 +29,7 @@ def execute(plan: Plan, context: Context, root: Path, pip: Pip, say: Say) -> Non
         say(f"Step {number}/{len(plan.steps)} : {step.instruction.text}")
         try:
             for action in step.actions:
-                _act(action, context, fs, pip, say)
+                _act(action, context, fs, run, say)
         except (Refused, OSError) as error:
             raise BuildError(str(error), step.instruction.line, step.instruction.text) from error
 
@@ -44,26 +45,26 @@ def check_train(plan: Plan, root: Path) -> None:
         raise not_executable(where)
 
 
-def _act(action: Action, context: Context, fs: RootFs, pip: Pip, say: Say) -> None:
+def _act(action: Action, context: Context, fs: RootFs, run: Run, say: Say) -> None:
     if isinstance(action, Note):
         say(f" ---> noted: {action.text}")
     elif isinstance(action, MakeDir):
         fs.mkdir(action.path)
     elif isinstance(action, Copy):
         _copy(action, context, fs)
-    elif isinstance(action, PipCommand):
-        pip(action, fs)
+    elif isinstance(action, PipCommand | Shell):
+        run(action, fs)
     elif isinstance(action, FileCommand):
         fs.run(action)
     elif isinstance(action, If):
         met = all(_holds(test, fs) for test in action.tests)
         say(f" ---> {' && '.join(test.text for test in action.tests)}: {'yes' if met else 'no'}")
         for part in action.then if met else action.otherwise:
-            _act(part, context, fs, pip, say)
+            _act(part, context, fs, run, say)
     elif isinstance(action, Attempt):
         try:
             for part in action.commands:
-                _act(part, context, fs, pip, say)
+                _act(part, context, fs, run, say)
         except (Refused, OSError) as error:
             say(f" ---> failed, and that is accepted: {error}")
     else:

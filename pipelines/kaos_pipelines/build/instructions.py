@@ -85,6 +85,14 @@ def _substituted(text: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, _VARIABLE.split(text))), re.DOTALL)
 
 
+def ended(code: str, last: Iterable[str]) -> str:
+    """How a command ended that failed. `last`: what it said last, oldest first."""
+    said = [line.strip() for line in last if line.strip()]
+    # pip and apt end with advice; what went wrong stands above, marked.
+    marked = [line for line in said if re.match(r"(?i)(e|error|fatal)\b", line)]
+    return ": ".join([f"exit code {code}", *(marked or said)[-1:]])
+
+
 class Failures:
     """What a person is told of a step that failed: its line, the exit code, and the line that says why."""
 
@@ -107,9 +115,6 @@ class Failures:
         step = next(iter(alike), None)
         reason = " ".join(error.split())
         if code is not None:
-            said = [line.strip() for line in last if line.strip()]
-            # pip and apt end with advice; what went wrong stands above, marked.
-            marked = [line for line in said if re.match(r"(?i)(e|error|fatal)\b", line)]
-            reason = ": ".join([f"exit code {code}", *(marked or said)[-1:]])
+            reason = ended(code, last)
         line, shown = (step.line, step.text) if step is not None else (None, text)
         return BuildError(self._log.mask(reason), line, self._log.mask(shown))

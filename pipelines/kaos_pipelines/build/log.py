@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from kaos_formats.masking import Masker
 from kaos_pipelines.build.pip import PipCommand
-from kaos_pipelines.build.plan import Plan
+from kaos_pipelines.build.plan import Plan, Shell
 
 
 class BuildLog:
@@ -43,3 +43,5 @@ def _texts(plan: Plan) -> Iterator[str]:
             if isinstance(action, PipCommand):
                 yield from action.env.values()
                 yield from (argument.text for argument in action.arguments)
+            elif isinstance(action, Shell):
+                yield from (*action.env.values(), *action.words)

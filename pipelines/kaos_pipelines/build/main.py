@@ -1,7 +1,8 @@
 """`python -m kaos_pipelines.build`: the command of the `build` pipeline, carried out by one of two builders.
 
 Environment: KAOS_SOURCE_ID with PACH_PFS (the bundle), KAOS_IMAGE (the name to give), KAOS_BUILDER: `venv`,
-the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/); or `docker`, with DOCKER_HOST;
+the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/) and, where bubblewrap works,
+KAOS_BWRAP (it) and KAOS_HIDDEN (folders that no RUN must see); or `docker`, with DOCKER_HOST;
 KAOS_BUILD_ARGS, build arguments as JSON; KAOS_BUILD_CA, a file of certificates that the steps trust as well.
 Writes `<out>/<source id>/image.json`, a pure function of the source and the arguments.
 """
@@ -50,11 +51,15 @@ def _build(source: Path, env: Mapping[str, str], log: BuildLog) -> dict[str, Any
     # Each builder has imports of its own that the other does without.
     if builder == "venv":
         from kaos_pipelines.build import with_venv
+        from kaos_pipelines.build.sandbox import Sandbox
 
         if not env.get("KAOS_IMAGE_STORE"):
             raise BuildError("KAOS_IMAGE_STORE not set: the venv builder needs a folder for its images")
+        store = Path(env["KAOS_IMAGE_STORE"])
+        hidden = tuple(map(Path, filter(None, env.get("KAOS_HIDDEN", "").split(os.pathsep))))
+        sandbox = Sandbox(env["KAOS_BWRAP"], hidden) if env.get("KAOS_BWRAP") else None
         with _authorities(env):
-            return with_venv.build(bundle, env["KAOS_IMAGE"], Path(env["KAOS_IMAGE_STORE"]), log, arguments)
+            return with_venv.build(bundle, env["KAOS_IMAGE"], store, log, arguments, sandbox)
     if builder == "docker":
         from kaos_pipelines.build import with_docker
 

@@ -105,6 +105,14 @@ class Argument:
     prefix: str = ""
     suffix: str = ""
 
+    def words(self, path: str | None) -> list[str]:
+        """What pip is given, with the file at `path`."""
+        if path is None:
+            return [self.text]
+        if self.kind == "links":
+            return [f"{self.prefix}={path}"]
+        return [self.prefix, path] if self.prefix else [path + self.suffix]
+
 
 @dataclass(frozen=True, slots=True)
 class PipCommand:
@@ -120,8 +128,13 @@ class PipCommand:
         return " ".join(["pip", self.verb, *(argument.text for argument in self.arguments)])
 
 
-def parse(words: Sequence[str], cwd: str, env: Mapping[str, str]) -> PipCommand | None:
-    """The command of `words` (all after `pip`); None for one that changes nothing. Raises Refused."""
+def parse(
+    words: Sequence[str], cwd: str, env: Mapping[str, str], *, strict: bool = True
+) -> PipCommand | None:
+    """The command of `words` (all after `pip`); None for one that changes no environment.
+
+    Raises Refused; if `strict` also for what changes something else.
+    """
     rest = list(words)
     leading = []
     while rest and rest[0].startswith("-"):
@@ -134,6 +147,8 @@ def parse(words: Sequence[str], cwd: str, env: Mapping[str, str]) -> PipCommand 
     if verb == "uninstall":
         return PipCommand(verb, tuple(_arguments([*leading, "-y", *rest])), cwd, dict(env))
     if verb != "install":
+        if not strict:
+            return None
         raise Refused(f"pip {verb} has no meaning for a virtual environment; pip install and uninstall have")
     arguments = tuple(_arguments([*leading, *rest]))
     if not any(a.kind in ("requirement", "local") or _is_requirement(a.text) for a in arguments):

@@ -52,7 +52,18 @@ class MakeDir:
     path: str
 
 
-Action = Part | Copy | MakeDir
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """RUN by a real shell. `caches`: folders that it may fill and that are no part of the image."""
+
+    words: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    network: bool = True
+    caches: tuple[str, ...] = ()
+
+
+Action = Part | Copy | MakeDir | Shell
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +111,25 @@ class _State:
     command: dict[str, str] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
+    shell: tuple[str, ...] | None = None
+    """What carries out a RUN; None where there is none, and its commands are emulated."""
 
     @property
     def variables(self) -> dict[str, str]:
         return {**BUILTIN, **self.args, **self.env}  # ENV wins over ARG, as in Docker
 
 
-def compile_plan(instructions: Sequence[Instruction], arguments: Mapping[str, str] | None = None) -> Plan:
-    """The plan of a Dockerfile, with build `arguments`.
+def compile_plan(
+    instructions: Sequence[Instruction],
+    arguments: Mapping[str, str] | None = None,
+    *,
+    shell: bool = False,
+) -> Plan:
+    """The plan of a Dockerfile, with build `arguments`; `shell`: a real one carries out every RUN.
 
     Raises BuildError with the line of the first instruction that is refused.
     """
-    state = _State(given=arguments or {})
+    state = _State(given=arguments or {}, shell=("/bin/sh", "-c") if shell else None)
     python: str | None = None
     steps: list[Step] = []
     for instruction in instructions:
@@ -179,16 +197,31 @@ def _actions(instruction: Instruction, state: _State, before_from: bool) -> tupl
         if unknown or "type=cache" not in instruction.flags.get("mount", "type=cache"):
             raise Refused(f"RUN --{(unknown or ['mount'])[0]} needs a container: {USE_DOCKER}")
         env = {**state.args, **state.env}
+        if state.shell is not None:
+            return (_shell(instruction, state, env),)
         return parse_run(value, instruction.exec_form, state.workdir, env, BUILTIN)
     elif keyword in NOTED:
         if keyword == "USER":
             state.user = expand(value, variables)
         if keyword in ("CMD", "ENTRYPOINT"):
             state.command[keyword.lower()] = value
+        if keyword == "SHELL" and state.shell is not None:
+            if not instruction.exec_form:
+                raise Refused('it takes the form ["program", "-c"]')
+            state.shell = instruction.exec_form
+            return ()
         return (Note(f"{keyword} has no effect without a container"),)
     else:
         raise Refused(f"{keyword} needs a container: {USE_DOCKER}")
     return ()
+
+
+def _shell(instruction: Instruction, state: _State, env: Mapping[str, str]) -> Shell:
+    words = instruction.exec_form or (*(state.shell or ()), instruction.value)
+    target = re.search(r"\b(?:target|dst|destination)=([^,]+)", instruction.flags.get("mount", ""))
+    caches = (_absolute(state.workdir, expand(target[1], state.variables)),) if target else ()
+    network = instruction.flags.get("network", "default") != "none"
+    return Shell(words, state.workdir, env, network, caches)
 
 
 def _declarations(value: str, variables: Mapping[str, str]) -> list[tuple[str, str | None]]:

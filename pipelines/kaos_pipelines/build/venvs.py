@@ -1,7 +1,9 @@
 """Virtual environments, made once for everything that decides their content and shared by all images.
 
     venvs/<key>/…              the environment; complete if and only if .kaos-ready is in it
+    venvs/<key>/.kaos-steps    the keys of the steps that made it
     venvs/<key>.lock           held while it is made
+    venvs/.making/<any>/       one whose key is known in the end only, with its .lock
 
 A builder that dies leaves a folder without the mark; the next one that needs it removes that and starts over.
 """
@@ -14,7 +16,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +41,11 @@ PIP_ERROR = "ERROR: "
 # The last of pip's errors says what it comes down to, but for this one.
 PIP_ADVICE = "ResolutionImpossible"
 MAX_REASON = 300
+MAKING = ".making"
+STEPS = ".kaos-steps"
+# Compiled code is told where it is when it is loaded.
+COMPILED = (".pyc", ".so")
+LARGEST_TEXT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,11 @@ class Recipe:
         return Recipe(self.python, (*self.steps, step))
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the environment after each step."""
+        return tuple(Recipe(self.python, self.steps[: number + 1]).key for number in range(len(self.steps)))
+
+    @property
     def key(self) -> str:
         """Folder name of the environment: equal for equal content."""
         text = json.dumps([self.python.version, self.python.path, self.steps], sort_keys=True)
@@ -78,16 +92,23 @@ class VenvStore:
         """Whether the environment is complete and its interpreter still there."""
         return (self.path(key) / VENV_READY).is_file() and (self.path(key) / "bin" / "python").exists()
 
-    def make(
-        self, key: str, python: Python, fill: Callable[[Path], None], say: Callable[[str], None]
-    ) -> Path:
-        """Make the environment `key`, unless it is there by now: an empty one, then `fill(path)`, then the
-        mark.
-
-        Waits while another builder makes the same one. What `fill` raises leaves nothing behind.
+    def find(self, key: str, *, exact: bool) -> tuple[str, ...] | None:
+        """The steps' keys of an environment that is complete and has `key` among them, as its last one if
+        `exact` or if there is one.
         """
+        if self.ready(key):
+            return self._steps(self.path(key)) or (key,)
+        if not exact and self.folder.is_dir():
+            for path in sorted(self.folder.iterdir()):
+                steps = self._steps(path)
+                if key in steps and self.ready(path.name) and steps[-1] == path.name:
+                    return steps
+        return None
+
+    @contextmanager
+    def turn(self, key: str, say: Callable[[str], None]) -> Iterator[None]:
+        """Waits while another builder makes `key`, or what it is a step of."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(key)
         lock = FileLock(self.folder / f"{key}.lock")
         try:
             lock.acquire(timeout=0)
@@ -95,23 +116,83 @@ class VenvStore:
             say(" ---> another build is making the same environment; waiting for it")
             lock.acquire()
         try:
-            if self.ready(key):
+            yield
+        finally:
+            lock.release()
+
+    def make(self, recipe: Recipe, fill: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+        """Make the environment of `recipe`, unless it is there by now: an empty one, then `fill(path)`, then
+        the mark.
+
+        Waits while another builder makes the same one. What `fill` raises leaves nothing behind.
+        """
+        path = self.path(recipe.key)
+        with self.turn(recipe.key, say):
+            if self.ready(recipe.key):
                 return path
             clean_up(path)
             try:
-                _create(python, path)
+                _create(recipe.python, path)
                 fill(path)
-                os.sync()  # thousands of small files: they must be on disk before the mark says so
-                with (path / VENV_READY).open("w") as mark:
-                    mark.write(key)
-                    mark.flush()
-                    os.fsync(mark.fileno())
+                self._complete(path, path, recipe)
             except BaseException:
                 clean_up(path)
                 raise
-        finally:
-            lock.release()
         return path
+
+    @contextmanager
+    def making(self, python: Python) -> Iterator[Path]:
+        """An empty environment whose recipe is not known yet, to be adopted; gone at the end if it was not.
+
+        Its path is as long as it will be. Also removes what builders that died left.
+        """
+        folder = self.folder / MAKING
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            if left.is_dir():
+                with suppress(Timeout), FileLock(f"{left}.lock").acquire(timeout=0):
+                    clean_up(left)
+                    Path(f"{left}.lock").unlink(missing_ok=True)
+        length = len(Recipe(python).key) - len(MAKING) - 1
+        path = folder / uuid.uuid4().hex[:length]
+        with FileLock(f"{path}.lock"):
+            try:
+                _create(python, path)
+                yield path
+            finally:
+                clean_up(path)
+                Path(f"{path}.lock").unlink(missing_ok=True)
+
+    def adopt(self, made: Path, recipe: Recipe, root: Path, held: str) -> str:
+        """Give the environment `made` the name of its recipe, also where the image's files in `root` name it;
+        its key. `held`: the key that the caller's turn is.
+
+        Where another builder was faster, that one's stays.
+        """
+        path = self.path(recipe.key)
+        with nullcontext() if recipe.key == held else self.turn(recipe.key, lambda _: None):
+            if not self.ready(recipe.key):
+                clean_up(path)
+                _rename_within(made, str(made), str(path))
+                self._complete(made, path, recipe)
+        _rename_within(root, str(made), str(path))
+        return recipe.key
+
+    def _complete(self, made: Path, path: Path, recipe: Recipe) -> None:
+        (made / STEPS).write_text(json.dumps(recipe.keys))
+        os.sync()  # thousands of small files: they must be on disk before the mark says so
+        if made != path:
+            made.rename(path)
+        with (path / VENV_READY).open("w") as mark:
+            mark.write(recipe.key)
+            mark.flush()
+            os.fsync(mark.fileno())
+
+    def _steps(self, path: Path) -> tuple[str, ...]:
+        try:
+            return tuple(json.loads((path / STEPS).read_text()))
+        except (OSError, ValueError):
+            return ()  # from before there were any
 
 
 def install(venv: Path, python: Python, command: PipCommand, fs: RootFs, say: Callable[[str], None]) -> None:
@@ -121,7 +202,7 @@ def install(venv: Path, python: Python, command: PipCommand, fs: RootFs, say: Ca
     """
     words = [*_pip(venv, python), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
     for argument in command.arguments:
-        words += _host_words(fs, argument, command.cwd)
+        words += argument.words(argument.path and str(fs.resolve(argument.path, command.cwd)))
     env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     env = {name: value for name, value in env.items() if not name.startswith(("KAOS_", "PACH_"))}
     env = {name: value for name, value in (env | dict(command.env)).items() if name not in MISPLACING}
@@ -178,15 +259,6 @@ def _pip(venv: Path, python: Python) -> Sequence[str]:
     return [interpreter, "-m", "pip"]
 
 
-def _host_words(fs: RootFs, argument: Argument, cwd: str) -> list[str]:
-    if argument.path is None:
-        return [argument.text]
-    path = str(fs.resolve(argument.path, cwd))
-    if argument.kind == "links":
-        return [f"{argument.prefix}={path}"]
-    return [argument.prefix, path] if argument.prefix else [path + argument.suffix]
-
-
 def _materials(fs: RootFs, argument: Argument, cwd: str, nesting: int = 0) -> list[list[str]]:
     """[image path, digest] of every file that an argument makes pip read."""
     if argument.path is None:
@@ -223,3 +295,18 @@ def _materials(fs: RootFs, argument: Argument, cwd: str, nesting: int = 0) -> li
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rename_within(folder: Path, old: str, new: str) -> None:
+    """Write `new`, which is as long, wherever a text or a link in `folder` says `old`."""
+    for at, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(at) / name
+            if path.is_symlink():
+                if old in (target := str(path.readlink())):
+                    path.unlink()
+                    path.symlink_to(target.replace(old, new))
+            elif path.is_file() and path.suffix not in COMPILED and path.stat().st_size <= LARGEST_TEXT:
+                content = path.read_bytes()
+                if old.encode() in content:
+                    path.write_bytes(content.replace(old.encode(), new.encode()))

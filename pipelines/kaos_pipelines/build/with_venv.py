@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,62 +10,54 @@ from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
-from kaos_pipelines.build.executor import check_train, execute
+from kaos_pipelines.build.executor import Say, check_train, execute
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.pip import PipCommand
-from kaos_pipelines.build.plan import BASE_PATH, Plan, compile_plan
+from kaos_pipelines.build.plan import BASE_PATH, Plan, Shell, compile_plan
 from kaos_pipelines.build.pythons import Python, find_python
 from kaos_pipelines.build.rootfs import RootFs
+from kaos_pipelines.build.sandbox import Sandbox
+from kaos_pipelines.build.shell import carry_out
 from kaos_pipelines.build.store import ImageWriter
 from kaos_pipelines.build.venvs import Recipe, VenvStore, install
 
 
 def build(
-    bundle: Bundle, image: str, store: Path, log: BuildLog, arguments: Mapping[str, str] | None = None
+    bundle: Bundle,
+    image: str,
+    store: Path,
+    log: BuildLog,
+    arguments: Mapping[str, str] | None = None,
+    sandbox: Sandbox | None = None,
 ) -> dict[str, Any]:
-    """Build `image` into `store`, with build `arguments`.
+    """Build `image` into `store`, with build `arguments`, and a shell for its RUNs if there is a `sandbox`.
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then no image was
     published and no environment is left half-made.
     """
-    say, context = log.say, bundle.context
+    say = log.say
     arguments = arguments or {}
-    plan = compile_plan(parse(bundle.dockerfile), arguments)
+    plan = compile_plan(parse(bundle.dockerfile), arguments, shell=sandbox is not None)
     log.hide_secrets_of(plan, arguments.values())
     log.warn_unused(plan.unused)
     python = _python(plan)
-    with ImageWriter(store / "images").building(image) as folder:
-        writer = ImageWriter(store / "images")
-        recipe = Recipe(python)
-        lines: list[str] = []
-
-        def note(command: PipCommand, fs: RootFs) -> None:
-            nonlocal recipe
-            lines.append(f" ---> {command.text}")
-            recipe = recipe.then(command, fs)
-
-        root = folder / "root"
-        root.mkdir()
-        try:
-            execute(plan, context, root, note, lines.append)
-            check_train(plan, root)
-        except BuildError:
-            for line in lines:
-                say(line)
-            raise
-        venvs = VenvStore(store / "venvs")
-        say(f"Python {python.version} ({python.path}) stands in for {_from(plan).value}")
-        if venvs.ready(recipe.key):
-            for line in lines:
-                say(line)
-            say(f" ---> using the cached environment {recipe.key}")
+    venvs = VenvStore(store / "venvs")
+    writer = ImageWriter(store / "images")
+    with writer.building(image) as folder:
+        stands_in = f"Python {python.version} ({python.path}) stands in for {_from(plan).value}"
+        if sandbox is not None:
+            say(stands_in)
+            try:
+                root, key = carry_out(plan, bundle.context, python, venvs, folder, sandbox, say)
+            except Refused as refused:
+                raise BuildError(str(refused)) from refused
         else:
-            root = _install(plan, python, recipe, venvs, folder, context, say)
+            root, key = _emulate(plan, bundle.context, python, venvs, folder, stands_in, say)
         config = {
             "workdir": plan.workdir,
             "program": f"{plan.workdir.rstrip('/')}/train",
             "env": {"PATH": BASE_PATH, **plan.env},
-            "venv": recipe.key,
+            "venv": key,
             "python": python.version,
             "prefixes": list(python.prefixes),
             "labels": dict(plan.labels),
@@ -85,24 +77,51 @@ def build(
     }
 
 
-def _install(
-    plan: Plan,
-    python: Python,
-    recipe: Recipe,
-    venvs: VenvStore,
-    folder: Path,
-    context: Context,
-    say: Callable[[str], None],
-) -> Path:
+def _emulate(
+    plan: Plan, context: Context, python: Python, venvs: VenvStore, folder: Path, stands_in: str, say: Say
+) -> tuple[Path, str]:
+    """The image's files and the key of its environment, without a shell: a first pass finds out the key."""
+    recipe = Recipe(python)
+    lines: list[str] = []
+
+    def note(command: PipCommand | Shell, fs: RootFs) -> None:
+        nonlocal recipe
+        assert isinstance(command, PipCommand)
+        lines.append(f" ---> {command.text}")
+        recipe = recipe.then(command, fs)
+
+    root = folder / "root"
+    root.mkdir()
+    try:
+        execute(plan, context, root, note, lines.append)
+        check_train(plan, root)
+    except BuildError:
+        for line in lines:
+            say(line)
+        raise
+    say(stands_in)
+    if not venvs.ready(recipe.key):
+        return _install(plan, recipe, venvs, folder, context, say), recipe.key
+    for line in lines:
+        say(line)
+    say(f" ---> using the cached environment {recipe.key}")
+    return root, recipe.key
+
+
+def _install(plan: Plan, recipe: Recipe, venvs: VenvStore, folder: Path, context: Context, say: Say) -> Path:
     """The second pass, with pip: each step runs against the files as they are at that point."""
     root = folder / "root-with-pip"
 
     def fill(venv: Path) -> None:
+        def run(command: PipCommand | Shell, fs: RootFs) -> None:
+            assert isinstance(command, PipCommand)
+            install(venv, recipe.python, command, fs, say)
+
         root.mkdir()
-        execute(plan, context, root, lambda command, fs: install(venv, python, command, fs, say), say)
+        execute(plan, context, root, run, say)
 
     try:
-        venvs.make(recipe.key, python, fill, say)
+        venvs.make(recipe, fill, say)
     except Refused as refused:
         raise BuildError(str(refused)) from refused
     return root if root.exists() else folder / "root"

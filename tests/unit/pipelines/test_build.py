@@ -25,7 +25,7 @@ from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.pythons import find_python
-from kaos_pipelines.build.venvs import VenvStore
+from kaos_pipelines.build.venvs import Recipe, VenvStore
 
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers.process import images
@@ -304,7 +304,7 @@ def test_another_version_of_python_is_found(tmp_path: Path) -> None:
     if other is None or HERE == "3.12":
         pytest.skip("this machine has no second Python")
     python = find_python("3.12")
-    venv = VenvStore(tmp_path).make("k", python, lambda path: None, print)
+    venv = VenvStore(tmp_path).make(Recipe(python), lambda path: None, print)
     done = subprocess.run([venv / "bin/python", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Python 3.12")
 

@@ -1,7 +1,7 @@
 """The builders' workers: the engine's own interpreter on `kaos_pipelines.build`, outside any sandbox.
 
 It writes the image store that the process runtime reads, or asks the Docker engine; and pip must find its
-configuration.
+configuration. What a Dockerfile runs it puts into sandboxes of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
 from kaos_backend.engine.workers.process import environment
-from kaos_backend.engine.workers.process.places import Command, Place, link_inputs, linked_sight
+from kaos_backend.engine.workers.process.places import Bubblewrap, Command, Place, link_inputs, linked_sight
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.folders import empty_folder, folder
 
@@ -34,13 +34,22 @@ class HostBuilder:
 
     Args:
         check: raises EngineError while no build can succeed here, whatever it builds.
+        bwrap: how "venv" makes the sandboxes that its RUNs are carried out in; without one it emulates them.
     """
 
     def __init__(
-        self, engine_dir: Path, name: Literal["venv", "docker"], check: Callable[[], None] = lambda: None
+        self,
+        engine_dir: Path,
+        name: Literal["venv", "docker"],
+        check: Callable[[], None] = lambda: None,
+        bwrap: Bubblewrap | None = None,
     ) -> None:
         self.name: str = name
         self._check = check
+        self._settings: dict[str, str] = {"KAOS_BUILDER": name}
+        if bwrap is not None:
+            hidden = os.pathsep.join(map(str, bwrap.hidden))
+            self._settings |= {"KAOS_BWRAP": bwrap.path, "KAOS_HIDDEN": hidden}
         self._engine_dir = engine_dir.absolute()
         self._scratch = empty_folder(folder(self._engine_dir / "scratch") / "builders")
         for made_again in ("images", "venvs"):
@@ -65,7 +74,7 @@ class HostBuilder:
         python_path = str(Path(found.submodule_search_locations[0]).parent)
         env = environment.builder(os.environ, spec.env, self._engine_dir, python_path)
         settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
-        return _BuildPlace(folder, env | settings | {"KAOS_BUILDER": self.name})
+        return _BuildPlace(folder, env | settings | self._settings)
 
 
 class _BuildPlace:

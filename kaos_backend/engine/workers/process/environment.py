@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kaos_backend.engine.workers.process.images import Image
+from kaos_formats.sandbox import HOST
 
-# What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
-HOST = re.compile(
-    r"LANG|LANGUAGE|LC_[A-Z]+|TZ|LD_LIBRARY_PATH|CUDA_HOME|CUDA_PATH|NIX_SSL_CERT_FILE|SSL_CERT_(FILE|DIR)"
-    r"|[A-Z]+_CA_BUNDLE|(?i:(https?|ftp|no|all)_proxy)"
-)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -15,6 +15,7 @@ from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
 from kaos_formats.folders import clean_up
+from kaos_formats.sandbox import intact, layout, prepare, scan, split_environment, visible_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,17 @@ class Sandbox:
         self._devices = sandbox.gpu_devices()
         self._lay_out()
         host = dict(os.environ)
-        host["PATH"] = sandbox.visible_path(host.get("PATH", ""))
+        host["PATH"] = visible_path(host.get("PATH", ""))
         self._env = environment.container(host, image, env, "/root", str)
 
     def command(self, run: DatumRun) -> Command:
         view = self._view(run)
-        if not sandbox.intact(self._root, view.mount_points):
+        if not intact(self._root, view.mount_points):
             clean_up(self._root)
             self._lay_out()
-        argv = sandbox.argv(self._bwrap.path, view, run.cmd)
-        return Command(tuple(argv), datum_env(self._env, run, "/pfs"), "/", sandboxed=True)
+        env, inside = split_environment(datum_env(self._env, run, "/pfs"))
+        argv = sandbox.argv(self._bwrap.path, view, run.cmd, inside)
+        return Command(tuple(argv), env, "/", sandboxed=True)
 
     def sight(self, run: DatumRun) -> Sight:
         inputs = {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()}
@@ -84,12 +86,12 @@ class Sandbox:
         _copy_image(self._image, self._root)
         for path in self._secrets:
             _make_folder(self._root, path)
-        if not sandbox.intact(self._root, self._secrets):
+        if not intact(self._root, self._secrets):
             raise OSError(
                 f"links of the image are in the way of {', '.join(self._secrets)}: choose another path"
             )
-        plan = sandbox.layout(sandbox.scan(self._root), sandbox.scan(Path("/")))
-        sandbox.prepare(self._root, plan)
+        plan = layout(scan(self._root), scan(Path("/")))
+        prepare(self._root, plan)
         self._binds = plan.binds
         _make_folder(self._root, self._workdir)
 

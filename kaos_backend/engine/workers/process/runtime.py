@@ -55,13 +55,13 @@ class ProcessRuntime:
         self._store = ImageStore(engine_dir)
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
         self._secrets = SecretFolders(engine_dir)
-        self._bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
-        if isolate and self._bwrap is None:
+        self.bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
+        if isolate and self.bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")
-        self.isolation = "bubblewrap" if self._bwrap else "none"
-        self.protects_inputs = self._bwrap is not None
+        self.isolation = "bubblewrap" if self.bwrap else "none"
+        self.protects_inputs = self.bwrap is not None
         self.notes: tuple[str, ...] = ALWAYS_SHARED
-        if not self._bwrap:
+        if not self.bwrap:
             self.notes = (f"no sandbox: {why}; install bubblewrap for one", *NOT_ISOLATED, *ALWAYS_SHARED)
         self._groups, why = _make_groups(engine_dir) if control is not False else (None, "switched off")
         if control and self._groups is None:
@@ -100,8 +100,8 @@ class ProcessRuntime:
 
     def _place(self, folder: Path, *, spec: WorkerSpec, image: Image, secrets: Mapping[str, Path]) -> Place:
         workdir = spec.working_dir or image.workdir
-        if self._bwrap is not None:
-            return Sandbox(folder, image, workdir, spec.env, self._bwrap, secrets)
+        if self.bwrap is not None:
+            return Sandbox(folder, image, workdir, spec.env, self.bwrap, secrets)
         return Bare(folder, image, workdir, spec.env, secrets)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.engine.workers.process import sandbox
+from kaos_formats.sandbox import SYSTEM, Listing, layout, prepare, scan, split_environment, visible_path
 
 HOST: dict[str, dict[str, str]] = {
     "/": {
@@ -30,12 +31,12 @@ HOST: dict[str, dict[str, str]] = {
 }
 
 
-def listing(tree: Mapping[str, Mapping[str, str]]) -> sandbox.Listing:
+def listing(tree: Mapping[str, Mapping[str, str]]) -> Listing:
     return lambda folder: tree.get(folder, {})
 
 
 def test_an_image_without_system_files_gets_the_hosts() -> None:
-    plan = sandbox.layout(listing({"/": {"app": "d"}}), listing(HOST))
+    plan = layout(listing({"/": {"app": "d"}}), listing(HOST))
     assert plan.binds == ("/etc", "/opt", "/usr")
     assert plan.links == (("usr/bin", "/bin"),)
     assert "/home" in plan.dirs  # empty, the worker's own
@@ -50,13 +51,13 @@ def test_folders_of_both_are_merged_and_files_of_the_image_win() -> None:
         "/usr/local/bin": {"tool": "f"},
         "/etc": {"passwd": "f"},
     }
-    plan = sandbox.layout(listing(image), listing(HOST))
+    plan = layout(listing(image), listing(HOST))
     assert plan.binds == ("/bin/sh", "/etc/ssl", "/opt", "/usr/bin", "/usr/lib", "/usr/local/lib")
     assert plan.links == (("tool", "/usr/local/bin/link"),)
 
 
 def test_a_link_of_the_image_is_never_mounted_through() -> None:
-    plan = sandbox.layout(listing({"/": {"usr": "l:/home", "var": "f", "tmp": "l:/etc"}}), listing(HOST))
+    plan = layout(listing({"/": {"usr": "l:/home", "var": "f", "tmp": "l:/etc"}}), listing(HOST))
     assert not any(path.startswith("/usr") for path in plan.binds)
     assert "/var/tmp" not in plan.dirs
     assert "/tmp" not in plan.dirs
@@ -114,9 +115,9 @@ TREES = st.dictionaries(
 def test_only_system_folders_are_ever_mounted(
     image: dict[str, dict[str, str]], host: dict[str, dict[str, str]]
 ) -> None:
-    plan = sandbox.layout(listing(image), listing(host))
+    plan = layout(listing(image), listing(host))
     for path in plan.binds:
-        assert path.split("/")[1] in sandbox.SYSTEM
+        assert path.split("/")[1] in SYSTEM
         folder, _, name = path.rpartition("/")
         assert name not in image.get(folder or "/", {})
     assert len(set(plan.binds)) == len(plan.binds)
@@ -124,14 +125,21 @@ def test_only_system_folders_are_ever_mounted(
 
 def test_prepare_and_scan(tmp_path: Path) -> None:
     (tmp_path / "root" / "usr").mkdir(parents=True)
-    plan = sandbox.layout(sandbox.scan(tmp_path / "root"), listing(HOST))
+    plan = layout(scan(tmp_path / "root"), listing(HOST))
     for _ in range(2):
-        sandbox.prepare(tmp_path / "root", plan)
-    found = sandbox.scan(tmp_path / "root")
+        prepare(tmp_path / "root", plan)
+    found = scan(tmp_path / "root")
     assert found("/")["bin"] == "l:usr/bin"
     assert found("/usr") == {"bin": "d", "lib": "d", "local": "d"}
     assert found("/nothing") == {}
     assert (tmp_path / "root" / "tmp").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_what_the_loader_reads_never_reaches_bubblewrap_itself() -> None:
+    env = {"LD_PRELOAD": "/app/evil.so", "GLIBC_TUNABLES": "x", "PATH": "/bin", "OLD_LD_X": "1"}
+    outside, options = split_environment(env)
+    assert outside == {"PATH": "/bin", "OLD_LD_X": "1"}
+    assert options == ["--setenv", "LD_PRELOAD", "/app/evil.so", "--setenv", "GLIBC_TUNABLES", "x"]
 
 
 def test_probe() -> None:
@@ -144,4 +152,4 @@ def test_probe() -> None:
     ("path", "seen"), [("/usr/bin:/root/x:/opt/c/bin:rel:", "/usr/bin:/opt/c/bin"), ("", "")]
 )
 def test_visible_path(path: str, seen: str) -> None:
-    assert sandbox.visible_path(path) == seen
+    assert visible_path(path) == seen

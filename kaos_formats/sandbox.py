@@ -1,0 +1,146 @@
+"""What of the host the programs of an image see without a container: for trials, and for the RUNs of a build.
+
+The image's files are the root. The host's system folders are mounted over it read-only, name by name: where
+the image has a folder of the same name the two are merged, and a file of the image wins. Home folders, /var,
+/run, /mnt: simply not there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+# Folders of the host that programs need; everything else of the host stays outside.
+SYSTEM = ("bin", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "sbin", "sys", "usr")
+# Folders that programs expect to find in any root, empty at first and the worker's own.
+SCAFFOLD = ("dev", "home", "mnt", "pfs", "proc", "root", "run", "tmp", "var/tmp")
+# Below /run, which is private: name resolution on systemd machines, and what NixOS keeps there.
+RUN_PATHS = ("/run/systemd/resolve", "/run/current-system", "/run/opengl-driver", "/mnt/wsl/resolv.conf")
+NAMESPACES = (
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--unshare-cgroup-try",
+    "--die-with-parent",
+    "--cap-drop",
+    "ALL",
+)
+# Of the dynamic loader and the C library: bubblewrap itself would load what they name, outside its sandbox.
+LOADER = re.compile(r"LD_|GLIBC_TUNABLES$|GCONV_PATH$|LOCPATH$")
+# What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
+HOST = re.compile(
+    r"LANG|LANGUAGE|LC_[A-Z]+|TZ|LD_LIBRARY_PATH|CUDA_HOME|CUDA_PATH|NIX_SSL_CERT_FILE|SSL_CERT_(FILE|DIR)"
+    r"|[A-Z]+_CA_BUNDLE|(?i:(https?|ftp|no|all)_proxy)"
+)
+
+Listing = Callable[[str], Mapping[str, str]]
+"""Folder → {entry name: "d" | "f" | "l:<link target>"}; empty when it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What to prepare in the private root, and what to mount over it (same path on both sides)."""
+
+    dirs: tuple[str, ...]
+    files: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]  # (target, path)
+    binds: tuple[str, ...]
+
+
+def scan(root: Path) -> Listing:
+    """A `Listing` of the real folder tree below `root`."""
+
+    def listing(folder: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        try:
+            with os.scandir(root / folder.lstrip("/")) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        found[entry.name] = f"l:{Path(entry.path).readlink()}"
+                    elif entry.is_dir():
+                        found[entry.name] = "d"
+                    elif entry.is_file():
+                        found[entry.name] = "f"
+        except OSError:
+            return {}
+        return found
+
+    return listing
+
+
+def layout(image: Listing, host: Listing) -> Layout:
+    """Merge the host's system folders with the image's files."""
+    dirs: list[str] = []
+    files: list[str] = []
+    links: list[tuple[str, str]] = []
+    binds: list[str] = []
+
+    def merge(folder: str) -> None:
+        own = image(folder)
+        for name, kind in sorted(host(folder).items()):
+            if folder == "/" and name not in SYSTEM:
+                continue
+            path = f"{folder.rstrip('/')}/{name}"
+            if name not in own:
+                if kind.startswith("l:"):
+                    links.append((kind[2:], path))
+                else:
+                    (dirs if kind == "d" else files).append(path)
+                    binds.append(path)
+            elif own[name] == "d" and kind != "f":
+                merge(path)
+
+    merge("/")
+    own = image("/")
+    dirs += [f"/{name}" for name in SCAFFOLD if own.get(name.split("/")[0], "d") == "d"]
+    return Layout(tuple(dirs), tuple(files), tuple(links), tuple(binds))
+
+
+def prepare(root: Path, plan: Layout) -> None:
+    """Make the mount points and links of `plan` in a worker's private root."""
+    for path in plan.dirs:
+        (root / path[1:]).mkdir(parents=True, exist_ok=True)
+    for path in plan.files:
+        (root / path[1:]).touch()
+    for target, path in plan.links:
+        if not (root / path[1:]).is_symlink():
+            (root / path[1:]).symlink_to(target)
+    tmp = root / "tmp"
+    if tmp.is_dir() and not tmp.is_symlink():
+        tmp.chmod(0o1777)
+
+
+def intact(root: Path, targets: Iterable[str]) -> bool:
+    """Whether no folder on the way to the mount points became a symbolic link.
+
+    The root is writable for user code, between two datums too; bubblewrap would follow such a link while it
+    still sees the host's files, and make folders there.
+    """
+    seen: set[Path] = set()
+    for target in targets:
+        path = root / target.strip("/")
+        for folder in (path, *path.parents):
+            if folder == root or folder in seen:
+                break
+            if folder.is_symlink():
+                return False
+            seen.add(folder)
+    return True
+
+
+def below(path: Path, folders: Iterable[str | Path]) -> bool:
+    return any(PurePosixPath(path).is_relative_to(PurePosixPath(folder)) for folder in folders)
+
+
+def visible_path(path: str) -> str:
+    """The elements of the host's PATH that exist in a sandbox too."""
+    return ":".join(item for item in path.split(":") if below(Path(item), (f"/{name}" for name in SYSTEM)))
+
+
+def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """(what bubblewrap may be started with, its options for the rest)."""
+    mine = {name: value for name, value in env.items() if not LOADER.match(name)}
+    options = [word for name in env if name not in mine for word in ("--setenv", name, env[name])]
+    return mine, options

@@ -1,0 +1,336 @@
+"""Carries out a plan with a real shell for every RUN, in a sandbox of the image's own root.
+
+RUNs see the environment read-only. Pip, which they reach as `pip` and `python -m pip`, is carried out here
+(`tools`) and looks up or makes what its arguments and the files that it reads decide: a Dockerfile is carried
+out with an environment that is there already as long as it asks for nothing else, and from the start in a new
+one when it does.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import os
+import re
+import subprocess
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kaos_formats.folders import clean_up
+from kaos_formats.sandbox import HOST
+from kaos_pipelines.build import authorities, pip
+from kaos_pipelines.build.commands import ACCOUNTS, SYSTEM_PACKAGES, WHY
+from kaos_pipelines.build.context import Context
+from kaos_pipelines.build.errors import USE_DOCKER, Refused
+from kaos_pipelines.build.executor import check_train, execute
+from kaos_pipelines.build.instructions import Failures, ended
+from kaos_pipelines.build.pip import PipCommand
+from kaos_pipelines.build.plan import BASE_PATH, Plan, Shell
+from kaos_pipelines.build.pythons import Python
+from kaos_pipelines.build.rootfs import RootFs
+from kaos_pipelines.build.sandbox import Mount, Sandbox, follow, settle, visible
+from kaos_pipelines.build.tools import Client, Execute, Request, gather, lay_out, serve
+from kaos_pipelines.build.venvs import MISPLACING, PIP_FLAGS, Recipe, VenvStore
+
+OURS = "/run/kaos"
+PIP = f"{OURS}/pip"
+PIP_CONFIG = f"{OURS}/pip.conf"
+PIP_CACHE = f"{OURS}/cache"
+# Of a shell's own, and of what differs from one environment to the next: no part of what pip depends on.
+NOISE = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "PATH", "PYTHONPATH"))
+# Where a RUN may have configured pip.
+OWN_CONFIGS = ("/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
+# What puts packages into the image's own files, or nowhere: carried out where these are.
+ELSEWHERE = re.compile(r"-t.*|--(target|prefix|root|src|python|dry-run|report)(=.*)?")
+Say = Callable[[str], None]
+
+
+class _Other(Exception):
+    """A RUN asks for another environment than it was given: the one that `key` is a step of."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The environment of an attempt. `trace`: the keys of its recipe's steps; None while it is made."""
+
+    path: Path
+    trace: tuple[str, ...] | None
+
+
+class _Log:
+    """Says nothing twice: an attempt that repeats what the last one said is silent up to where it differs."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said: list[str] = []
+        self._at = 0
+        self._own = ""
+
+    def again(self, own: str) -> None:
+        """Another attempt begins, which may also name its `own` environment."""
+        self._at, self._own = 0, own
+
+    def __call__(self, line: str) -> None:
+        same = line.replace(self._own, "")
+        if self._said[self._at : self._at + 1] != [same]:
+            del self._said[self._at :]
+            self._said.append(same)
+            self._say(line)
+        self._at += 1
+
+
+def carry_out(
+    plan: Plan, context: Context, python: Python, venvs: VenvStore, folder: Path, sandbox: Sandbox, say: Say
+) -> tuple[Path, str]:
+    """The image's files, made in `folder`, and the key of its environment. Raises BuildError."""
+    log = _Log(say)
+
+    def attempt(given: _Given) -> tuple[Path, Recipe]:
+        log.again(str(given.path))
+        root = folder / "root"
+        clean_up(root)
+        root.mkdir()
+        with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as scratch:
+            steps = _Steps(python, given, sandbox, Path(scratch), log)
+            execute(plan, context, root, steps, log)
+        check_train(plan, root)
+        return root, steps.recipe
+
+    empty = Recipe(python)
+    venvs.make(empty, lambda _: None, say)
+    given, exact = _Given(venvs.path(empty.key), ()), False
+    while True:
+        try:
+            root, recipe = attempt(given)
+        except _Other as other:
+            wanted, exact = other.key, False
+        else:
+            if recipe.key == given.path.name:
+                return root, recipe.key
+            wanted, exact = recipe.key, True
+        with venvs.turn(wanted, say):
+            found = venvs.find(wanted, exact=exact)
+            if found is None:
+                with venvs.making(python) as path:
+                    root, recipe = attempt(_Given(path, None))
+                    return root, venvs.adopt(path, recipe, root, wanted)
+        given = _Given(venvs.path(found[-1]), found)
+
+
+class _Steps:
+    """Carries out the RUNs of one attempt; `recipe` grows with what they ask of pip."""
+
+    def __init__(self, python: Python, given: _Given, sandbox: Sandbox, scratch: Path, say: Say) -> None:
+        self.recipe = Recipe(python)
+        self._python, self._given, self._sandbox, self._say = python, given, sandbox, say
+        self._scratch = scratch
+        self._interpreter = given.path / "bin" / "python"
+        self._ours = scratch / "kaos"
+        self._ours.mkdir()
+        lay_out(self._ours, self._interpreter, _names(python), _refusals())
+        self._host = {
+            name: value
+            for name, value in os.environ.items()
+            if HOST.fullmatch(name) or name in authorities.VARIABLES
+        }
+        self._host |= {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("PIP_") and name not in (*MISPLACING, "PIP_CONFIG_FILE", "PIP_CACHE_DIR")
+        }
+        self._mounts = tuple(self._shared_mounts())
+        self._baseline: Mapping[str, str] = {}
+        self._running: subprocess.Popen[bytes] | None = None
+        self._other: _Other | None = None
+
+    def __call__(self, action: PipCommand | Shell, fs: RootFs) -> None:
+        """Raises Refused for a RUN that fails, and _Other for one that asks for another environment."""
+        assert isinstance(action, Shell)
+        last: deque[str] = deque(maxlen=Failures.LINES)
+
+        def tell(line: str) -> None:
+            last.append(line)
+            self._say(line)
+
+        caches = tuple(
+            Mount(Path(tempfile.mkdtemp(dir=self._scratch)), target, writable=True)
+            for target in action.caches
+        )
+        mounts = (*self._mounts, Mount(self._given.path, str(self._given.path)), *caches)
+        env = self._environment(action.env)
+        with serve(self._ours, self._handle), self._sandbox.ready(fs.root, mounts) as start:
+            self._running = start(action.words, cwd=action.cwd, env=env, network=action.network)
+            code = follow(self._running, tell)
+        if self._other is not None:
+            raise self._other
+        settle(fs.root, self._say)
+        if code:
+            raise Refused(ended(str(code), last))
+
+    def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        path = f"{OURS}/bin:{self._given.path}/bin"
+        self._baseline = {
+            **self._host,
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "KAOS_VENV": str(self._given.path),
+            "VIRTUAL_ENV": str(self._given.path),
+            "PYTHONUNBUFFERED": "1",
+            # As root without a container tar would try to give files to others.
+            "TAR_OPTIONS": "--no-same-owner",
+        }
+        return {
+            **self._baseline,
+            **own,
+            "PATH": f"{path}:{own.get('PATH', BASE_PATH)}",
+            "PYTHONPATH": ":".join(filter(None, (f"{OURS}/lib", own.get("PYTHONPATH")))),
+        }
+
+    def _handle(self, request: Request, client: Client) -> int | Execute:
+        words = list(request.argv)
+        if any(ELSEWHERE.fullmatch(word) for word in words):
+            return self._own_pip(words)
+        env = {
+            name: value.replace(str(self._given.path), "$VIRTUAL_ENV")
+            for name, value in request.env.items()
+            if name not in NOISE and self._baseline.get(name) != value
+        }
+        command = pip.parse(words, request.cwd, env, strict=False)
+        if command is None:
+            return self._own_pip(words)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            fs = RootFs(Path(folder) / "root")
+            fs.root.mkdir()
+            gather(command, client, fs)
+            configs = {
+                path: fs.resolve(path).read_text("utf-8", "replace")
+                for path in OWN_CONFIGS
+                if client.fetch(path, fs) == "file"
+            }
+            command = replace(command, env={**command.env, **configs})
+            recipe = self.recipe.then(command, fs)
+            if self._given.trace is not None:
+                step = len(recipe.steps)
+                if self._given.trace[step - 1 : step] != (recipe.key,):
+                    self._stop(_Other(recipe.key))
+                self.recipe = recipe
+                client.say(f" ---> using the cached environment {self._given.path.name}")
+                return 0
+            code = self._install(command, fs, request.env, client.say)
+        if code:
+            # It might have gone well, and the next time it will: nobody else is to get this environment.
+            failed = {"failed": uuid.uuid4().hex}
+            recipe = replace(recipe, steps=(*recipe.steps, failed))
+        self.recipe = recipe
+        return code
+
+    def _stop(self, other: _Other) -> None:
+        """End the RUN that asks. Its caller gets no answer."""
+        self._other = other
+        if self._running is not None:
+            self._running.kill()
+        raise EOFError
+
+    def _install(self, command: PipCommand, fs: RootFs, asked: Mapping[str, str], say: Say) -> int:
+        """Run pip with the environment writable, in a root with nothing but the files that it reads."""
+        fs.mkdir(command.cwd)
+        fs.mkdir("/tmp").chmod(0o1777)  # noqa: S108
+        cache = _pip_cache()
+        netrc = Path.home() / ".netrc"
+        mounts = [*self._mounts, Mount(self._given.path, str(self._given.path), writable=True)]
+        if cache is not None:
+            (self._ours / "cache").mkdir(exist_ok=True)
+            mounts.append(Mount(cache, PIP_CACHE, writable=True))
+        if netrc.is_file():
+            mounts.append(Mount(netrc, "/root/.netrc"))
+        env = {name: value for name, value in asked.items() if name not in (*MISPLACING, "PYTHONPATH")}
+        env |= self._own_pip([]).env
+        env["PATH"] = env.get("PATH", BASE_PATH).replace(f"{OURS}/bin:", "")
+        words = [*self._pip(), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
+        for argument in command.arguments:
+            words += argument.words(argument.path)
+        with self._sandbox.ready(fs.root, mounts) as start:
+            return follow(start(words, cwd=command.cwd, env=env), say)
+
+    def _own_pip(self, words: Iterable[str]) -> Execute:
+        env = {"PYTHONPATH": "", "PIP_CACHE_DIR": PIP_CACHE}
+        if (self._ours / "pip.conf").exists():
+            env["PIP_CONFIG_FILE"] = PIP_CONFIG
+        return Execute([*self._pip(), *words], env)
+
+    def _pip(self) -> list[str]:
+        own = (self._given.path / "bin" / "pip").exists()  # a Dockerfile that upgrades pip means to use it
+        return [str(self._interpreter), *(("-m", "pip") if own else (PIP,))]
+
+    def _shared_mounts(self) -> Iterator[Mount]:
+        yield Mount(self._ours, OURS)
+        found = importlib.util.find_spec("pip")
+        if found is not None and found.submodule_search_locations:
+            (self._ours / "pip").mkdir()
+            yield Mount(Path(next(iter(found.submodule_search_locations))), PIP)
+        config = _pip_config()
+        if config is not None:
+            (self._ours / "pip.conf").touch()
+            yield Mount(config, PIP_CONFIG)
+        prefixes = [Path(prefix) for prefix in self._python.prefixes]
+        named = _named_paths([*self._host.values(), *(_values(config) if config is not None else ())])
+        wanted = dict.fromkeys((*prefixes, *(prefix.resolve() for prefix in prefixes), *named))
+        yield from (Mount(path, str(path)) for path in wanted if not visible(path))
+
+
+def _names(python: Python) -> tuple[str, ...]:
+    return "pip", "pip3", f"pip{python.short}"
+
+
+def _refusals() -> dict[str, str]:
+    noted = "noted, and no more: there is one user without a container"
+    return {
+        **dict.fromkeys(ACCOUNTS, noted),
+        **{name: f"{WHY[name]}: {USE_DOCKER}" for name in SYSTEM_PACKAGES},
+        "sudo": f"{WHY['sudo']}: {USE_DOCKER}",
+    }
+
+
+def _pip_config() -> Path | None:
+    """The user's own configuration of pip; that of the machine is below /etc and seen anyway."""
+    home = Path.home()
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    named = os.environ.get("PIP_CONFIG_FILE")
+    candidates = [Path(named)] if named else [xdg / "pip" / "pip.conf", home / ".pip" / "pip.conf"]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _pip_cache() -> Path | None:
+    xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("PIP_CACHE_DIR") or xdg / "pip")
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return cache
+
+
+def _values(config: Path) -> Iterator[str]:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(config, "utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return  # pip itself will say so
+    for section in parser.sections():
+        yield from parser[section].values()
+
+
+def _named_paths(texts: Iterable[str]) -> Iterator[Path]:
+    """Files and folders of the host that settings of pip or the network name."""
+    for word in (word for text in texts for word in text.split()):
+        path = Path(unquote(urlsplit(word).path)) if word.startswith("file://") else Path(word)
+        if path.is_absolute() and path.exists() and len(path.parts) > 2:
+            yield path
