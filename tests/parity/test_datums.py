@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.parity.pachd import UNKNOWN, Pachd, file, refused
+from tests.parity.pachd import UNKNOWN, Pachd, eventually, file, refused
 
 COPY = "cat $data > $OUT/$(basename $data)"
 PICKY = (
@@ -244,3 +245,20 @@ def test_the_output_of_a_pipeline_is_tagged(pachd: Pachd) -> None:
     assert info.file.datum == datum.datum.id
     tagged = pfs.File(commit=pachd.commit("p"), path="/1", datum=datum.datum.id)
     assert b"".join(part.value for part in pachd.client.pfs.get_file(file=tagged)) == b"one"
+
+
+def test_a_running_datum_is_restarted(pachd: Pachd) -> None:
+    """§14: RestartDatum by a path, or by the hash of a file in hex or base64."""
+    pachd.repo("b", {"/1": b""})
+    pipeline = pachd.pipeline("q", "echo begun; sleep 600", {"b": "/*"})
+    job = pachd.running(pipeline).job
+    hash_ = pachd.client.pfs.inspect_file(file=file(pachd.commit("b"), "/1")).hash
+
+    def begun() -> int:
+        return list(pachd.said(pipeline=pipeline, job=job)).count("begun")
+
+    for number, name in enumerate(["/1", hash_.hex(), base64.b64encode(hash_).decode()], 1):
+        eventually(lambda number=number: begun() == number, "the datum begins")
+        pachd.client.pps.restart_datum(job=job, data_filters=[name])
+    eventually(lambda: begun() == 4, "it begins once more")
+    pachd.client.pps.stop_job(job=job)

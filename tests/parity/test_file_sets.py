@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from pachyderm_sdk.api import pfs
 
 from tests.parity.pachd import UNKNOWN, Pachd, add, delete, refused
@@ -62,7 +61,6 @@ def test_how_long_a_file_set_may_be_kept(pachd: Pachd) -> None:
         pachd.client.pfs.renew_file_set(file_set_id=id, ttl_seconds=0)
 
 
-@pytest.mark.unbuilt
 def test_a_file_set_in_parts(pachd: Pachd) -> None:
     """§8: ShardFileSet answers with ranges of paths that cover it."""
     id = made(pachd, *(add(f"/{n:02}", b"x") for n in range(10)))

@@ -266,3 +266,10 @@ def test_datums_of_a_cron(pachd: Pachd) -> None:
     """§14: ListDatum of an input refuses it, as there are none before the pipeline."""
     with refused(UNKNOWN, "cron input"):
         list(pachd.client.pps.list_datum(input=cron("@never")))
+
+
+def test_a_lazy_input(pachd: Pachd) -> None:
+    """§13: lazy files can be read once from their beginning to their end."""
+    pachd.repo("a", {"/1": b"one", "/2": b"two"})
+    pachd.succeeded(pachd.pipeline("p", 'cat "$a" > $OUT/$(basename $a)', pachd.input("a", "/*", lazy=True)))
+    assert pachd.files(pachd.commit("p")) == {"/1": b"one", "/2": b"two"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import grpc
 import pytest
 from pachyderm_sdk.api import metadata, pfs, pps
 
@@ -449,3 +450,18 @@ def test_what_is_no_jq(pachd: Pachd) -> None:
         list(pachd.client.pps.list_pipeline(jq_filter="select("))
     with refused(UNKNOWN):
         list(pachd.client.pps.list_job(jq_filter=".["))
+
+
+def test_the_status_of_pipelines(pachd: Pachd) -> None:
+    """§14: CheckStatus of a project, an answer a pipeline, with alerts where something is wrong."""
+    pachd.repo("a", {"/1": b""})
+    pachd.succeeded(pachd.pipeline("good", "true", {"a": "/*"}))
+    pachd.ended(pachd.pipeline("bad", "false", {"a": "/*"}))
+    answers = list(pachd.client.pps.check_status(project=pachd.project))
+    assert {(one.pipeline.name, bool(one.alerts)) for one in answers} == {("good", False), ("bad", True)}
+
+
+def test_run_pipeline(pachd: Pachd) -> None:
+    """§14: always `unimplemented`."""
+    with refused(grpc.StatusCode.UNIMPLEMENTED, "unimplemented"):
+        pachd.client.pps.run_pipeline(pipeline=pps.Pipeline(name="p", project=pachd.project))

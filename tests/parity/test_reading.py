@@ -248,3 +248,12 @@ def test_a_commit_on_an_open_base_cannot_be_read(pachd: Pachd, commit: pfs.Commi
     pachd.put("data", {"/x": b"1"})
     with refused(UNKNOWN, "unfinished"):
         list(pachd.client.pfs.list_file(file=file(pachd.head(out), "/")))
+
+
+def test_what_differs_between_two_paths(pachd: Pachd) -> None:
+    """§7.3: DiffFile merges both listings by path, so that nothing of two folders is the same."""
+    pachd.repo("a", {"/x/1": b"1", "/y/1": b"1"})
+    head = pachd.commit("a")
+    pairs = list(pachd.client.pfs.diff_file(new_file=file(head, "/x"), old_file=file(head, "/y")))
+    assert [one.new_file.file.path for one in pairs if one.is_set("new_file")] == ["/x/", "/x/1"]
+    assert [one.old_file.file.path for one in pairs if one.is_set("old_file")] == ["/y/", "/y/1"]

@@ -16,7 +16,7 @@ from kaos_backend.engine.jobs.spec.plan import File
 @dataclass(frozen=True, slots=True)
 class LogQuery:
     """Which lines: of one job or of the pipeline's, of one datum, of datums whose inputs match every filter
-    (a path, or a hash in hex), or with `master` the jobs' own.
+    (a path, or a hash), or with `master` the jobs' own.
 
     `since_us` is an absolute time in UTC microseconds; `tail` lines of each log at most (0: all) of what
     was there when the reading began.
@@ -136,6 +136,6 @@ class LogReading:
 
 def _passes(row: DatumRow, query: LogQuery) -> bool:
     """Whether a datum's lines are wanted; those of skipped datums only when one is asked for by id."""
-    names = {name for f in row.files for name in (f.path, f.path.rstrip("/"), f.hash.hex())}
+    names = {name for file in row.files for name in file.names}
     wanted = row.state is not DatumState.SKIPPED or bool(query.datum)
     return wanted and all(name in names for name in query.filters)

@@ -24,6 +24,8 @@ from kaos_backend.engine.store.trees.edit import Delete, Operation, Overlay, Put
 from kaos_formats.protobuf import field
 
 _MAX_FILES = 100_000
+# As the storage of pachd shards by itself.
+_MAX_SHARD_FILES = 1_000_000
 
 
 class _Source(NamedTuple):
@@ -57,6 +59,7 @@ class FileRpcs:
             "CreateFileSet": client_stream(self._modify.create_file_set),
             "GetFileSet": unary(self._get_file_set, pfs.GetFileSetRequest),
             "AddFileSet": unary(self._add_file_set, pfs.AddFileSetRequest),
+            "ShardFileSet": unary(self._shard_file_set, pfs.ShardFileSetRequest),
             "RenewFileSet": unary(self._renew_file_set, pfs.RenewFileSetRequest),
             "ComposeFileSet": unary(self._compose_file_set, pfs.ComposeFileSetRequest),
             "Fsck": server_stream(self._fsck, pfs.FsckRequest),
@@ -197,17 +200,26 @@ class FileRpcs:
         elif new.commit is not None and new.commit.parent is not None:
             parent = new.commit.parent
             old = self._source(commit_message(parent))
-        if old_path.strip("/") != new_path.strip("/"):
-            raise Unimplemented("DiffFile between different paths is not built into the embedded engine")
         encode_new = wire.file_info_encoder(new.message, new.committed_us)
         encode_old = wire.file_info_encoder(old.message, old.committed_us)
-        for a, b in self._store.diff(new.root, old.root, new_path):
+        if old_path.strip("/") == new_path.strip("/"):
+            pairs = self._store.diff(new.root, old.root, new_path)
+        else:
+            pairs = _differences(self._below(new.root, new_path), self._below(old.root, old_path))
+        for a, b in pairs:
             message = b""
             if a is not None:
                 message += field(1, encode_new(a))
             if b is not None:
                 message += field(2, encode_old(b))
             yield message
+
+    def _below(self, root: bytes | None, path: str) -> Iterator[FileEntry]:
+        """All of a path, which need not be there."""
+        try:
+            yield from self._store.walk(root, path)
+        except NotFound:
+            return
 
     # File sets
 
@@ -258,12 +270,49 @@ class FileRpcs:
         new = self._store.filesets.add(operations, root, request.ttl_seconds)
         return pfs.CreateFileSetResponse(file_set_id=new)
 
+    def _shard_file_set(
+        self, request: pfs.ShardFileSetRequest, _: grpc.ServicerContext
+    ) -> pfs.ShardFileSetResponse:
+        root = self._store.filesets.get(request.file_set_id).root
+        most, largest = request.num_files or _MAX_SHARD_FILES, request.size_bytes
+        files = size = 0
+        bounds = [""]
+        for entry in self._store.walk(root):
+            if entry.kind != "file":
+                continue
+            if files and (files >= most or (largest and size + entry.size_bytes > largest)):
+                bounds.append(entry.path)
+                files = size = 0
+            files += 1
+            size += entry.size_bytes
+        shards = [
+            pfs.PathRange(lower=low, upper=high) for low, high in zip(bounds, [*bounds[1:], ""], strict=True)
+        ]
+        return pfs.ShardFileSetResponse(shards=shards)
+
     def _fsck(self, request: pfs.FsckRequest, _: grpc.ServicerContext) -> Iterator[pfs.FsckResponse]:
         for found in check(self._store, request.fix):
             if isinstance(found, Finding):
                 yield (
                     pfs.FsckResponse(fix=str(found)) if found.repaired else pfs.FsckResponse(error=str(found))
                 )
+
+
+def _differences(
+    new: Iterator[FileEntry], old: Iterator[FileEntry]
+) -> Iterator[tuple[FileEntry | None, FileEntry | None]]:
+    """What is in one listing only, or different in both, by path."""
+    a, b = next(new, None), next(old, None)
+    while a is not None or b is not None:
+        at = min((one.path, one.tag) for one in (a, b) if one is not None)
+        first = a if a is not None and (a.path, a.tag) == at else None
+        second = b if b is not None and (b.path, b.tag) == at else None
+        if first is None or second is None or first.hash != second.hash:
+            yield first, second
+        if first is not None:
+            a = next(new, None)
+        if second is not None:
+            b = next(old, None)
 
 
 def _in_range(path: str, lower: str, upper: str) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import grpc
 from betterproto.lib.google.protobuf import Empty
-from pachyderm_sdk.api import pps, transaction
+from pachyderm_sdk.api import pfs, pps, transaction
 
+from kaos_backend.engine.errors import Unimplemented
 from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
@@ -26,6 +27,7 @@ from kaos_backend.engine.jobs.spec.spec import parse, parse_json
 from kaos_backend.engine.store.store import Txn
 
 Context = grpc.ServicerContext
+_BAD_ENDS = (JobState.FAILURE, JobState.KILLED, JobState.UNRUNNABLE)
 
 
 def runners(jobs: Jobs) -> dict[str, Runner]:
@@ -144,14 +146,28 @@ class PpsService:
                 paused_pipelines=sum(p.stopped for p in found),
                 failed_pipelines=sum(p.state is PipelineState.FAILURE for p in found),
                 unhealthy_pipelines=sum(
-                    p.state is PipelineState.CRASHING
-                    or last.get(p.row) in (JobState.FAILURE, JobState.KILLED, JobState.UNRUNNABLE)
-                    for p in found
+                    p.state is PipelineState.CRASHING or last.get(p.row) in _BAD_ENDS for p in found
                 ),
             )
             summary.project.name = picker.name
             response.summaries.append(summary)
         return response
+
+    def check_status(
+        self, request: pps.CheckStatusRequest, _context: Context
+    ) -> Iterator[pps.CheckStatusResponse]:
+        projects = [] if request.all else [request.project.name or "default"]
+        last = self._jobs.last_job_states()
+        for pipeline in self._jobs.list_pipelines(0, projects):
+            alerts = []
+            if pipeline.state in (PipelineState.CRASHING, PipelineState.FAILURE, PipelineState.RESTARTING):
+                alerts.append(f"pipeline is {pipeline.state.name}: {pipeline.reason}")
+            if last.get(pipeline.row) in _BAD_ENDS:
+                alerts.append(f"the newest job ended as {last[pipeline.row].name}")
+            key = pipeline.key
+            yield pps.CheckStatusResponse(
+                project=pfs.Project(name=key.project), pipeline=convert.pipeline_message(key), alerts=alerts
+            )
 
     # --- changing
 
@@ -203,6 +219,9 @@ class PpsService:
             key = convert.pipeline_key(request.pipeline)
             self._jobs.rerun_pipeline(txn, key, reprocess=request.reprocess)
         return Empty()
+
+    def run_pipeline(self, _request: pps.RunPipelineRequest, _context: Context) -> Empty:
+        raise Unimplemented("unimplemented: as on Pachyderm 2; rerun the pipeline, or commit to an input")
 
     def run_cron(self, request: pps.RunCronRequest, _context: Context) -> Empty:
         self._jobs.run_cron(convert.pipeline_key(request.pipeline))
@@ -256,6 +275,8 @@ class PpsService:
             "InspectPipeline": unary(self.inspect_pipeline, pps.InspectPipelineRequest),
             "ListPipeline": server_stream(self.list_pipeline, pps.ListPipelineRequest),
             "PipelinesSummary": unary(self.pipelines_summary, pps.PipelinesSummaryRequest),
+            "CheckStatus": server_stream(self.check_status, pps.CheckStatusRequest),
+            "RunPipeline": unary(self.run_pipeline, pps.RunPipelineRequest),
             "DeletePipeline": unary(self.delete_pipeline, pps.DeletePipelineRequest),
             "DeletePipelines": unary(self.delete_pipelines, pps.DeletePipelinesRequest),
             "DeleteAll": unary(self.delete_all, Empty),

@@ -375,8 +375,8 @@ class JobRun:
 
 
 def matches(datum: DatumRow, filters: Iterable[str]) -> bool:
-    """Whether each filter (a path, or a hash in hex) names a file of the datum."""
-    names = {name for f in datum.files for name in (f.path, f.path.rstrip("/"), f.hash.hex())}
+    """Whether each filter names a file of the datum."""
+    names = {name for file in datum.files for name in file.names}
     return all(wanted in names for wanted in filters)
 
 

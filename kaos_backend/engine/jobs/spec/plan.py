@@ -5,6 +5,7 @@ Reference: pachyderm-api.md 11.2 (enumeration) and 11.3 (identity).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import re
@@ -39,6 +40,11 @@ class File(Struct, frozen=True, array_like=True):
     @property
     def is_dir(self) -> bool:
         return self.path.endswith("/")
+
+    @property
+    def names(self) -> set[str]:
+        """What a data filter may call it: its path, or its hash in hex or base64."""
+        return {self.path, self.path.rstrip("/"), self.hash.hex(), base64.b64encode(self.hash).decode()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
 from kaos_backend.engine.jobs.spec.inputs import NAME, check_input, check_names, complete_input
-from kaos_backend.engine.jobs.spec.spec import ResourceSpec, SecretMount, Spec
+from kaos_backend.engine.jobs.spec.spec import ResourceSpec, SecretMount, Spec, Transform
 from kaos_formats.quantity import parse_bytes, parse_duration
 
 _NOT_FOR_MOUNTS = (("pfs",), ("dev",), ("proc",), ("sys",))
@@ -56,12 +56,10 @@ def check(spec: Spec) -> None:
         raise Unknown("embedding TFJobs in pipelines is not supported yet")
     if spec.spout is not None or spec.service is not None:
         raise Unimplemented("services and spouts are not built yet in this engine")
-    for name, value in (("egress", spec.egress), ("s3_out", spec.s3_out), ("determined", spec.determined)):
-        if value:
-            raise Unimplemented(f"{name} is not built yet in this engine")
+    _refuse_what_is_not_here(spec, spec.transform)
     check_secrets(spec.transform.secrets)
-    if spec.transform.datum_batching:
-        raise Unimplemented("datum_batching is not built yet in this engine")
+    if spec.datum_set_spec is not None and min(msgspec.structs.astuple(spec.datum_set_spec)) < 0:
+        raise Unknown("datum_set_spec: number, size_bytes and per_worker must not be negative")
     if spec.input is None:
         raise Unknown("no input set")
     check_input(spec.input)
@@ -81,6 +79,17 @@ def check(spec: Spec) -> None:
             _check_resources(name, resources)
     if any(not t.operator for t in spec.tolerations):
         raise Unknown("tolerations need an operator")
+
+
+def _refuse_what_is_not_here(spec: Spec, transform: Transform) -> None:
+    for what, value, instead in (
+        ("egress", spec.egress, "have cmd send what it makes, or read the output repo"),
+        ("s3_out", spec.s3_out, "have cmd write to /pfs/out"),
+        ("determined", spec.determined, "leave it out"),
+        ("datum_batching", transform.datum_batching, "leave it out, cmd is started once per datum"),
+    ):
+        if value:
+            raise Unimplemented(f"this engine does not have {what}: {instead}")
 
 
 def check_secrets(mounts: Sequence[SecretMount]) -> None:
