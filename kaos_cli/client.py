@@ -325,6 +325,11 @@ class KaosClient:
     def stop(self, ws: str, ref: str) -> Json:
         return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
 
+    def pause(self, ws: str | None, paused: bool) -> Json:
+        """Where nothing new starts then; None is everywhere."""
+        body = {"workspace": ws, "paused": paused}
+        return self._retrying(lambda t: t.json("POST", "/pause", body))
+
     def retry(self, ws: str, ref: str, failed: bool, author: str) -> Json:
         path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/retry"
         body = {"failed": failed, "author": author}

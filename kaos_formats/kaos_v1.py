@@ -7,6 +7,8 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Damaged(DamagedRequest) → DamagedResponse
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
+    Pause(PauseRequest) → PausedResponse
+    Paused(PausedRequest) → PausedResponse
 """
 
 from __future__ import annotations
@@ -115,6 +117,26 @@ class RerunJobResponse(Message):
     """The id of the new jobs."""
 
     job: str
+
+
+class PauseRequest(Message):
+    """With `paused` nothing new starts in the project from now on, restarts included, and what runs goes on;
+    without, what waits there starts again. "" is all projects, later ones included.
+    """
+
+    project: str
+    paused: bool
+
+
+class PausedRequest(Message):
+    """What is paused?"""
+
+
+class PausedResponse(Message):
+    """`everywhere`: also in projects that are not among `projects`."""
+
+    projects: list[str] = []
+    everywhere: bool = False
 
 
 def method(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from kaos_backend.services.views import ActiveJob, Answer, View
+from kaos_backend.services.views import ActiveJob, Answer, Paused, View
 
 
 class Error(View):
@@ -55,6 +55,7 @@ class Status(Answer):
     machine: MachineStatus
     store: StoreStatus
     jobs: list[ActiveJob]
+    paused: Paused
 
 
 class Environment(Answer):

@@ -19,7 +19,7 @@ from kaos_backend.api.deps import Awake, Plain
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
 from kaos_backend.domain import machine
-from kaos_backend.errors import KaosError, NeedsEmbeddedEngine
+from kaos_backend.errors import KaosError, NeedsEmbeddedEngine, NoSuchWorkspace
 from kaos_backend.services import requests, views
 
 router = APIRouter(tags=["system"])
@@ -62,6 +62,7 @@ def status(request: Request, services: Awake) -> schemas.Status:
             free_bytes=_free_bytes(services.settings.home.path) if endpoint.embedded else None
         ),
         jobs=services.jobs.active(),
+        paused=services.jobs.paused(),
     )
 
 
@@ -104,6 +105,14 @@ def check(body: requests.Check, services: Awake) -> _JsonLines:
     # The first one is made now, so that what cannot be done is an answer and not a broken stream.
     first = next(lines)
     return _JsonLines(_check_lines(first, lines), headers={"Cache-Control": "no-store"})
+
+
+@router.post("/pause", responses=ends_in(NoSuchWorkspace, NeedsEmbeddedEngine))
+def pause(body: requests.Pause, services: Awake) -> views.PausedAnswer:
+    """Lets nothing new start in a workspace (null: in any), or lets it again; what runs goes on. Where
+    nothing starts now. 404 no_such_workspace; 501 needs_embedded_engine.
+    """
+    return views.PausedAnswer(**dict(services.jobs.pause(body.workspace, body.paused)))
 
 
 def _check_lines(first: views.CheckLine, rest: Iterator[views.CheckLine]) -> Iterator[bytes]:

@@ -164,5 +164,13 @@ class Pachd(Protocol):
         either. Raises NeedsEmbeddedEngine.
         """
 
+    def pause(self, project: str | None, paused: bool) -> kaos_v1.PausedResponse:
+        """With ``paused`` nothing new starts in a project (None: in any) from now on, and what runs goes on;
+        without, it does again. What is paused then. Raises NeedsEmbeddedEngine.
+        """
+
+    def paused(self) -> kaos_v1.PausedResponse:
+        """What is paused; elsewhere nothing ever is."""
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         """The files at and below a path that are known to be damaged; elsewhere none ever is."""

@@ -302,6 +302,18 @@ class SdkPachd:
         )
         self._connection.write(_unary("StopDatum", request, kaos_v1.Done))
 
+    def pause(self, project: str | None, paused: bool) -> kaos_v1.PausedResponse:
+        request = kaos_v1.PauseRequest(project=project or "", paused=paused)
+        # Twice is as good as once.
+        return self._connection.read(_unary("Pause", request, kaos_v1.PausedResponse))
+
+    def paused(self) -> kaos_v1.PausedResponse:
+        call = _unary("Paused", kaos_v1.PausedRequest(), kaos_v1.PausedResponse)
+        try:
+            return self._connection.read(call)
+        except errors.NeedsEmbeddedEngine:
+            return kaos_v1.PausedResponse()
+
     def rerun_job(self, project: str, pipelines: Sequence[str], job_id: str, *, only_failed: bool) -> str:
         request = kaos_v1.RerunJobRequest(
             project=project, pipelines=list(pipelines), job=job_id, only_failed=only_failed

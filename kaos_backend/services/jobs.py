@@ -171,6 +171,21 @@ class Jobs:
         stop(self._pachd, workspace, self.of_set(workspace, job_id), STOPPED)
         return self.summary(workspace, job_id)
 
+    def pause(self, workspace: str | None, paused: bool) -> views.Paused:
+        """Lets nothing new start in a workspace (None: in any), or lets it again; what runs goes on.
+
+        Raises NoSuchWorkspace, NeedsEmbeddedEngine.
+        """
+        if workspace is not None:
+            inputs.require_workspace(self._pachd, workspace)
+        now = self._pachd.pause(workspace, paused)
+        return views.Paused(everywhere=now.everywhere, workspaces=now.projects)
+
+    def paused(self) -> views.Paused:
+        """Where nothing new starts."""
+        now = self._pachd.paused()
+        return views.Paused(everywhere=now.everywhere, workspaces=now.projects)
+
 
 def stop(pachd: Pachd, workspace: str, jobs: StageJobs, reason: str) -> None:
     """Stop what is open of one deploy's jobs."""

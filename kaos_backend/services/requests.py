@@ -102,6 +102,13 @@ class Deploy(Request):
         return self.parallelism is not None or self.resources not in (None, Resources())
 
 
+class Pause(Request):
+    """``workspace``: where nothing new shall start (``paused``), or again; null: everywhere."""
+
+    workspace: str | None
+    paused: bool
+
+
 class Retry(Request):
     """``failed``: only what failed is run again, not what never ran."""
 

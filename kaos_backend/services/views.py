@@ -234,6 +234,17 @@ class DeployResult(Answer):
     build_args: Mapping[str, str]
 
 
+class Paused(View):
+    """Where nothing new starts: in ``workspaces``, or ``everywhere``."""
+
+    everywhere: bool
+    workspaces: Sequence[str]
+
+
+class PausedAnswer(Answer, Paused):
+    pass
+
+
 class RetryResult(Answer):
     """``job``: the new one, or the one asked about (``of``) when there is nothing to run."""
 

@@ -132,6 +132,10 @@ def _lines(found: dict[str, Any], workspace: str) -> list[str]:
     if free := (found.get("store") or {}).get("free_bytes"):
         lines.append(f"store      {text.size(free)} free")
     lines.append(f"workspace  {workspace or '? (config.json cannot be read)'}")
+    paused = found["paused"]
+    if paused["everywhere"] or paused["workspaces"]:
+        where = "all workspaces" if paused["everywhere"] else ", ".join(paused["workspaces"])
+        lines.append(f"paused     {where}: nothing new starts (kaos train resume)")
     for number, job in enumerate(found["jobs"]):
         reason = f": {job['reason']}" if job["reason"] else ""
         told = f"{job['id'][:8]}  {job['state']} in {job['workspace']}{reason}"

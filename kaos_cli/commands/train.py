@@ -424,3 +424,39 @@ def retry(
     ref = job_ref(session.home, ws, job, job_option, row)
     if code := retry(session, ws, ref, failed, wait, wait_timeout):
         raise typer.Exit(code)
+
+
+EverywhereOption = Annotated[bool, typer.Option("--all", help="In all workspaces, also those made later.")]
+
+
+@app.command()
+@command
+def pause(session: Session, everywhere: EverywhereOption = False, workspace: Workspace = None) -> None:
+    """Start nothing new: what runs goes on to its end, the rest waits for `kaos train resume`."""
+    _pause(session, workspace, everywhere, True)
+
+
+@app.command()
+@command
+def resume(session: Session, everywhere: EverywhereOption = False, workspace: Workspace = None) -> None:
+    """Let start what a pause keeps waiting."""
+    _pause(session, workspace, everywhere, False)
+
+
+def _pause(session: Session, workspace: str | None, everywhere: bool, paused: bool) -> None:
+    ws = None if everywhere else session.workspace(workspace)
+    answer = session.client.pause(ws, paused)
+    terminal = session.terminal
+    if terminal.json:
+        terminal.answer_json(answer)
+        return
+    where = "all workspaces are" if ws is None else f"workspace {ws} is"
+    if paused:
+        print(f"{where} paused: what runs goes on, nothing new starts")
+        terminal.hint(f"kaos train resume{' --all' if ws is None else session.flag(ws)} lets it go on")
+    elif ws is not None and answer["everywhere"]:
+        print(f"{where} not paused by itself, but all workspaces are: nothing starts")
+        terminal.hint("kaos train resume --all lets everything go on")
+    else:
+        what = "nothing is paused" if ws is None else f"{where} not paused"
+        print(f"{what}: what waits starts as there is room")

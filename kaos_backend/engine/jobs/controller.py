@@ -132,7 +132,9 @@ class Controller:
             progress = False
             with self._env.store.read() as db:
                 heads = tables.head_jobs(db)
+                paused = tables.paused(db)
                 waiting = tables.pipelines_in(db, (PipelineState.STARTING, PipelineState.CRASHING))
+            self._env.admission.pause(paused)
             for pipeline in waiting:
                 again |= not self._wake(pipeline)
             for job in heads:

@@ -159,6 +159,11 @@ class Queries:
         """Whether nothing of a job runs any more, so that no line will be added to its logs."""
         return job.state in TERMINAL_JOBS and self._controller.run_of(job.seq) is None
 
+    def paused(self) -> frozenset[str]:
+        """The projects in which nothing new starts; "" stands for all."""
+        with self.store.read() as db:
+            return tables.paused(db)
+
     # --- datums
 
     def find_datum(self, job: Job, id: str) -> DatumRow | None:

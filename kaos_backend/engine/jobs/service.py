@@ -206,6 +206,21 @@ class Jobs(Queries):
         tables.delete_job(txn.db, job)
         txn.on_commit(lambda: clean_up(self.logs.job_dir(key)))
 
+    def pause(self, project: str, paused: bool) -> None:
+        """Let nothing new start in a project ("": in any) from now on, restarts included; or let it again, in
+        all of them with "". What runs goes on.
+
+        Raises:
+            NotFound: there is no such project.
+        """
+        with self.store.write() as txn:
+            if project:
+                txn.inspect_project(project)
+            tables.set_paused(txn.db, project, paused, txn.now_us)
+            now = tables.paused(txn.db)
+            # Before it is acknowledged; others learn of it from what is stored.
+            txn.on_commit(lambda: self.admission.pause(now))
+
     def rerun_jobs(self, project: str, pipelines: Sequence[str], set_id: str, *, only_failed: bool) -> str:
         """The id of new jobs on the inputs of those of a set, see `lifecycle.rerun_jobs`.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.backend import DATA, SOURCE, Backend, eventually, lines
+from tests.support.backend import DATA, SOURCE, Backend, eventually, lines, running_backend, stop_engine
 
 SLOW = b"#!/bin/sh\nexec sleep 600\n"
 
@@ -109,8 +110,34 @@ def test_one_trial_is_stopped_and_the_others_go_on(backend: Backend, workspace: 
     assert stopped["reason"] == "stopped by the user"
     assert sorted(trials(backend, workspace)) == [("failed", "stopped by the user"), ("running", "")]
     assert backend.call("POST", f"{path}/{running}/stop")["reason"] == "stopped by the user"
-    assert backend.wait(workspace, job)["reason"] == "all 2 trials failed"
+    assert backend.wait(workspace, job)["reason"] == "all 2 trials failed: stopped by the user"
     # And once more, when it has ended.
     assert backend.call("POST", f"{path}/{running}/stop")["state"] == "failed"
     error = backend.error("POST", f"{path}/2/stop", 404, "not_found")
     assert error["hint"] == "its trials are numbered 0 to 1"
+
+
+def test_a_pause_lets_nothing_new_start_and_outlasts_the_engine(home: Path) -> None:
+    with running_backend(home) as backend:
+        one, other = backend.workspace("one"), backend.workspace("other")
+        paused = {"workspace": one, "paused": True}
+        assert backend.call("POST", "/pause", json=paused)["workspaces"] == [one]
+        job = backend.deploy_all(one)["job"]
+        backend.deploy_all(other)
+        assert backend.wait(other)["state"] == "success"
+        why = "waits for a resume: workspace one is paused"
+        eventually(lambda: info(backend, one)["stages"][0]["reason"] == why)
+        stop_engine(home)
+        eventually(lambda: info(backend, one)["stages"][0]["reason"] == why)
+        assert backend.call("GET", "/status")["paused"] == {"everywhere": False, "workspaces": [one]}
+        everywhere = {"workspace": None, "paused": True}
+        assert backend.call("POST", "/pause", json=everywhere)["everywhere"]
+        assert backend.call("POST", "/pause", json={**paused, "paused": False})["everywhere"]
+        ended = {"everywhere": False, "workspaces": [], "version": 1}
+        assert backend.call("POST", "/pause", json={**everywhere, "paused": False}) == ended
+        assert backend.wait(one, job)["state"] == "success"
+        backend.error("POST", "/pause", 404, "no_such_workspace", json={"workspace": "x", "paused": True})
+        # What is paused goes with the workspace.
+        backend.call("POST", "/pause", json=paused)
+        backend.call("DELETE", "/workspaces/one")
+        assert backend.call("GET", "/status")["paused"]["workspaces"] == []

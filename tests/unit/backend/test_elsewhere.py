@@ -52,3 +52,9 @@ def test_one_trial_cannot_be_stopped(pachd: SdkPachd) -> None:
 def test_an_older_job_cannot_be_run_again(pachd: SdkPachd) -> None:
     with pytest.raises(NeedsEmbeddedEngine):
         pachd.rerun_job("default", ["train"], "0" * 32, only_failed=False)
+
+
+def test_nothing_is_paused(pachd: SdkPachd) -> None:
+    assert not pachd.paused().everywhere
+    with pytest.raises(NeedsEmbeddedEngine):
+        pachd.pause("default", paused=True)

@@ -143,6 +143,13 @@ class FakeBackend:
                         for name in self.workspaces
                     ]
                 }
+            case "POST", ["pause"]:
+                asked = json.loads(body)
+                name, paused = asked["workspace"], asked["paused"]
+                return {
+                    "everywhere": paused and name is None,
+                    "workspaces": [name] if paused and name is not None else [],
+                } | self.answer
             case "POST", ["workspaces"]:
                 name = json.loads(body)["name"]
                 if name in self.workspaces:
@@ -288,6 +295,7 @@ STATUS: dict[str, Any] = {
     "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
     "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0},
     "store": {"free_bytes": 123_000_000_000}, "jobs": [],
+    "paused": {"everywhere": False, "workspaces": []},
 }  # fmt: skip
 
 

@@ -384,3 +384,14 @@ def test_retry(cli: Cli, two: FakeBackend) -> None:
     )
     assert cli("train", "retry", JOB_ID, "--json").json["status"] == "unchanged"
     assert cli("train", "retry", "--wait-timeout", "5s").code == 2
+
+
+def test_pause_and_resume(cli: Cli, backend: FakeBackend) -> None:
+    done = cli("train", "pause")
+    assert done.out == "workspace default is paused: what runs goes on, nothing new starts\n"
+    assert "kaos train resume lets it go on" in done.err
+    assert cli("train", "pause", "--all", "--json").json["everywhere"] is True
+    backend.answer = {"everywhere": True}
+    assert "but all workspaces are" in cli("train", "resume").out
+    backend.answer = {}
+    assert cli("train", "resume", "--all").out == ("nothing is paused: what waits starts as there is room\n")

@@ -21,6 +21,8 @@ class ControlService:
     def handlers(self) -> Handlers:
         return {
             "StopDatum": unary(self._stop_datum, kaos_v1.StopDatumRequest),
+            "Pause": unary(self._pause, kaos_v1.PauseRequest),
+            "Paused": unary(self._paused, kaos_v1.PausedRequest),
             "RerunJob": unary(self._rerun_job, kaos_v1.RerunJobRequest),
         }
 
@@ -32,6 +34,14 @@ class ControlService:
 
         wait_until(self._jobs.store, context, stopped)
         return bytes(kaos_v1.Done())
+
+    def _pause(self, request: kaos_v1.PauseRequest, context: grpc.ServicerContext) -> bytes:
+        self._jobs.pause(request.project, request.paused)
+        return self._paused(kaos_v1.PausedRequest(), context)
+
+    def _paused(self, _request: kaos_v1.PausedRequest, _: grpc.ServicerContext) -> bytes:
+        paused = self._jobs.paused()
+        return bytes(kaos_v1.PausedResponse(projects=sorted(paused - {""}), everywhere="" in paused))
 
     def _rerun_job(self, request: kaos_v1.RerunJobRequest, _: grpc.ServicerContext) -> bytes:
         made = self._jobs.rerun_jobs(

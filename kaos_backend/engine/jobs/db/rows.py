@@ -106,11 +106,20 @@ CREATE TABLE pps_secrets (
 # pps_jobs.seq of an earlier job with the same inputs: of its datums only those are run that failed there.
 _FAILED_OF = "ALTER TABLE pps_jobs ADD COLUMN failed_of INTEGER;"
 
+# Where nothing new starts; project NULL: everywhere.
+_PAUSED = """
+CREATE TABLE pps_paused (
+    project INTEGER UNIQUE REFERENCES projects(id) ON DELETE CASCADE,
+    since_us INTEGER NOT NULL
+);
+"""
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("jobs-1", _INITIAL),
     ("jobs-2-late", _LATE),
     ("jobs-3-secrets", _SECRETS),
     ("jobs-4-failed-of", _FAILED_OF),
+    ("jobs-5-paused", _PAUSED),
 )
 
 

@@ -402,6 +402,29 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
     return True
 
 
+# --- pauses
+
+
+def paused(db: sqlite3.Connection) -> frozenset[str]:
+    """The projects in which nothing new starts; "" stands for all."""
+    rows = db.execute(
+        "SELECT coalesce(projects.name, '') FROM pps_paused LEFT JOIN projects"
+        " ON projects.id = pps_paused.project"
+    )
+    return frozenset(row[0] for row in rows)
+
+
+def set_paused(db: sqlite3.Connection, project: str, on: bool, now_us: int) -> None:
+    """Note that nothing new shall start in a project ("": in all), or that it may again (in all: in each)."""
+    which = "(SELECT id FROM projects WHERE name = ?)"
+    if project:
+        db.execute(f"DELETE FROM pps_paused WHERE project = {which}", (project,))
+    else:
+        db.execute("DELETE FROM pps_paused" + (" WHERE project IS NULL" if on else ""))
+    if on:
+        db.execute(f"INSERT INTO pps_paused VALUES ({which}, ?)", (project, now_us))
+
+
 # --- defaults
 
 

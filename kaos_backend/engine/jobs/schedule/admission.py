@@ -50,6 +50,13 @@ class Admission:
             self._queue.release(holding)
             self._admit()
 
+    def pause(self, workspaces: frozenset[str]) -> None:
+        """Let nothing new start in these, and in the others what waits there; see `Queue.paused`."""
+        with self._changed:
+            if workspaces != self._queue.paused:
+                self._queue.paused = workspaces
+                self._admit()
+
     def why(self, request: Request, party: Party) -> str:
         """What `request` waits for now, and which other jobs have it: "1 cpu (0 of 2 free), …"."""
         with self._changed:

@@ -27,12 +27,20 @@ class Surroundings:
     free_disk_bytes: int | None = None
 
 
+EVERYWHERE = ""
+"""Among paused workspaces: all there are and will be."""
+
+
 @dataclass(slots=True)
 class Queue:
-    """`enter` or `leave`, then `admit` whoever can be."""
+    """`enter` or `leave`, then `admit` whoever can be.
+
+    `paused`: the workspaces in which nothing new starts; `EVERYWHERE` stands for all of them.
+    """
 
     machine: Machine
     surroundings: Surroundings = Surroundings()
+    paused: frozenset[str] = frozenset()
     claims: list[Claim] = field(default_factory=list)
     holdings: list[Holding] = field(default_factory=list)
     _since: dict[str | Party, int] = field(default_factory=dict)
@@ -84,6 +92,8 @@ class Queue:
 
     def why(self, party: Party, request: Request) -> str:
         """What a request waits for now, and which other jobs have it: "1 cpu (0 of 2 free), …"."""
+        if self._is_paused(party):
+            return f"a resume: workspace {party.workspace} is paused"
         short = shortage(self.machine, self.allocatable, request, len(self.surroundings.taken_gpus))
         if short:
             others = sorted({str(one.party) for one in self.holdings} - {str(party)})
@@ -94,12 +104,15 @@ class Queue:
         needs = shortage(self.machine, self.allocatable, first.request, len(self.surroundings.taken_gpus))
         return f"its turn, after {first.party}" + (f", which waits for {needs}" if needs else "")
 
+    def _is_paused(self, party: Party) -> bool:
+        return not self.paused.isdisjoint((party.workspace, EVERYWHERE))
+
     def _now(self) -> Moment:
         return Moment(
             machine=self.machine,
             allocatable=self.allocatable,
             ours=self._beside_others(allocatable_of(self.machine)),
-            claims=self.claims,
+            claims=[claim for claim in self.claims if not self._is_paused(claim.party)],
             holdings=self.holdings,
             since=self._since,
             granted=self._granted,
