@@ -1,4 +1,9 @@
-"""The image store of the process runtime: what its builder writes and the runtime reads (docs/builder.md).
+"""The images of kaos, as builders leave them and runtimes find them (docs/builder.md, docs/docker.md).
+
+On a Docker engine, which several homes may share, an image that two of them need has one name and a claim of
+each: another name of it. Without any claim it is nobody's.
+
+The image store of the process runtime:
 
 images/<directory name>/config.json   what the Dockerfile said, and which virtual environment it needs
 images/<directory name>/root/…        the files it put into the image, at their image paths
@@ -8,12 +13,43 @@ venvs/<key>/                          virtual environments, shared by all images
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from pathlib import Path
+
+OWN_PREFIX = "kaos/"
+"""Names of images that kaos' builders make, and nobody else does."""
+
+BUILDING = ".building"
+"""Below images/: what is not one yet, or not any more. Each has a lock; what nobody locks may go."""
 
 CONFIG = "config.json"
 ROOT = "root"
 VENV_READY = ".kaos-ready"
 """The mark of a complete environment."""
+
+_CLAIM = re.compile(r"kaos-[0-9a-f]{12}/")
+
+
+def home_label(engine_dir: Path) -> str:
+    """What tells a home's things on a Docker engine from those of others."""
+    return hashlib.sha256(os.fsencode(engine_dir.resolve())).hexdigest()[:32]
+
+
+def claims(label: str) -> str:
+    """How the names begin by which a home claims images."""
+    return f"kaos-{label[:12]}/"
+
+
+def claim(image: str, label: str) -> str:
+    """The name by which a home claims the image of that name."""
+    return claims(label) + image.removeprefix(OWN_PREFIX)
+
+
+def claimed(name: str) -> str | None:
+    """The image's name, if this is a claim of it."""
+    found = _CLAIM.match(name)
+    return None if found is None else OWN_PREFIX + name[found.end() :]
 
 
 def directory_name(image: str) -> str:

@@ -69,7 +69,7 @@ def stamps(home: Home, ws: str) -> dict[str, float]:
 
 
 def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
-    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+    docked: Home, ws: str, api: docker.APIClient, dockerfile: str, tmp_path: Path
 ) -> None:
     src = write_source(tmp_path / "src", MADE, dockerfile)
     data, grid = write_data(tmp_path / "data"), write_grid(tmp_path / "grid.json", {"x": [1, 2, 3]})
@@ -94,6 +94,11 @@ def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
     assert deploy(docked, ws, "-s", src)["stages"] == ["build", "train"]
     assert "Using cache" in docked.run("train", "logs", "--stage", "build", "-w", ws).stdout
     assert docked.json("status")["runtime"]["name"] == "docker"
+
+    # An image of the second deploy, whose workers may still be there, and one of the first.
+    assert len(api.images(f"kaos/{ws}")) == 2
+    docked.run("workspace", "kill", ws, "--yes")
+    eventually(lambda: not api.images(f"kaos/{ws}"), "the images to go with the workspace")
 
 
 def test_a_step_that_fails_is_named_with_its_line_and_what_it_said(

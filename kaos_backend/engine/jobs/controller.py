@@ -19,6 +19,7 @@ from kaos_backend.engine.jobs.db.lifecycle import end_job, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.images import ForgottenImages
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
@@ -49,6 +50,8 @@ class Controller:
         self._threads: dict[int, threading.Thread] = {}
         self._not_before: dict[int, float] = {}
         self._pools: dict[tuple[int, int], Pool] = {}
+        self._forgotten = threading.Event()
+        self._images = ForgottenImages(env.store, env.runtime)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
@@ -77,6 +80,12 @@ class Controller:
             thread.join()
         for pool in self._pools.values():
             pool.close()
+        self._images.close()
+
+    def forget(self) -> None:
+        """A pipeline was deleted: its workers and images go."""
+        self._forgotten.set()
+        self._env.store.changes.notify()
 
     def cancel(self, seq: int) -> None:
         """The job was ended by a write; stop its datums."""
@@ -153,6 +162,9 @@ class Controller:
                     continue
                 progress |= step.do in (Do.START, Do.GIVE_UP)
                 again |= step.do is Do.CRASH
+        if self._forgotten.is_set():
+            self._close_forgotten()
+        self._images.remove()
         waits = [_RETRY_S] if again else []
         if self._close_idle():
             waits.append(self._idle_s / 4)
@@ -274,6 +286,18 @@ class Controller:
             return Given()
         with self._env.store.read() as db:
             return given(self._env.vault, db, mounts)
+
+    def _close_forgotten(self) -> None:
+        """Let go of the workers of pipelines that are gone; then nothing uses their images."""
+        self._forgotten.clear()
+        with self._env.store.read() as db:
+            there = tables.rows_of_pipelines(db)
+        for key in [key for key in self._pools if key[0] not in there]:
+            if self._busy(key[0]):
+                self._forgotten.set()  # the end of that run wakes the loop
+            else:
+                self._pools.pop(key).close()
+        self._images.forget()
 
     def _close_idle(self) -> bool:
         since = self._monotonic() - self._idle_s

@@ -121,6 +121,7 @@ class Jobs(Queries):
             return
         pipelines.delete_pipeline(txn, key, self._controller.cancel, force=force, keep_repo=keep_repo)
         txn.on_commit(lambda: clean_up(self.logs.pipeline_dir(key)))
+        txn.on_commit(self._controller.forget)
 
     def delete_pipelines(
         self, txn: Txn, projects: Sequence[str], *, force: bool, keep_repo: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kaos_backend.engine.workers.port import BUILDER_IMAGE, Builder, Runtime, Worker, WorkerSpec
 
 
@@ -18,6 +20,10 @@ class Pair:
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """See `Runtime.start_worker`."""
         return (self.builder if spec.image == BUILDER_IMAGE else self.runtime).start_worker(spec)
+
+    def keep_images(self, wanted: Callable[[str], bool]) -> bool:
+        """See `Runtime.keep_images`."""
+        return self.runtime.keep_images(wanted)
 
     def image_problem(self, image: str) -> str:
         """See `Runtime.image_problem`; the builder needs no image."""

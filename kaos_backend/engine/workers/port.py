@@ -8,7 +8,7 @@ Units: memory in bytes, times in seconds, cpu in cores (fractions allowed).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -156,6 +156,14 @@ class Runtime(Protocol):
 
     def image_problem(self, image: str) -> str:
         """Why no worker could start from `image` now and what to do, in a line; empty when one could."""
+        ...
+
+    def keep_images(self, wanted: Callable[[str], bool]) -> bool:
+        """Remove the images that were built for this home, unless they are `wanted` by name.
+
+        False if some that are in use stay. Others' images are left alone. Raises `EngineError` when that is
+        not possible now.
+        """
         ...
 
 

@@ -2,7 +2,8 @@
 
 Environment: KAOS_SOURCE_ID with PACH_PFS (the bundle), KAOS_IMAGE (the name to give), KAOS_BUILDER: `venv`,
 the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/) and, where bubblewrap works,
-KAOS_BWRAP (it) and KAOS_HIDDEN (folders that no RUN must see); or `docker`, with DOCKER_HOST;
+KAOS_BWRAP (it) and KAOS_HIDDEN (folders that no RUN must see); or `docker`, with DOCKER_HOST and
+KAOS_HOME_LABEL, whose the image is;
 KAOS_BUILD_ARGS, build arguments as JSON; KAOS_BUILD_CA, a file of certificates that the steps trust as well.
 Writes `<out>/<source id>/image.json`, a pure function of the source and the arguments.
 """

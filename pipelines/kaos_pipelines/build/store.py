@@ -17,9 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kaos_formats.folders import clean_up
-from kaos_formats.images import CONFIG, ROOT, directory_name
-
-BUILDING = ".building"
+from kaos_formats.images import BUILDING, CONFIG, ROOT, directory_name
 
 
 class ImageWriter:

@@ -10,6 +10,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from kaos_formats.images import claim
 from kaos_formats.masking import Masker
 from kaos_pipelines.build import buildkit, classic
 from kaos_pipelines.build.authorities import trusted
@@ -43,6 +44,7 @@ def build(
         api = docker.APIClient(base_url=env.get("DOCKER_HOST") or None, version="auto", timeout=_TIMEOUT_S)
         try:
             if _is_built(api, image, bundle.id):
+                _name(api, image, image, env)
                 log.say(f"{image} is there already")
             else:
                 made = _carry_out(api, bundle, steps, arguments, env, log)
@@ -51,8 +53,7 @@ def build(
                 except BuildError:
                     _remove_unnamed(api, made)
                     raise
-                repository, _, tag = image.rpartition(":")
-                api.tag(made, repository, tag)
+                _name(api, made, image, env)
                 log.say(f"Successfully built {image}")
         finally:
             api.close()
@@ -100,6 +101,14 @@ def _carry_out(
         log.warn_unused(name for name in arguments.keys() - declared(steps) if not _PROXIES.fullmatch(name))
         return buildkit.carry_out(program, order, env, log)
     return classic.carry_out(api, order, log)
+
+
+def _name(api: docker.APIClient, made: str, image: str, env: Mapping[str, str]) -> None:
+    """Give an image its name, and first this home's claim: without that nobody would ever remove it."""
+    label = env.get("KAOS_HOME_LABEL")
+    for name in ([claim(image, label)] if label else []) + [image]:
+        repository, _, tag = name.rpartition(":")
+        api.tag(made, repository, tag)
 
 
 def _remove_unnamed(api: docker.APIClient, image: str) -> None:

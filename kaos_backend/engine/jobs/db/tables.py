@@ -71,6 +71,20 @@ def pipelines(db: sqlite3.Connection, history: int = 0, projects: Iterable[str] 
     return [pipeline_of(row) for row in rows if not wanted or row["project"] in wanted]
 
 
+def is_mentioned(db: sqlite3.Connection, text: str) -> bool:
+    """Whether `text` is a value somewhere in the spec of any version of a pipeline.
+
+    `text` has no characters that JSON would escape.
+    """
+    query = "SELECT EXISTS (SELECT 1 FROM pps_versions WHERE instr(effective_json, ?))"
+    return bool(db.execute(query, (f'"{text}"',)).fetchone()[0])
+
+
+def rows_of_pipelines(db: sqlite3.Connection) -> set[int]:
+    """The rows of the pipelines that there are."""
+    return {row for (row,) in db.execute("SELECT id FROM pps_pipelines")}
+
+
 def pipelines_in(db: sqlite3.Connection, states: Iterable[PipelineState]) -> list[Pipeline]:
     """The latest versions of the pipelines in one of `states`."""
     wanted = ",".join(str(int(state)) for state in states)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import docker
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.workers.docker.engine import told
+from kaos_formats.images import OWN_PREFIX, claimed, claims
 
-OWN_PREFIX = "kaos/"
+log = logging.getLogger(__name__)
+
+_CONFLICT = 409
 _REBUILD = "deploy its source again to build it"
 
 
@@ -72,3 +76,39 @@ def is_own(name: str) -> bool:
 def missing(name: str) -> str:
     """What to do about an image that is not there, in a line."""
     return f"image {name} not found: no build made it yet, or it was removed; {_REBUILD}"
+
+
+def keep(api: docker.APIClient, label: str, wanted: Callable[[str], bool]) -> bool:
+    """Remove the images that the home `label` claims, unless they are `wanted` by name.
+
+    False if some that are in use stay. An image that other homes claim as well loses this home's claim
+    alone. Raises EngineError.
+    """
+    done = True
+    with told("forgotten images cannot be removed"):
+        names = [name for image in api.images() for name in image["RepoTags"] or ()]
+        for mine in names:
+            name = claimed(mine) if mine.startswith(claims(label)) else None
+            if name is None or wanted(name):
+                continue
+            try:
+                _forget(api, name, mine)
+            except ImageNotFound:
+                continue
+            except APIError as error:
+                if error.status_code != _CONFLICT:
+                    raise
+                log.info("image %s stays for now: %s", name, error.explanation)
+                done = False
+    return done
+
+
+def _forget(api: docker.APIClient, name: str, mine: str) -> None:
+    image: dict[str, Any] = api.inspect_image(mine)  # type: ignore[no-untyped-call]
+    names = image["RepoTags"] or []
+    # Images that were built alike are one, with the names of all.
+    if not any(other != mine and claimed(other) == name for other in names):
+        # The claim last: until then it is known whose the image is.
+        for own in (other for other in names if other == name or other.endswith(f"/{name}")):
+            api.remove_image(own)
+    api.remove_image(mine)

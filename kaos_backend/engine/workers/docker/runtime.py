@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import docker
@@ -20,6 +19,7 @@ from kaos_backend.engine.workers.docker.engine import connect, owner_in_containe
 from kaos_backend.engine.workers.docker.worker import DockerWorker
 from kaos_backend.engine.workers.port import WorkerSpec
 from kaos_formats.folders import empty_folder, folder
+from kaos_formats.images import home_label
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class DockerRuntime:
         self._env = dict(env)
         self._wants_network = network
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
-        self.label = hashlib.sha256(os.fsencode(engine_dir.resolve())).hexdigest()[:32]
+        self.label = home_label(engine_dir)
         self._lock = threading.Lock()
         self._known: Setting | None = None
         self.notes: tuple[str, ...] = (self._note(),)
@@ -62,6 +62,11 @@ class DockerRuntime:
         except EngineError as error:
             return error.message
         return "" if there or not images.is_own(image) else images.missing(image)
+
+    def keep_images(self, wanted: Callable[[str], bool]) -> bool:
+        """See `port.Runtime`."""
+        with self._client() as api:
+            return images.keep(api, self.label, wanted)
 
     def start_worker(self, spec: WorkerSpec) -> DockerWorker:
         """See `port.Runtime`; the container itself is made at the worker's first datum."""

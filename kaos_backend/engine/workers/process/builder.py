@@ -23,6 +23,7 @@ from kaos_backend.engine.workers.process import environment
 from kaos_backend.engine.workers.process.places import Bubblewrap, Command, Place, link_inputs, linked_sight
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.folders import empty_folder, folder
+from kaos_formats.images import home_label
 
 # What the engine's environment says about builds, beside what their programs read themselves.
 _SETTINGS = ("KAOS_BUILD_CA",)
@@ -74,6 +75,7 @@ class HostBuilder:
         python_path = str(Path(found.submodule_search_locations[0]).parent)
         env = environment.builder(os.environ, spec.env, self._engine_dir, python_path)
         settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
+        settings["KAOS_HOME_LABEL"] = home_label(self._engine_dir)
         return _BuildPlace(folder, env | settings | self._settings)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from kaos_backend.engine.errors import FailedPrecondition, NotFound
-from kaos_formats.images import CONFIG, ROOT, VENV_READY, directory_name
+from kaos_formats.folders import clean_up
+from kaos_formats.images import BUILDING, CONFIG, OWN_PREFIX, ROOT, VENV_READY, directory_name
 
-OWN_PREFIX = "kaos/"
 _REBUILD = "deploy its source again to build it"
 
 
@@ -40,8 +40,12 @@ class _Config(msgspec.Struct):
     program: str | None = None
 
 
+class _Named(msgspec.Struct):
+    name: str
+
+
 class ImageStore:
-    """The images below an engine directory. Read only: the builder renames complete folders in."""
+    """The images below an engine directory. The builder renames complete folders in."""
 
     def __init__(self, engine_dir: Path) -> None:
         self.images = engine_dir / "images"
@@ -82,3 +86,19 @@ class ImageStore:
             venv=venv,
             prefixes=tuple(Path(prefix) for prefix in config.prefixes),
         )
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Remove the images that are not wanted, by name. What runs has copies of its own."""
+        for folder in list(self.images.glob("*/")):
+            if folder.name == BUILDING:
+                continue
+            try:
+                name = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Named).name
+            except (OSError, msgspec.MsgspecError):
+                continue  # whose it was cannot be told
+            if not wanted(name):
+                away = self.images / BUILDING / f"{folder.name}.gone"
+                away.parent.mkdir(exist_ok=True)
+                clean_up(away)
+                folder.rename(away)
+                clean_up(away)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +76,14 @@ class ProcessRuntime:
         except EngineError as error:
             return error.message
         return ""
+
+    def keep_images(self, wanted: Callable[[str], bool]) -> bool:
+        """See `port.Runtime`. Environments stay: installed once, they serve whoever asks for the same."""
+        try:
+            self._store.keep(wanted)
+        except OSError as error:
+            raise Unknown(f"forgotten images cannot be removed: {error}") from error
+        return True
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
         """Start a worker with a private copy of the image's files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import docker
+from docker.errors import ImageNotFound
 
 from kaos_formats.images import directory_name
 from tests.support.docker_engine import add_files, base_image
@@ -78,5 +80,6 @@ class DockerImages:
     def close(self) -> None:
         built = self._api.images(f"kaos/{self.workspace}")
         for name in [*self._made, *(tag for image in built for tag in image["RepoTags"])]:
-            self._api.remove_image(name, force=True)
+            with contextlib.suppress(ImageNotFound):
+                self._api.remove_image(name, force=True)
         self._api.close()

@@ -20,6 +20,7 @@ from kaos_backend.engine.workers.docker.engine import owner_in_containers
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
 from kaos_backend.engine.workers.docker.worker import DockerWorker
 from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec
+from kaos_formats.images import claim, home_label
 from tests.support.docker_engine import engine_or_skip
 
 from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
@@ -94,6 +95,29 @@ def test_the_user_of_the_image_writes_and_the_engines_owns(docked: Bench, tmp_pa
 def test_shared_memory_is_as_large_as_the_limit(docked: Bench) -> None:
     _, text = docked.run("df -k /dev/shm | tail -1", grant=Grant(1, (), 96 * MIB, ()))
     assert text.split()[1] == str(96 * 1024)
+
+
+def test_no_image_goes_that_another_home_claims_or_a_worker_uses(
+    docked: Bench, api: docker.APIClient, tmp_path: Path
+) -> None:
+    image = docked.image({"/app/f": str(tmp_path)})
+    here, there = home_label(docked.engine_dir), home_label(tmp_path / "elsewhere")
+    foreign = f"{image.partition(':')[0]}-foreign:1"
+    for name in (foreign, claim(image, here), claim(image, there)):
+        api.tag(image, *name.rsplit(":", 1))
+    assert docked.runtime.keep_images(lambda _: False)
+    names = {image, foreign, claim(image, there)}
+    assert set(api.inspect_image(image)["RepoTags"]) == names
+
+    other = DockerRuntime(tmp_path / "elsewhere", os.environ)
+    api.remove_image(foreign)
+    worker = docked.worker(image)
+    docked.run("exit 0", worker)
+    assert not other.keep_images(lambda _: False)
+    assert api.inspect_image(claim(image, there))
+    worker.close()
+    until(lambda: other.keep_images(lambda _: False), "the container to be gone")
+    assert api.images(image) == api.images(claim(image, there)) == []
 
 
 def test_cores_are_a_quota(docked: Bench) -> None:

@@ -107,6 +107,26 @@ def test_build_then_train(bench: Bench, tmp_path: Path) -> None:
         assert report["prefix"].startswith(str(bench.engine_dir / "venvs"))
 
 
+def test_images_that_nobody_wants_go(bench: Bench, tmp_path: Path) -> None:
+    build(bench, tmp_path)
+    image, runtime = image_of(bench), bench.runtime
+    asked: list[str] = []
+
+    def wanted(name: str) -> bool:
+        asked.append(name)
+        return True
+
+    runtime.keep_images(wanted)
+    assert asked == [image]
+    assert runtime.image_problem(image) == ""
+    runtime.keep_images(lambda _: False)
+    assert image in runtime.image_problem(image)
+    runtime.keep_images(lambda _: False)
+    # What depends on it is made as ever.
+    build(bench, tmp_path)
+    assert train(bench, tmp_path)[0].code == 0
+
+
 def test_a_failed_build_is_one_failed_datum(bench: Bench, tmp_path: Path) -> None:
     exit_, text = build(bench, tmp_path, steps="\nRUN no-such-program -y gcc\n")
     assert exit_.code == 1
