@@ -374,9 +374,7 @@ class KaosClient:
 
 def _json_lines(response: http.client.HTTPResponse) -> Iterator[Json]:
     """The lines up to the one that says ``end``; raises KaosError for one that is an error."""
-    while line := response.readline():
-        if not line.endswith(b"\n"):
-            break
+    for line in _lines(response):
         if not line.strip():
             continue
         item = json.loads(line)
@@ -386,6 +384,14 @@ def _json_lines(response: http.client.HTTPResponse) -> Iterator[Json]:
         if item.get("end"):
             return
     raise ConnectionLost("the answer broke off")
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Whole lines as they come, without their ends: its own `readline` takes several calls for each."""
+    rest = b""
+    while data := response.read1(CHUNK_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 def _lost(error: ConnectionLost) -> KaosError:

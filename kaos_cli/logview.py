@@ -119,7 +119,7 @@ def _read(session: Session, ws: str, ref: str, query: Query, several: bool = Fal
                 if line.get("waiting"):
                     _tell_waiting(session, line)
                 elif reader.is_new(line, resumed):
-                    _print(session, line, several)
+                    _print(session, line, several, flush=query.follow)
                     printed = True
             break
         except (ConnectionLost, KaosError) as error:
@@ -155,11 +155,11 @@ def _tell_waiting(session: Session, line: Line) -> None:
         session.terminal.say(f"waiting: {printable(str(line['reason']))}")
 
 
-def _print(session: Session, line: Line, several: bool) -> None:
+def _print(session: Session, line: Line, several: bool, flush: bool) -> None:
     if session.terminal.json:
         session.terminal.answer_json_line(line)
     else:
-        print(prefix(line, several) + printable(str(line["text"])), flush=True)
+        print(prefix(line, several) + printable(str(line["text"])), flush=flush)
 
 
 def _told(error: ConnectionLost | KaosError) -> KaosError:

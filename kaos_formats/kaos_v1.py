@@ -5,6 +5,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
+    Logs(pps_v2.GetLogsRequest) → stream of LogLines
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
     Pause(PauseRequest) → PausedResponse
@@ -79,6 +80,18 @@ class DamagedRequest(Message):
 
 class DamagedResponse(Message):
     paths: list[str] = []
+
+
+class LogLines(Message):
+    """Lines of one log, for each of which `GetLogs` has a message: a trial may write thousands a second.
+
+    `paths` are the files of the datum that they belong to. A line is (µs since the epoch, whether user code
+    said it, its text).
+    """
+
+    datum: str
+    paths: list[str]
+    lines: list[tuple[int, bool, str]]
 
 
 class Done(Message):

@@ -14,6 +14,7 @@ import psutil
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.errors import EngineError, InvalidArgument
 from kaos_backend.engine.facade.engine.control import ControlService
+from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
@@ -23,6 +24,7 @@ from kaos_backend.engine.facade.misc import (
     VersionService,
 )
 from kaos_backend.engine.facade.pfs.service import PfsService
+from kaos_backend.engine.facade.pps.logs import LogCalls
 from kaos_backend.engine.facade.pps.service import PpsService, runners
 from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
@@ -138,6 +140,7 @@ def start(
             HealthService(),
             EngineService(store, data_dir / "trees"),
             ControlService(jobs),
+            LogService(LogCalls(jobs).blocks),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

@@ -226,7 +226,7 @@ class SdkPachd:
     def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
         job = _job(project, pipeline, job_id)
         request = pps.ListDatumRequest(job=job)
-        return self._list(lambda c: _read_by_hand(c, "ListDatum", wire.datum)(request))
+        return self._list(lambda c: _read_by_hand(c, "/pps_v2.API/ListDatum", wire.datum)(request))
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
         status = self._job_details(project, pipeline, job_id).worker_status
@@ -337,7 +337,7 @@ def _unary(name: str, request: kaos_v1.Message, answer: type[_Answer]) -> Callab
 
 
 class _SdkLogStream:
-    """Implements ``port.LogStream`` over GetLogs."""
+    """Implements ``port.LogStream`` over the embedded engine's Logs, or over GetLogs where there is none."""
 
     def __init__(self, connection: Connection, request: pps.GetLogsRequest) -> None:
         self._connection = connection
@@ -347,14 +347,21 @@ class _SdkLogStream:
 
     def __iter__(self) -> Iterator[LogLine]:
         try:
+            yield from self._read(kaos_v1.method("Logs"), _log_lines)
+        except errors.NeedsEmbeddedEngine:
+            yield from self._read("/pps_v2.API/GetLogs", lambda message: (wire.log_line(message),))
+
+    def _read(self, method: str, read: Callable[[bytes], Iterable[LogLine]]) -> Iterator[LogLine]:
+        try:
             with self._connection.client() as client:
-                self._call = _read_by_hand(client, "GetLogs", wire.log_line)(self._request)
+                self._call = _read_by_hand(client, method, read)(self._request)
                 if self._closed:  # meanwhile, by another thread
                     self._call.cancel()
-                for line in self._call:
-                    yield line
-                    if self._closed:
-                        return
+                for lines in self._call:
+                    for line in lines:
+                        yield line
+                        if self._closed:
+                            return
         except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
             if self._closed:
                 return
@@ -369,11 +376,15 @@ class _SdkLogStream:
             self._call.cancel()
 
 
+def _log_lines(message: bytes) -> list[LogLine]:
+    told = kaos_v1.LogLines.FromString(message)
+    paths = tuple(told.paths)
+    return [LogLine(told.datum, paths, wire.moment(us), user, said) for us, user, said in told.lines]
+
+
 def _read_by_hand(client: Client, method: str, read: Callable[[bytes], Any]) -> Any:
     """A streaming call of the SDK's client whose answers do not become the SDK's classes: see ``wire``."""
-    return client._channel.unary_stream(
-        f"/pps_v2.API/{method}", request_serializer=bytes, response_deserializer=read
-    )
+    return client._channel.unary_stream(method, request_serializer=bytes, response_deserializer=read)
 
 
 def _project(info: pfs.ProjectInfo) -> Project:

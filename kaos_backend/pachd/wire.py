@@ -108,10 +108,15 @@ def log_line(message: bytes) -> LogLine:
         elif number == 6:
             paths.append(_string(value, 1))
         elif number == 8:
-            ts = _EPOCH + timedelta(microseconds=_microseconds(value))
+            ts = moment(_microseconds(value))
         elif number == 9:
             said = str(value, "utf-8")
     return LogLine(datum=datum_id, paths=tuple(paths), ts=ts, user=user, text=said)
+
+
+def moment(us: int) -> datetime:
+    """So many microseconds after the epoch."""
+    return _EPOCH + timedelta(microseconds=us)
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)

@@ -20,10 +20,12 @@ from kaos_backend.engine.jobs.db.rows import JobKey
 from kaos_backend.engine.jobs.logquery import LogQuery, Source
 from kaos_backend.engine.jobs.run.logs import Line
 from kaos_backend.engine.jobs.service import Jobs
+from kaos_formats import kaos_v1
 from kaos_formats.protobuf import field, number, text
 
 # User code writes its log without telling the engine; this is how late a followed line can be, in seconds.
 _FOLLOW_S = 0.1
+_BLOCK_LINES, _BLOCK_CHARACTERS = 1000, 256 * 1024
 _DAY_US = 24 * 3600 * 1_000_000
 
 
@@ -37,21 +39,38 @@ class LogCalls:
     def get_logs(
         self, request: pps.GetLogsRequest, context: grpc.ServicerContext
     ) -> Iterator[pps.LogMessage | bytes]:
-        query = self._query(request)
-        if query is None:
+        if (query := self._query(request)) is None:
             yield pps.LogMessage(
                 message="the engine's own log is the file logs/engine.log of its home directory"
             )
             return
-        reading = self._jobs.read_logs(query)
-        while True:
-            since = self._store.changes.version()
-            lines, ended = reading.poll()
+        for lines in self._polls(query, request.follow, context):
             for source, of_source in groupby(lines, key=itemgetter(0)):
                 encode = _encoder(source)
                 for _, line in of_source:
                     yield encode(line)
-            if ended or not request.follow or not context.is_active():
+
+    def blocks(self, request: pps.GetLogsRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """What `get_logs` answers, many lines in a message: `kaos_v1.Engine/Logs`."""
+        if (query := self._query(request)) is None:
+            raise Unknown("must specify a pipeline or a job")
+        for lines in self._polls(query, request.follow, context):
+            for source, of_source in groupby(lines, key=itemgetter(0)):
+                paths = [file.path for file in source.files]
+                texts = (line for _, line in of_source)
+                while block := _block(texts):
+                    yield bytes(kaos_v1.LogLines(datum=source.datum, paths=paths, lines=block))
+
+    def _polls(
+        self, query: LogQuery, follow: bool, context: grpc.ServicerContext
+    ) -> Iterator[Iterator[tuple[Source, Line]]]:
+        """The lines that there are, and those that come as long as the caller follows."""
+        reading = self._jobs.read_logs(query)
+        while True:
+            since = self._store.changes.version()
+            lines, ended = reading.poll()
+            yield lines
+            if ended or not follow or not context.is_active():
                 return
             park(self._store, context)
             self._store.changes.wait(since, _FOLLOW_S)
@@ -93,6 +112,18 @@ class LogCalls:
 
     def handlers(self) -> Handlers:
         return {"GetLogs": server_stream(self.get_logs, pps.GetLogsRequest)}
+
+
+def _block(lines: Iterator[Line]) -> list[tuple[int, bool, str]]:
+    """The next lines, as many as a message should have."""
+    block: list[tuple[int, bool, str]] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line.text)
+        if len(block) == _BLOCK_LINES or size >= _BLOCK_CHARACTERS:
+            break
+    return block
 
 
 def _encoder(source: Source) -> Callable[[Line], bytes]:

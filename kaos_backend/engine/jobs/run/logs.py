@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
 
@@ -22,8 +21,7 @@ MASTER = "master"
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     ts_us: int
     user: bool
     text: str
