@@ -17,14 +17,15 @@ from kaos_cli.views import DONE, label
 BEST = "best"
 
 
-def pick_model(job: Mapping[str, Any], wanted: str) -> str:
-    """The model id for ``--model``: ``best``, a trial's number, an id or the start of one.
+def pick_model(job: Mapping[str, Any], wanted: str, failed: bool = False) -> str:
+    """The model id for ``--model``: ``best``, a trial's number, an id or the start of one. ``failed``: that
+    which a failed trial would have made.
 
     Raises KaosError (no_such_model, ambiguous) and says which there are.
     """
     done = [trial for trial in job["trials"] if trial["state"] in DONE]
     job_text = f"job {job['id'][:8]}"
-    if wanted == BEST:
+    if wanted == BEST and not failed:
         return str(_best(job, done)["model"])
     if re.fullmatch(r"[0-9]{1,5}", wanted):
         found = [trial["model"] for trial in job["trials"] if trial["trial"] == int(wanted)]
@@ -45,7 +46,13 @@ def pick_model(job: Mapping[str, Any], wanted: str) -> str:
             hint=f"kaos train info {job['id'][:8]} shows them",
         )
     state = next(trial["state"] for trial in job["trials"] if trial["model"] == found[0])
-    if state not in DONE:
+    if failed and state != "failed":
+        raise KaosError(
+            "failed",
+            f"the trial of model {found[0]} has not failed: it is {state}",
+            hint=f"kaos train info {job['id'][:8]} shows those that failed",
+        )
+    if state not in DONE and not failed:
         raise KaosError(
             "failed",
             f"the trial of model {found[0]} is {state}: there is no model of it",
@@ -90,22 +97,27 @@ def get(
     data: bool,
     out: Path | None,
     force: bool,
+    failed: bool = False,
 ) -> None:
-    """Fetch and write; raises KaosError (exists) rather than change a file that is there."""
+    """Fetch and write; raises KaosError (exists) rather than change a file that is there.
+
+    ``failed``: what failed trials left, in place of models; ``model`` is one of theirs then.
+    """
     job = session.client.job(ws, ref)
     job_id = job["id"]
     target = out if out is not None else Path(f"kaos-{job_id[:8]}")
-    chosen = pick_model(job, model) if model is not None else None
+    chosen = pick_model(job, model, failed) if model is not None else None
     has_models = any(trial["state"] in DONE for trial in job["trials"])
-    if not has_models and not (code or data):
+    if not has_models and not (code or data or failed):
         raise _no_models(job)
-    wanted: list[tuple[str, str]] = [("model", "")] if has_models else []
+    wanted: list[tuple[str, str]] = [("model", "")] if has_models and not failed else []
+    wanted += [("failed", "failed")] if failed else []
     wanted += [("code", "code")] if code else []
     wanted += [("data", "data")] if data else []
     written: dict[str, Written] = {}
     with staging(target) as staged:
         for what, below in wanted:
-            only = chosen if what == "model" else None
+            only = chosen if what in ("model", "failed") else None
             try:
                 with (
                     stage(session.terminal, f"fetch {what}", in_bytes=True) as progress,
@@ -140,7 +152,9 @@ def _report(
         return
     for what, one in written.items():
         amount = f"{text.files(one.files)}, {text.size(one.size_bytes)}"
-        if what == "model":
+        if what == "failed":
+            print(f"failed  {text.trials(len(one.tops))}  {amount}  → {target / what}")
+        elif what == "model":
             names = chosen or (one.tops[0] if len(one.tops) == 1 else f"{len(one.tops)} models")
             print(f"model   {names}  {amount}  → {target if len(one.tops) != 1 else target / one.tops[0]}")
         else:

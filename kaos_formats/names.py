@@ -34,6 +34,16 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _STAGING = re.compile(r"staging-([0-9a-f]{32})(?:-([0-9a-f]{1,16}))?")
 
 
+def meta_repo(pipeline: str) -> str:
+    """How Pachyderm writes the repo with what each datum of a pipeline read and wrote."""
+    return f"{pipeline}.meta"
+
+
+def datum_output(datum_id: str) -> str:
+    """Where a datum's output is in its pipeline's meta repo, that of a failed one too."""
+    return f"/pfs/{datum_id}/out"
+
+
 def check_workspace(name: str) -> str:
     """``name`` itself if Pachyderm can hold a project of that name; raises InvalidName otherwise."""
     if not _WORKSPACE.fullmatch(name):

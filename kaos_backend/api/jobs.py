@@ -82,11 +82,13 @@ def get_logs(
 @router.get(
     "/{ref}/archive",
     response_class=_Archive,
-    responses=ends_in(*_OF_A_JOB, errors.NoSuchModel, errors.NoBundle),
+    responses=ends_in(*_OF_A_JOB, errors.NoSuchModel, errors.NoBundle, errors.NotYet),
     openapi_extra={PLACE: "downloads"},
 )
 def get_archive(workspace: str, ref: str, services: Awake, what: What, model: str | None = None) -> _Archive:
-    """A tar in zstd of models, code or data. 404 no_such_job, no_such_model, no_bundle; 409 ambiguous."""
+    """A tar in zstd of models, of what failed trials left, of code or data. 404 no_such_job, no_such_model,
+    no_bundle; 409 ambiguous, not_yet.
+    """
     return _Archive(services.archives.open(workspace, ref, what, model))
 
 

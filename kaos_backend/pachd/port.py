@@ -99,7 +99,7 @@ class Pachd(Protocol):
         appended. Returns how many.
         """
 
-    # -- files
+    # -- files: of a user repo by its name, of a pipeline's meta repo as ``names.meta_repo`` calls it
     def read_file(self, project: str, repo: str, commit_id: str, path: str) -> Iterator[bytes]:
         """Content of one file. NotFound is raised at the first ``next``."""
 

@@ -35,6 +35,7 @@ from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.port import LogStream
 from kaos_backend.pachd.prefetch import prefetch
 from kaos_formats import kaos_v1
+from kaos_formats.names import meta_repo
 
 _ALL_VERSIONS = -1
 _Answer = TypeVar("_Answer", bound=kaos_v1.Message)
@@ -237,8 +238,7 @@ class SdkPachd:
         return self._connection.read(lambda c: c.pps.inspect_job(job=job, details=True)).details
 
     def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
-        repo = pfs.Repo(name=pipeline, type="meta", project=pfs.Project(name=project))
-        file = pfs.File(commit=pfs.Commit(repo=repo, id=job_id), path=f"/meta/{datum_id}/meta")
+        file = pfs.File(commit=_commit(project, meta_repo(pipeline), job_id), path=f"/meta/{datum_id}/meta")
         try:
             content = b"".join(m.value for m in self._connection.stream(lambda c: c.pfs.get_file(file=file)))
         except (errors.NotFound, errors.Internal):
@@ -392,7 +392,8 @@ def _project(info: pfs.ProjectInfo) -> Project:
 
 
 def _repo(project: str, name: str) -> pfs.Repo:
-    return pfs.Repo(name=name, type="user", project=pfs.Project(name=project))
+    name, _, kind = name.partition(".")
+    return pfs.Repo(name=name, type=kind or "user", project=pfs.Project(name=project))
 
 
 def _commit(project: str, repo: str, ref: str) -> pfs.Commit:

@@ -14,12 +14,12 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, truenames
 from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
-from kaos_backend.services.trials import Trials
+from kaos_backend.services.trials import FAILED, Trials
 from kaos_formats import names
 from kaos_formats import tar as tars
 from kaos_formats.stored import MAP_FILE, TrueNames
 
-What = Literal["model", "code", "data"]
+What = Literal["model", "failed", "code", "data"]
 
 _LEVEL = 1
 _SHOWN = 5
@@ -43,17 +43,19 @@ class Archives:
         self._trials = trials
 
     def open(self, workspace: str, ref: str, what: What, model: str | None) -> Iterator[bytes]:
-        """The archive in chunks: ``<model id>/…`` for models, ``<bundle name>/…`` with modes for code and
-        data.
+        """The archive in chunks: ``<model id>/…`` for models and for what failed trials left,
+        ``<bundle name>/…`` with modes for code and data.
 
-        Raises NoSuchJob, NoSuchModel, Ambiguous, NoBundle and (as far as it is known by then) DataLoss before
-        the first chunk.
+        Raises NotYet (of failed trials, before the job's end), NoSuchJob, NoSuchModel, Ambiguous, NoBundle
+        and (as far as it is known by then) DataLoss before the first chunk.
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
         read = self._jobs.inputs_of(workspace, job_id)
         if what == "model":
             members = self._models(workspace, job_id, read, model)
+        elif what == "failed":
+            members = self._failed(workspace, job_id, read, model)
         else:
             members = self._bundle(workspace, _REPOS[what], read)
         chunks = _compress(members)
@@ -76,11 +78,57 @@ class Archives:
         tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, f"/{one}")
         try:
             yield from _repack(tar, lambda path: _in_model(path, maps), mtime)
+            yield tars.END
         except errors.NotFound as error:
             raise errors.NoSuchModel(
                 f"there is no model {model!r} (yet)" if model else "this job has no models (yet)",
                 hint="`kaos train info` shows the state of each trial, `kaos train logs` what it said",
             ) from error
+
+    def _failed(
+        self, workspace: str, job_id: str, read: inputs.JobInputs, model: str | None
+    ) -> Iterator[bytes]:
+        train = with_trials(self._jobs.of_set(workspace, job_id))
+        trials = [] if train is None else self._trials.of_job(workspace, train, read)
+        if model:
+            trials = [self._trials.select(trials, model)]
+        failed = [t for t in trials if t.datum is not None and t.datum.state in FAILED]
+        if train is None or not failed:
+            raise errors.NoSuchModel(
+                "that trial has not failed" if model else "no trial of this job has failed",
+                hint="`kaos train info` shows the state of each trial",
+            )
+        if not train.state.terminal:
+            raise errors.NotYet(
+                f"what its failed trials wrote can be had when job {job_id[:8]} has ended",
+                hint=f"`kaos train wait {job_id[:8]}` waits for that",
+            )
+        repo = names.meta_repo(train.pipeline)
+        mtime = int(train.finished.timestamp()) if train.finished else 0
+        found = False
+        for trial in failed:
+            assert trial.datum is not None
+            at = names.datum_output(trial.datum.id)
+            held = truenames.of_folder(self._pachd, workspace, repo, job_id, trial.model, at)
+            maps = {} if held is None else {trial.model: held}
+
+            def place_of(
+                path: str, above: str = at.strip("/") + "/", maps: Mapping[str, TrueNames] = maps
+            ) -> _Place | None:
+                return _in_model(path.removeprefix(above), maps)
+
+            try:
+                for data in _repack(self._pachd.read_tar(workspace, repo, job_id, at), place_of, mtime):
+                    found = True
+                    yield data
+            except errors.NotFound:
+                continue
+        if not found:
+            raise errors.NoSuchModel(
+                "that trial wrote no files" if model else "the failed trials of this job wrote no files",
+                hint="`kaos train logs --failed` shows what they said",
+            )
+        yield tars.END
 
     def _bundle(self, workspace: str, repo: str, read: inputs.JobInputs) -> Iterator[bytes]:
         about, commit_id = read.descriptions.get(repo), read.commits.get(repo)
@@ -90,6 +138,7 @@ class Archives:
         layout = Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
         tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
         yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
+        yield tars.END
 
     def _refuse_damaged(self, workspace: str, repo: str, commit_id: str, path: str) -> None:
         """Says what is known to be damaged instead of breaking off in the middle of it."""
@@ -122,7 +171,9 @@ def _in_bundle(path: str, layout: Layout, about: Description) -> _Place | None:
 
 
 def _repack(tar: Iterator[bytes], place_of: Callable[[str], _Place | None], mtime: int) -> Iterator[bytes]:
-    """Pachyderm's tar with relative, true names and useful modes; folders follow from the files."""
+    """The members of Pachyderm's tar with relative, true names and useful modes; folders follow from the
+    files.
+    """
     reader = tars.TarReader(IteratorSource(tar))
     for member in reader:
         place = place_of(member.name.strip("/")) if member.kind == "file" else None
@@ -131,7 +182,6 @@ def _repack(tar: Iterator[bytes], place_of: Callable[[str], _Place | None], mtim
         yield tars.header(place.path, member.size, place.mode, mtime)
         yield from reader.payload()
         yield tars.padding(member.size)
-    yield tars.END
 
 
 def _compress(members: Iterator[bytes]) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ METRICS_GLOB = "/**/metrics*.json"
 MAX_REASONS = 200
 _CACHED_JOBS = 64
 
-_FAILED = (DatumState.FAILED, DatumState.RECOVERED)
+FAILED = (DatumState.FAILED, DatumState.RECOVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Trials:
         with self._guard:
             if (known := self._ended.get(key)) is not None:
                 return known
-        has_models = any(t.datum is not None and t.datum.state not in _FAILED for t in trials)
+        has_models = any(t.datum is not None and t.datum.state not in FAILED for t in trials)
         found = self._metrics(workspace, train.id) if has_models else {}
         results = _Results(found, self._reasons(workspace, train.id, trials))
         if train.state.terminal:
@@ -191,7 +191,7 @@ class Trials:
             return {}
 
     def _reasons(self, workspace: str, job_id: str, trials: Sequence[TrialDatum]) -> dict[str, str]:
-        failed = [t.datum for t in trials if t.datum is not None and t.datum.state in _FAILED]
+        failed = [t.datum for t in trials if t.datum is not None and t.datum.state in FAILED]
         return {d.id: self.why_failed(workspace, job_id, d) for d in failed[:MAX_REASONS]}
 
     def why_failed(self, workspace: str, job_id: str, datum: Datum) -> str:

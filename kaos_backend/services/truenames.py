@@ -25,10 +25,15 @@ def of_models(pachd: Pachd, workspace: str, job_id: str, model: str = "*") -> di
     return found
 
 
-def of_folder(pachd: Pachd, workspace: str, repo: str, commit_id: str, folder: str) -> TrueNames | None:
-    """The true names below one bundle or model of a commit; None where no map is needed or can be read."""
+def of_folder(
+    pachd: Pachd, workspace: str, repo: str, commit_id: str, folder: str, at: str = ""
+) -> TrueNames | None:
+    """The true names below one bundle or model of a commit; None where no map is needed or can be read.
+
+    ``at``: the folder that it is in, where that is not the top.
+    """
     try:
-        text = b"".join(pachd.read_file(workspace, repo, commit_id, f"/{folder}/{MAP_FILE}"))
+        text = b"".join(pachd.read_file(workspace, repo, commit_id, f"{at}/{folder}/{MAP_FILE}"))
     except errors.KaosError:
         return None
     return parse_map(text, folder)

@@ -354,6 +354,12 @@ def get(
             help="Only this model: an id, the start of one, a trial's number, or 'best'.",
         ),
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="What failed trials wrote, instead of models.")
+    ] = False,
     code: Annotated[bool, typer.Option("--code", help="The code as well.")] = False,
     data: Annotated[bool, typer.Option("--data", help="The data as well.")] = False,
     out: Annotated[
@@ -364,10 +370,16 @@ def get(
     workspace: Workspace = None,
 ) -> None:
     """Write a job's models to a folder, bit for bit what the trials wrote."""
-    from kaos_cli.fetching import get
+    from kaos_cli.fetching import BEST, get
 
+    if model is not None and trial is not None:
+        raise KaosError("usage", "--model and --trial at once", hint="give one of them")
+    if failed and model == BEST:
+        raise KaosError("usage", "--failed and the best model at once", hint="--trial N names a failed trial")
     ws = session.workspace(workspace)
-    get(session, ws, job_ref(session.home, ws, job, job_option, row), model, code, data, out, force)
+    which = model if trial is None else str(trial)
+    ref = job_ref(session.home, ws, job, job_option, row)
+    get(session, ws, ref, which, code, data, out, force, failed)
 
 
 @app.command()

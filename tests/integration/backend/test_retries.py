@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import socket
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import zstandard
 from pachyderm_sdk.api import pfs
 
 from tests.support.backend import DATA, SOURCE, Backend, eventually, repo
@@ -60,6 +63,14 @@ def heads(backend: Backend, workspace: str, *names: str) -> dict[str, str]:
     return {name: next(iter(branches(repo=repo(workspace, name)))).head.id for name in names}
 
 
+def left(backend: Backend, workspace: str, job: str) -> dict[str, bytes]:
+    """What failed trials wrote, by the names of the files."""
+    path = f"/workspaces/{workspace}/jobs/{job}/archive?what=failed"
+    tar = zstandard.ZstdDecompressor().decompressobj().decompress(backend.request("GET", path).content)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+        return {m.name.partition("/")[2]: members.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+
+
 def test_what_failed_runs_again_and_becomes_what_is_current(
     backend: Backend, workspace: str, gate: Gate
 ) -> None:
@@ -68,6 +79,7 @@ def test_what_failed_runs_again_and_becomes_what_is_current(
     first = backend.deploy(workspace, source=source, data=data, hyper={"lr": [0.1, 0.2]})["job"]
     assert states(backend.wait(workspace, first)) == {0.1: "failed", 0.2: "success"}
     before = heads(backend, workspace, "source", "data", "hyper", "build")
+    assert left(backend, workspace, first) == {"half": b"half"}
     gate.open()
     again = retry(backend, workspace, first[:8])
     assert (again["status"], again["of"], again["stages"]) == ("started", first, ["train"])
@@ -78,6 +90,8 @@ def test_what_failed_runs_again_and_becomes_what_is_current(
     assert heads(backend, workspace, "train") == {"train": again["job"]}
     # The deploy of the same finds it done, and there is nothing to retry.
     assert backend.deploy(workspace, source=source, data=data)["job"] == again["job"]
+    path = f"/workspaces/{workspace}/jobs/last/archive?what=failed"
+    backend.error("GET", path, 404, "no_such_model")
     nothing = retry(backend, workspace, "last")
     assert (nothing["status"], nothing["message"]) == ("unchanged", "every trial of it succeeded")
 
@@ -129,7 +143,10 @@ def test_only_what_failed_where_others_never_ran(backend: Backend, workspace: st
     eventually(failed)
     error = backend.error("POST", f"{path}/retry", 409, "not_yet", json={})
     assert "kaos train wait" in error["hint"]
+    backend.error("GET", f"{path}/archive?what=failed", 409, "not_yet")
     backend.call("POST", f"{path}/stop")
+    # It was kept, though the job was stopped.
+    assert left(backend, workspace, job)["half"] == b"half"
     before = states(backend.wait(workspace, job))
     gate.open()
     again = retry(backend, workspace, job, failed=True)["job"]

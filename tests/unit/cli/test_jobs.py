@@ -395,3 +395,14 @@ def test_pause_and_resume(cli: Cli, backend: FakeBackend) -> None:
     assert "but all workspaces are" in cli("train", "resume").out
     backend.answer = {}
     assert cli("train", "resume", "--all").out == ("nothing is paused: what waits starts as there is room\n")
+
+
+def test_get_what_failed_trials_left(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
+    model = "1909d1-5c3ca7-00000001"
+    two.archives = {"failed": archive({f"{model}/half": b"h"})}
+    out = tmp_path / "out"
+    done = cli("train", "get", JOB_ID, "--failed", "--trial", 1, "-o", out)
+    assert done.out == f"failed  1 trial  1 file, 1 B  → {out / 'failed'}\n"
+    assert (out / "failed" / model / "half").read_bytes() == b"h"
+    assert cli("train", "get", JOB_ID, "--failed", "--trial", 0).code == 1
+    assert cli("train", "get", JOB_ID, "--failed", "--model", "best").code == 2

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.rows import Job, JobKey, PipelineKey
-from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState
+from kaos_backend.engine.jobs.db.meta import entries
+from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
+from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import META_REPO, USER_REPO, Commit, CommitKey, RepoKey
 from kaos_backend.engine.store.store import Txn
 
@@ -61,13 +63,38 @@ def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
             txn.finish_commit(key, error="" if state is JobState.SUCCESS else reason, force=True)
 
 
-def show_finished(txn: Txn, job: Job) -> None:
-    """Bring all that a job's datums have finished into its output, which shows that now and then only."""
-    commit = txn.find_commit(output_commit(job.key))
-    if commit is None or commit.finishing_us is not None:
+def show_meta(txn: Txn, job: Job, datums: Sequence[DatumRow]) -> None:
+    """Say in a job's meta commit how its datums ended, with what each read and wrote, the failed ones too."""
+    if not is_open(txn, meta_commit(job.key)):
         return
+    transform = tables.get_pipeline(txn.db, job.key.pipeline, job.version).spec.transform
+    roots: dict[CommitKey, bytes | None] = {}
+
+    def root_of(file: File) -> bytes | None:
+        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
+        if key not in roots:
+            commit = txn.find_commit(key)
+            roots[key] = commit.root if commit else None
+        return roots[key]
+
+    tree = entries(job, datums, transform.image if transform else "", root_of)
+    txn.set_root(meta_commit(job.key), txn.build_tree(tree))
+
+
+def is_open(txn: Txn, key: CommitKey) -> bool:
+    """Whether the commit is there and takes more."""
+    commit = txn.find_commit(key)
+    return commit is not None and commit.finishing_us is None
+
+
+def show_finished(txn: Txn, job: Job) -> None:
+    """Bring all that a job's datums have finished into its commits, which show that now and then only."""
+    output = output_commit(job.key)
     try:
-        txn.set_root(commit.key, txn.merge(tables.kept_roots(txn.db, job.seq)))
+        if is_open(txn, output):
+            txn.set_root(output, txn.merge(tables.kept_roots(txn.db, job.seq)))
+        ended = [datum for datum in tables.datums(txn.db, job.seq) if datum.state in DONE_DATUMS]
+        show_meta(txn, job, ended)
     except DataLoss as error:
         # Damage keeps no job from being stopped; it has what its output shows.
         log.warning("job %s is ended without some of its outputs: %s", job.key, error.message)

@@ -15,16 +15,22 @@ from collections.abc import Callable, Iterable
 
 from kaos_backend.engine.errors import DataLoss, DiskFull
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.lifecycle import end_job, meta_commit, output_commit, show_finished
+from kaos_backend.engine.jobs.db.lifecycle import (
+    end_job,
+    is_open,
+    meta_commit,
+    output_commit,
+    show_finished,
+    show_meta,
+)
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
-from kaos_backend.engine.jobs.run.meta import entries
 from kaos_backend.engine.jobs.run.planning import datums_of
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.progress import Outcome, Phase, Running
-from kaos_backend.engine.jobs.run.recorder import Recorder, discard, is_open
+from kaos_backend.engine.jobs.run.recorder import Recorder, discard
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
 from kaos_backend.engine.jobs.schedule.states import (
@@ -34,8 +40,6 @@ from kaos_backend.engine.jobs.schedule.states import (
     JobState,
     move_datum,
 )
-from kaos_backend.engine.jobs.spec.plan import File
-from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_formats.endings import summary
 from kaos_formats.folders import clean_up
 from kaos_formats.quantity import parse_duration
@@ -326,26 +330,14 @@ class JobRun:
         with self._env.store.read() as db:
             rows = tables.datums(db, self.job.seq)
         failed = next((row for row in rows if row.state is DatumState.FAILED), None)
-        transform = self.pipeline.spec.transform
-        roots: dict[CommitKey, bytes | None] = {}
-
         with self._env.store.write() as txn:
             job = tables.job_by_seq(txn.db, self.job.seq)
             if job is None or job.state in TERMINAL_JOBS:
                 return
 
-            def root_of(file: File) -> bytes | None:
-                key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
-                if key not in roots:
-                    commit = txn.find_commit(key)
-                    roots[key] = commit.root if commit else None
-                return roots[key]
-
             self._recorder.show_rest(txn)
             output, meta = output_commit(job.key), meta_commit(job.key)
-            if is_open(txn, meta):
-                image = transform.image if transform else ""
-                txn.set_root(meta, txn.build_tree(entries(job, rows, image, root_of)))
+            show_meta(txn, job, rows)
             if failed is not None:
                 state, reason = JobState.FAILURE, f"datum {failed.id} failed: {failed.reason}"
             else:

@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.lifecycle import output_commit
+from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result
 from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import KEPT_DATUMS, DatumState
-from kaos_backend.engine.store.model import CommitKey
 from kaos_backend.engine.store.store import Store, Txn
 
 # How often, at most, the open output commit shows what has been finished so far: merging costs the whole
@@ -86,12 +85,6 @@ class Recorder:
         root = txn.merge([self._root, *roots])
         txn.set_root(key, root)
         return (root,)
-
-
-def is_open(txn: Txn, key: CommitKey) -> bool:
-    """Whether the commit is there and takes more."""
-    commit = txn.find_commit(key)
-    return commit is not None and commit.finishing_us is None
 
 
 def discard(outcomes: Iterable[Outcome]) -> None:
