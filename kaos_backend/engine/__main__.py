@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 
 from kaos_backend import __version__
+from kaos_backend.engine.detect import detect_machine
 from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.main import detect_machine, start
+from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.choice import choose
 from kaos_formats.home import (
     Home,
@@ -50,10 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        machine = detect_machine(os.environ)
+        machine, gpus = detect_machine(os.environ, home.path / "engine")
         runtime = choose(os.environ, home.path / "engine", home.path)
         port = args.port or _last_free_port(home)
-        handle = start(home.path / "engine", HOST, port, ensure_token(home.token_file), runtime, machine)
+        token = ensure_token(home.token_file)
+        handle = start(home.path / "engine", HOST, port, token, runtime, machine, gpus=gpus)
     except EngineError as e:
         log.error("%s", e.message)
         print(f"kaos engine: {e.message}", file=sys.stderr)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import psutil
 
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.errors import EngineError, InvalidArgument
+from kaos_backend.engine.detect import outside
+from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.service import EngineService
@@ -29,60 +27,15 @@ from kaos_backend.engine.facade.pps.service import PpsService, runners
 from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
 from kaos_backend.engine.facade.transaction import Transactions, TransactionService
+from kaos_backend.engine.gpus import Inventory, counted
 from kaos_backend.engine.jobs.db.pipelines import PipelineMetadata
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
-from kaos_formats.quantity import parse_bytes
 
 _STOP_GRACE_S = 1.0
-
-
-def detect_machine(env: Mapping[str, str]) -> Machine:
-    """What this process may use, or what KAOS_ENGINE_CPUS, KAOS_ENGINE_MEMORY and KAOS_ENGINE_GPUS say.
-
-    Raises InvalidArgument naming the variable that makes no sense.
-    """
-
-    def number(name: str, found: int, least: int) -> int:
-        text = env.get(name, "")
-        if not text:
-            return found
-        if not text.isdigit() or int(text) < least:
-            raise InvalidArgument(f"{name} is {text!r}: must be a whole number of at least {least}")
-        return int(text)
-
-    memory = _memory_bytes()
-    if text := env.get("KAOS_ENGINE_MEMORY", ""):
-        try:
-            memory = parse_bytes(text)
-        except ValueError as e:
-            raise InvalidArgument(f"KAOS_ENGINE_MEMORY: {e}") from None
-    return Machine(
-        cpus=number("KAOS_ENGINE_CPUS", _cpus(), 1),
-        memory_bytes=memory,
-        gpus=number("KAOS_ENGINE_GPUS", len(list(Path("/dev").glob("nvidia[0-9]*"))), 0),
-    )
-
-
-def _cpus() -> int:
-    """Cores this process may run on, less if a cgroup (a container) allows less; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return max(1, cores)
-
-
-def _memory_bytes() -> int:
-    total = int(psutil.virtual_memory().total)
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return total
 
 
 @dataclass(slots=True)
@@ -112,14 +65,18 @@ def start(
     runtime: Runtime,
     machine: Machine,
     clock: Clock = now_us,
+    gpus: Inventory | None = None,
 ) -> EngineHandle:
     """Open the store, take up unfinished jobs, serve. Port 0 takes any free one.
+
+    `gpus` are those that `machine` counts.
 
     Raises EngineError when the port is taken or the store cannot be opened.
     """
     store = Store.open(data_dir, clock=clock, migrations=MIGRATIONS)
     try:
-        jobs = Jobs(store, runtime, machine, data_dir, clock)
+        inventory = counted(machine.gpus) if gpus is None else gpus
+        jobs = Jobs(store, runtime, machine, data_dir, clock, look=outside(inventory, data_dir))
         metadata = {
             "kaos.runtime": runtime.name,
             "kaos.isolation": runtime.isolation,
@@ -151,4 +108,4 @@ def start(
     return EngineHandle(f"{host}:{bound}", store, jobs, server)
 
 
-__all__ = ["EngineError", "EngineHandle", "detect_machine", "start"]
+__all__ = ["EngineError", "EngineHandle", "start"]

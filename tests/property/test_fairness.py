@@ -172,7 +172,7 @@ def test_what_cannot_run_beside_the_next_one_keeps_nothing_idle() -> None:
 
 
 def test_gpus_that_other_programs_are_on_are_left_alone() -> None:
-    queue = Queue(Machine(4, 100, 2), Surroundings(taken_gpus=frozenset({0})))
+    queue = Queue(Machine(4, 100, 2), Surroundings(taken_gpus={0: "blender (pid 7)"}))
     load = Load(queue, 0)
     on_gpu = Request(CORE, gpus=1)
     load.ask(party("a"), on_gpu, 2)

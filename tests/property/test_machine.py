@@ -32,7 +32,7 @@ def test_never_more_than_there_is(machine: Machine, script: list[Request | int])
             allocatable, allocation = allocated
             out.append(allocation)
             assert sum(share for _, share in allocation.shares) == step.millicores
-            assert len(allocation.grant.cores) == -(-step.millicores // CORE)
+            assert len(allocation.grant(machine).cores) == -(-step.millicores // CORE)
         per_core: dict[int, int] = {}
         for allocation in out:
             for core, share in allocation.shares:

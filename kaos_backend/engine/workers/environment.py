@@ -25,5 +25,5 @@ def datum_env(container_env: Mapping[str, str], run: DatumRun, pfs: str) -> dict
     threads = str(max(1, math.ceil(run.grant.cpu)))
     env = dict.fromkeys(THREADS, threads) | dict(container_env) | dict(run.env)
     env |= {name: f"{pfs}/{name}{path}" for name, path in run.input_paths.items()}
-    env |= dict.fromkeys(GPU_LISTS, ",".join(map(str, run.grant.gpus)))
+    env |= dict.fromkeys(GPU_LISTS, ",".join(run.grant.gpus))
     return env | {"PACH_PFS": pfs, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -21,12 +21,14 @@ Reason = Literal["exited", "signal", "oom", "timeout", "canceled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The share of the machine one datum may use. `memory_bytes=None` means no limit."""
+    """The share of the machine one datum may use. `memory_bytes=None` means no limit; `gpus` are devices as
+    CUDA_VISIBLE_DEVICES and Docker call them: an index, or the UUID of a MIG instance.
+    """
 
     cpu: float
     cores: tuple[int, ...]
     memory_bytes: int | None
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

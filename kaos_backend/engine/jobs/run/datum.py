@@ -186,7 +186,7 @@ class DatumRunner:
                     input_paths=paths,
                     out=out,
                     log=log_file,
-                    grant=allocation.grant,
+                    grant=allocation.grant(self._env.admission.machine),
                     timeout_s=self._timeout_s,
                 )
 

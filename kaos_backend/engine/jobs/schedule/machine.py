@@ -18,12 +18,16 @@ CORE = 1000  # millicores
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is to hand out: cores and GPUs by number, memory in bytes, and the size of the disk."""
+    """What there is to hand out: cores and GPUs by number, memory in bytes, and the size of the disk.
+
+    `devices`: what runtimes call the GPUs, if not by their index.
+    """
 
     cpus: int
     memory_bytes: int
     gpus: int
     disk_bytes: int = MAX_BYTES
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,13 @@ class Allocation:
     shares: tuple[tuple[int, int], ...]  # (core, millicores)
     gpus: tuple[int, ...]
 
-    @property
-    def grant(self) -> Grant:
+    def grant(self, machine: Machine) -> Grant:
+        """It as the worker of `machine`, from which it is, is told."""
         return Grant(
             cpu=self.request.millicores / CORE,
             cores=tuple(sorted(core for core, _ in self.shares)),
             memory_bytes=self.request.limit_bytes,
-            gpus=self.gpus,
+            gpus=tuple(machine.devices[gpu] if machine.devices else str(gpu) for gpu in self.gpus),
         )
 
 

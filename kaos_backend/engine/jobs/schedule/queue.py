@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from kaos_backend.engine.jobs.schedule import fair
@@ -20,10 +21,10 @@ from kaos_backend.engine.jobs.schedule.machine import (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What others leave of the machine: the GPUs that their programs are on, the room on the disk in bytes
-    (None: not known, and not counted)."""
+    """What others leave of the machine: the GPUs that their programs are on, with who that is in words; the
+    room on the disk in bytes (None: not known, and not counted)."""
 
-    taken_gpus: frozenset[int] = frozenset()
+    taken_gpus: Mapping[int, str] = field(default_factory=dict)
     free_disk_bytes: int | None = None
 
 
@@ -39,7 +40,7 @@ class Queue:
     """
 
     machine: Machine
-    surroundings: Surroundings = Surroundings()
+    surroundings: Surroundings = field(default_factory=Surroundings)
     paused: frozenset[str] = frozenset()
     claims: list[Claim] = field(default_factory=list)
     holdings: list[Holding] = field(default_factory=list)
@@ -125,7 +126,7 @@ class Queue:
             # What is granted may not be written yet.
             granted = sum(one.allocation.request.disk_bytes for one in self.holdings)
             disk = min(disk, max(0, around.free_disk_bytes - granted))
-        return replace(allocatable, gpus=allocatable.gpus - around.taken_gpus, disk_bytes=disk)
+        return replace(allocatable, gpus=allocatable.gpus - set(around.taken_gpus), disk_bytes=disk)
 
     def _forget(self, party: Party) -> None:
         there = [claim.party for claim in self.claims] + [one.party for one in self.holdings]

@@ -49,7 +49,7 @@ class Shape:
     workdir: str
     cpu: float
     memory_bytes: int | None
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
     inputs: tuple[tuple[str, Path], ...]
     secrets: tuple[str, ...] = ()
 
@@ -292,8 +292,7 @@ def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) ->
         memory = max(shape.memory_bytes, _MEMORY_MIN)
         limits |= {"mem_limit": memory, "memswap_limit": memory, "shm_size": memory}
     if shape.gpus:
-        ids = [str(index) for index in shape.gpus]
-        limits["device_requests"] = [DeviceRequest(device_ids=ids, capabilities=[["gpu"]])]
+        limits["device_requests"] = [DeviceRequest(device_ids=list(shape.gpus), capabilities=[["gpu"]])]
     config: dict[str, Any] = api.create_host_config(
         mounts=mounts,
         init=True,

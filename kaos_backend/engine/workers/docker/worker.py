@@ -140,8 +140,9 @@ class DockerWorker:
                 log.warning("container %s is left over: %s", container.id[:12], error)
 
     def _datum_env(self, run: DatumRun) -> dict[str, str]:
-        # In the container its GPUs are numbered from 0.
-        grant = replace(run.grant, gpus=tuple(range(len(run.grant.gpus))))
+        # In the container its GPUs are numbered from 0; MIG instances keep their names.
+        numbered = (gpu if gpu.startswith("MIG-") else str(i) for i, gpu in enumerate(run.grant.gpus))
+        grant = replace(run.grant, gpus=tuple(numbered))
         return datum_env(self._env, replace(run, grant=grant), "/pfs")
 
 

@@ -190,7 +190,7 @@ def test_a_trial_in_the_sandbox_cannot_move_its_output_folder(sandboxed: Bench) 
 
 
 def test_gpus_are_told_by_their_index(processes: Bench) -> None:
-    _, text = processes.run('echo "$CUDA_VISIBLE_DEVICES"', grant=Grant(1.0, (), None, (1, 3)))
+    _, text = processes.run('echo "$CUDA_VISIBLE_DEVICES"', grant=Grant(1.0, (), None, ("1", "3")))
     assert text == "1,3"
 
 
