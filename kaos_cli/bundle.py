@@ -17,13 +17,14 @@ from typing import Literal, NamedTuple
 from blake3 import blake3
 
 from kaos_cli import index as stat_index
+from kaos_cli.dockerfile import NAME, Generated, generate
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import matcher, read_rules
 from kaos_cli.text import printable
 from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.paths import check_paths, shown
-from kaos_formats.shape import Shape, find_shape
+from kaos_formats.shape import Shape, find_shape, is_dockerfile
 from kaos_formats.tree import TreeEntry, bundle_id, format_tree
 
 Kind = Literal["source", "data"]
@@ -41,6 +42,8 @@ class Entry(NamedTuple):
 
     file: Found
     hash: str
+    content: bytes | None = None
+    """Of a file that is made here and is not in the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Bundle:
     id: str
     ignored: tuple[str, ...]
     reused: int
+    generated: Generated | None = None
 
     @property
     def files(self) -> int:
@@ -88,13 +92,15 @@ def read(
     known = index.files if index.rules == (rules or "") else {}
     found = walk(folder, matcher(rules, known))
     files = sorted(found.files)
+    made = _generate(root, [file.path for file in files], folder) if kind == "source" else None
     try:
         check_paths([file.path for file in files])
     except InvalidBundle as error:
         raise _invalid(folder, error) from error
     name = _display_name(folder, root)
     if kind == "source":
-        shape = check_source({file.path: file.executable for file in files}, folder)
+        executable = {file.path: file.executable for file in files}
+        shape = check_source(executable if made is None else executable | {NAME: False}, folder)
         check_program(folder / shape.train)
         name = shape.name or name
     elif not files:
@@ -112,13 +118,39 @@ def read(
             if stat_index.is_settled(entry.file, started_ns)
         }
         stat_index.save(index_path, stat_index.Index(rules or "", settled))
+    if made is not None:
+        entries = tuple(sorted((*entries, _entry(made))))
     # They are printed, and a name that is no UTF-8 cannot be.
     ignored = tuple(sorted(path if path.isprintable() else shown(path) for path in found.ignored))
     tree = format_tree(
         TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
-        for file, digest in entries
+        for file, digest, _ in entries
     )
-    return Bundle(kind, name, root, entries, tree, bundle_id(tree), ignored, len(files) - fresh)
+    return Bundle(kind, name, root, entries, tree, bundle_id(tree), ignored, len(files) - fresh, made)
+
+
+def _generate(root: Path, names: Sequence[str], folder: Path) -> Generated | None:
+    """The Dockerfile for a source folder that has none but says what it needs."""
+    if any(map(is_dockerfile, names)):
+        return None
+
+    def text(name: str) -> str:
+        try:
+            return (root / name).read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidBundle(f"{name} is not UTF-8 text") from error
+        except OSError as error:
+            raise unreadable(str(root / name), error) from error
+
+    try:
+        return generate(names, text)
+    except InvalidBundle as error:
+        raise _invalid(folder, error) from error
+
+
+def _entry(made: Generated) -> Entry:
+    content = made.text.encode()
+    return Entry(Found(NAME, len(content), 0, 0, 0, False), blake3(content).hexdigest(), content)
 
 
 def check_source(executable: dict[str, bool], folder: Path) -> Shape:

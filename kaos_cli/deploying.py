@@ -168,6 +168,11 @@ def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
     for kind in ("source", "data"):
         if one := packed.get(kind):
             lines.append(f"{kind:<6}  {one.bundle.label}  {one.describe()}")
+            if made := one.bundle.generated:
+                lines.append(
+                    f"        no Dockerfile: made from {made.made_from}, Python {made.python} ({made.why})"
+                )
+                lines += [] if one.known else [f"        | {line}" for line in made.text.splitlines()]
             if one.bundle.ignored:
                 names = one.bundle.ignored
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""

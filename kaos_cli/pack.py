@@ -30,11 +30,15 @@ def tar_stream(
     pending = bytearray(header(TREE_FILE, len(bundle.tree), 0o644) + bundle.tree + padding(len(bundle.tree)))
     prefix = str(bundle.root) + "/"
     # One block for all big files: fresh ones cost a page fault for every 4 KiB read.
-    largest = max((file.size for file, _ in entries), default=0)
+    largest = max((entry.file.size for entry in entries), default=0)
     block = memoryview(bytearray(min(BLOCK_BYTES, largest)))
-    for file, _ in entries:
+    for file, _, made in entries:
         path = prefix + file.path
         pending += header(file.path, file.size, 0o755 if file.executable else 0o644)
+        if made is not None:
+            pending += made + padding(file.size)
+            progress(file.size)
+            continue
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

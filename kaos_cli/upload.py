@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kaos_cli import text
@@ -40,6 +40,7 @@ class Sent:
             "new_files": self.new_files,
             "new_bytes": self.new_bytes,
             "ignored": list(self.bundle.ignored),
+            **({"dockerfile": asdict(self.bundle.generated)} if self.bundle.generated else {}),
         }
 
 

@@ -9,7 +9,8 @@ from kaos_formats.errors import InvalidBundle
 
 SHAPES = """a source bundle looks like one of these (train must be executable):
   DIR/Dockerfile           DIR/<name>/Dockerfile
-  DIR/train                DIR/<name>/model/train     (the image is built from model/)"""
+  DIR/train                DIR/<name>/model/train     (the image is built from model/)
+or DIR/train beside a requirements.txt, uv.lock, poetry.lock, pylock.toml or environment.yml"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def find_shape(paths: Iterable[str]) -> Shape:
     whose message says what was found and shows the shapes.
     """
     files = set(paths)
-    bases = sorted({path.rpartition("Dockerfile")[0] for path in files if _is_dockerfile(path)})
+    bases = sorted({path.rpartition("Dockerfile")[0] for path in files if is_dockerfile(path)})
     found: list[Shape] = []
     for base in bases:
         for context in ("", "model/"):
@@ -53,7 +54,8 @@ def find_shape(paths: Iterable[str]) -> Shape:
     raise _refused("there is no Dockerfile")
 
 
-def _is_dockerfile(path: str) -> bool:
+def is_dockerfile(path: str) -> bool:
+    """Whether it is where a bundle has one: at its top or one folder below."""
     return path == "Dockerfile" or (path.endswith("/Dockerfile") and path.count("/") == 1)
 
 
