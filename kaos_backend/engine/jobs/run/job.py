@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _DISK_FULL_S = 1.0
 # How long a datum waits that met an error of the engine.
 _TROUBLE_S = 1.0
+# How long the end of one datum may wait for those of others.
+_GATHER_S = 0.05
 # Threads beyond the runs that can go on at once: they store outputs while the next datums run.
 _SPARE_THREADS = 2
 
@@ -293,6 +295,8 @@ class JobRun:
                     self._changed.wait(min(waits, default=None))
                 if self._stopping or (self._idle() and not self._ended):
                     return False
+                # Ends that come one by one share a transaction, and its wait for the disk.
+                self._changed.wait_for(lambda: self._stopping or self._idle(), _GATHER_S)
             ended = self._take_ended()
             try:
                 self._recorder.record(ended, show=not self._stopping)

@@ -15,9 +15,10 @@ from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import KEPT_DATUMS, DatumState
 from kaos_backend.engine.store.store import Store, Txn
 
-# How often, at most, the open output commit shows what has been finished so far: merging costs the whole
-# commit's listing.
+# How often, at most, the open output commit shows what has been finished so far, and which share of the time
+# that may take: merging costs the whole commit's listing, which is long for ten thousand models.
 _REFRESH_S = 0.5
+_REFRESH_SHARE = 0.05
 
 
 class Recorder:
@@ -29,7 +30,8 @@ class Recorder:
         self._root: bytes | None = None
         # Outputs that are recorded but not yet shown.
         self._unmerged: list[bytes] = []
-        self._refreshed_at = 0.0
+        # When to show what is new, by the monotonic clock.
+        self._refresh_at = 0.0
 
     def resume(self, rows: Iterable[DatumRow]) -> None:
         """Take up what an earlier run or an earlier job has finished."""
@@ -37,11 +39,11 @@ class Recorder:
 
     def due_s(self, now: float) -> float | None:
         """Seconds from `now` (monotonic) until there is something new to show; None: nothing is waiting."""
-        return self._refreshed_at + _REFRESH_S - now if self._unmerged else None
+        return self._refresh_at - now if self._unmerged else None
 
     def record(self, ended: Sequence[Outcome], *, show: bool) -> None:
         """One transaction: the outputs of `ended`, their rows, and with `show`, if it is due, the commit."""
-        show = show and time.monotonic() - self._refreshed_at >= _REFRESH_S
+        show = show and time.monotonic() >= self._refresh_at
         if not ended and not (show and self._unmerged):
             return
         fresh: list[bytes] = []
@@ -63,13 +65,16 @@ class Recorder:
                 new = tables.record(txn.db, self._job.seq, outcome.datum.id, result)
                 if new and root is not None and outcome.state is DatumState.SUCCESS:
                     fresh.append(root)
+            began = time.monotonic()
             merged = self._show(txn, [*self._unmerged, *fresh]) if show else None
         # They are adopted; what is left of them is a descriptor each.
         discard(ended)
         if show:
             # A commit that somebody else finished takes nothing more: then there is nothing left to show.
             self._root = self._root if merged is None else merged[0]
-            self._unmerged, self._refreshed_at = [], time.monotonic()
+            now = time.monotonic()
+            self._unmerged = []
+            self._refresh_at = now + max(_REFRESH_S, (now - began) / _REFRESH_SHARE)
         else:
             self._unmerged += fresh
 
