@@ -103,6 +103,11 @@ def start(
     except BaseException:
         store.close()
         raise
+    jobs.access = {
+        "PACHD_PEER_SERVICE_HOST": host,
+        "PACHD_PEER_SERVICE_PORT": str(bound),
+        "PACH_PYTHON_AUTH_TOKEN": token,
+    }
     jobs.start()
     server.start()
     return EngineHandle(f"{host}:{bound}", store, jobs, server)

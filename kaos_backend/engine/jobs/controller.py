@@ -7,6 +7,7 @@ that `decide` names. Everything it knows it can read again after a crash.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +25,10 @@ from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.secrets import Given, given
+from kaos_backend.engine.jobs.run.serving import ServiceRun
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
+from kaos_backend.engine.jobs.spouts import Spouts
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class Controller:
         self._monotonic = monotonic
         self._idle_s = idle_s
         self._clockwork = Clockwork(env.store, env.clock)
+        self._spouts = Spouts(env, self._pool, self._crashing)
         self._lock = threading.Lock()
         self._runs: dict[int, JobRun] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -76,6 +80,7 @@ class Controller:
             runs, threads = list(self._runs.values()), list(self._threads.values())
         for run in runs:
             run.stop()
+        self._spouts.stop()
         for thread in threads:
             thread.join()
         for pool in self._pools.values():
@@ -140,7 +145,7 @@ class Controller:
         while progress and not self._stopping.is_set():
             progress = False
             with self._env.store.read() as db:
-                heads = tables.head_jobs(db)
+                heads = [*tables.head_jobs(db), *self._successors(db)]
                 paused = tables.paused(db)
                 waiting = tables.pipelines_in(db, (PipelineState.STARTING, PipelineState.CRASHING))
             self._env.admission.pause(paused)
@@ -165,12 +170,22 @@ class Controller:
         if self._forgotten.is_set():
             self._close_forgotten()
         self._images.remove()
+        self._spouts.turn()
         waits = [_RETRY_S] if again else []
         if self._close_idle():
             waits.append(self._idle_s / 4)
         if (due := self._clockwork.turn()) is not None:
             waits.append(due)
         return min(waits, default=None)
+
+    def _successors(self, db: sqlite3.Connection) -> list[Job]:
+        """The jobs that come after services that run, which end when these are ready."""
+        with self._lock:
+            serving = [run.job for run in self._runs.values() if isinstance(run, ServiceRun)]
+        after = [
+            [job for job in tables.open_jobs(db, one.pipeline_row) if job.seq > one.seq] for one in serving
+        ]
+        return [jobs[0] for jobs in after if jobs]
 
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
@@ -197,6 +212,8 @@ class Controller:
             append(self._env.logs.master(job.key), self._env.clock(), f"job ended: UNRUNNABLE: {step.reason}")
         elif step.do is Do.CRASH:
             self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
+        elif step.do is Do.RUN and (serving := self._serving(job)) is not None:
+            serving.replace()
         elif step.do is Do.RUN and not self._busy(job.pipeline_row):
             self._set_pipeline(pipeline, PipelineState.RUNNING, "")
             self._launch(job, pipeline)
@@ -209,6 +226,12 @@ class Controller:
         """
         with self._lock:
             return any(run.job.pipeline_row == pipeline_row for run in self._runs.values())
+
+    def _serving(self, job: Job) -> ServiceRun | None:
+        """The service that runs now and that `job` takes the place of."""
+        with self._lock:
+            runs = [run for run in self._runs.values() if run.job.pipeline_row == job.pipeline_row]
+        return next((run for run in runs if isinstance(run, ServiceRun) and run.job.seq < job.seq), None)
 
     def _inputs(self, job: Job) -> list[InputState]:
         store = self._env.store
@@ -243,7 +266,8 @@ class Controller:
     # --- runs and workers
 
     def _launch(self, job: Job, pipeline: Pipeline) -> None:
-        run = JobRun(self._env, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
+        kind = JobRun if pipeline.spec.service is None else ServiceRun
+        run = kind(self._env, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
         thread = threading.Thread(target=self._run, args=(run,), name=f"job-{job.key.id[:8]}", daemon=True)
         with self._lock:
             self._runs[job.seq], self._threads[job.seq] = run, thread
@@ -282,10 +306,12 @@ class Controller:
     def _given(self, pipeline: Pipeline) -> Given:
         """The secrets of a pipeline as they are when a worker starts."""
         mounts = pipeline.spec.transform.secrets if pipeline.spec.transform else ()
-        if not mounts:
-            return Given()
         with self._env.store.read() as db:
-            return given(self._env.vault, db, mounts)
+            found = given(self._env.vault, db, mounts) if mounts else Given()
+        # A spout commits what it has to say, as any other client.
+        return (
+            found if pipeline.spec.spout is None else Given({**found.env, **self._env.access()}, found.files)
+        )
 
     def _close_forgotten(self) -> None:
         """Let go of the workers of pipelines that are gone; then nothing uses their images."""
@@ -302,7 +328,7 @@ class Controller:
     def _close_idle(self) -> bool:
         since = self._monotonic() - self._idle_s
         with self._lock:
-            busy = {run.pipeline.row for run in self._runs.values()}
+            busy = {run.pipeline.row for run in self._runs.values()} | self._spouts.running()
         idle = False
         for key, pool in list(self._pools.items()):
             if pool.close_idle(since):

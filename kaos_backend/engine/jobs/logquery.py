@@ -9,6 +9,7 @@ from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.logs import Line, Logs, Tail
+from kaos_backend.engine.jobs.run.serving import SPOUT
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 
@@ -100,7 +101,19 @@ class LogReading:
                 found.append(self._open(job, None))
             else:
                 found += self._datums(job, quiet)
+        if query.job is None and not query.master:
+            found += self._spout()
         return found, all_quiet and query.job is not None
+
+    def _spout(self) -> Iterator[Source]:
+        """What the command of a spout says, which has no job."""
+        pipeline = self._queries.find_pipeline(self._query.pipeline)
+        if pipeline is None or pipeline.spec.spout is None or self._query.filters or self._query.datum:
+            return
+        if (0, SPOUT) not in self._sources:
+            key = JobKey(pipeline.key, "")
+            self._sources[(0, SPOUT)] = Source(key, SPOUT, (), Tail(self._logs.datum(key, SPOUT)))
+        yield self._sources[(0, SPOUT)]
 
     def _datums(self, job: Job, quiet: bool) -> Iterator[Source]:
         # What runs is looked up before what is done: a datum in between is found done the next time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Jobs(Queries):
         self.logs = Logs(folder(data_dir / "logs"))
         self.admission = Admission(machine, look)
         self._new_id = new_id
+        # For the code of spouts; known once the engine serves.
+        self.access: Mapping[str, str] = {}
         self._vault = Vault(data_dir / "secrets.key")
         env = RunEnv(
             store=store,
@@ -69,6 +71,7 @@ class Jobs(Queries):
             scratch=empty_folder(folder(data_dir / "scratch") / "datums"),
             clock=clock,
             vault=self._vault,
+            access=lambda: self.access,
         )
         super().__init__(store, Controller(env, monotonic))
         store.hooks.opened.append(create_jobs)

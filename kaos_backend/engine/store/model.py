@@ -78,6 +78,14 @@ class Branch:
     trigger: bytes | None = None
     never: frozenset[BranchKey] = frozenset()
 
+    @property
+    def takes_commits(self) -> bool:
+        """Whether clients may commit to it: nothing else makes its commits. So may the code of a spout, which
+        depends on nothing but the spec of its own pipeline.
+        """
+        spec = RepoKey(self.key.repo.project, self.key.repo.name, SPEC_REPO)
+        return not self.provenance or (len(self.provenance) == 1 and self.provenance[0].repo == spec)
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:

@@ -17,6 +17,10 @@ class Pair:
         self.notes = runtime.notes
         self.protects_inputs = runtime.protects_inputs
 
+    @property
+    def own_network(self) -> bool:
+        return self.runtime.own_network
+
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """See `Runtime.start_worker`."""
         return (self.builder if spec.image == BUILDER_IMAGE else self.runtime).start_worker(spec)

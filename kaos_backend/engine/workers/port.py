@@ -130,7 +130,13 @@ class Exit:
 
 
 class Worker(Protocol):
-    """A long-lived place that runs datums one at a time."""
+    """A long-lived place that runs datums one at a time.
+
+    `host`: where the ports are on which what it runs listens.
+    """
+
+    @property
+    def host(self) -> str: ...
 
     def run(self, run: DatumRun, cancel: threading.Event) -> Exit:
         """Run one datum to its end. Never raises for what the user's code does."""
@@ -145,12 +151,16 @@ class Runtime(Protocol):
     """Starts workers.
 
     `isolation` is one word, `notes` say what is not isolated. `protects_inputs`: no run can change those.
+    `own_network`: the ports of what runs are not this machine's.
     """
 
     name: str
     isolation: str
     notes: tuple[str, ...]
     protects_inputs: bool
+
+    @property
+    def own_network(self) -> bool: ...
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """Raises `EngineError` naming the image when it is not there or broken."""

@@ -73,7 +73,7 @@ class Modify:
                 return branch
             head = reads.inspect_commit(found.head)
             if head.finishing_us is not None:
-                if found.provenance:
+                if not found.takes_commits:
                     raise Unknown(f"cannot start a commit on an output branch: {branch}")
                 return branch
             return head.key

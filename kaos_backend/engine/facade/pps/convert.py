@@ -15,6 +15,7 @@ from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import stamp
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
+from kaos_backend.engine.jobs.run.forward import HOST
 from kaos_backend.engine.jobs.run.progress import Running
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState, PipelineState
 from kaos_backend.engine.jobs.spec.plan import Datum, File
@@ -27,6 +28,8 @@ _JOB_FIELDS = [
     "transform",
     "parallelism_spec",
     "egress",
+    "service",
+    "spout",
     "resource_requests",
     "resource_limits",
     "sidecar_resource_limits",
@@ -127,7 +130,7 @@ def pipeline_info(
         reason=pipeline.reason,
         last_job_state=pps.JobState(int(last_job or 0)),
         parallelism=pipeline.spec.parallelism,
-        type=pps.PipelineInfoPipelineType.PIPELINE_TYPE_TRANSFORM,
+        type=_type(pipeline),
         user_spec_json=pipeline.user_json,
         effective_spec_json=pipeline.effective_json,
         metadata=dict(pipeline.metadata),
@@ -142,7 +145,17 @@ def pipeline_info(
             reason=pipeline.reason,
             **_set_fields(spec, _PIPELINE_FIELDS),
         )
+        if pipeline.spec.service is not None:
+            info.details.service.ip = HOST
     return info
+
+
+def _type(pipeline: Pipeline) -> pps.PipelineInfoPipelineType:
+    if pipeline.spec.spout is not None:
+        return pps.PipelineInfoPipelineType.PIPELINE_TYPE_SPOUT
+    if pipeline.spec.service is not None:
+        return pps.PipelineInfoPipelineType.PIPELINE_TYPE_SERVICE
+    return pps.PipelineInfoPipelineType.PIPELINE_TYPE_TRANSFORM
 
 
 def _set_fields(spec: pps.CreatePipelineRequest, names: Iterable[str]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _encoder(source: Source) -> Callable[[Line], bytes]:
             project_name=source.job.pipeline.project,
             pipeline_name=source.job.pipeline.name,
             job_id=source.job.id,
-            datum_id=source.datum,
+            datum_id=source.datum if source.job.id else "",
             master=not source.datum,
             data=[pps.InputFile(path=f.path, hash=f.hash) for f in source.files],
         )

@@ -68,7 +68,6 @@ def _repo(key: PipelineKey, type: str = USER_REPO) -> RepoKey:
 
 def _provenance(spec: Spec, key: PipelineKey) -> tuple[list[BranchKey], list[BranchKey]]:
     """The branches a pipeline's output depends on, its own spec last; and those that start nothing."""
-    assert spec.input is not None
     branches = [
         (BranchKey(RepoKey(b.project, b.repo, b.repo_type), b.branch), b.never)
         for b in input_branches(spec.input)
@@ -82,7 +81,10 @@ def _provenance(spec: Spec, key: PipelineKey) -> tuple[list[BranchKey], list[Bra
 def _set_provenance(
     txn: Txn, key: PipelineKey, branch: str, provenance: Sequence[BranchKey], never: Sequence[BranchKey]
 ) -> None:
+    """Of the output, and of what describes its datums where there is such a repo."""
     for type in (USER_REPO, META_REPO):
+        if txn.find_repo(_repo(key, type)) is None:
+            continue
         target = BranchKey(_repo(key, type), branch)
         if provenance or txn.find_branch(target) is not None:
             txn.create_branch(target, provenance=provenance, never=never)
@@ -103,7 +105,6 @@ def create_pipeline(
     if why:
         raise NeverFits(f'pipeline "{key}" {why}: lower its resource_limits, or run on a larger machine')
     txn.inspect_project(key.project)
-    assert spec.input is not None
     _make_cron_repos(txn, spec, key)
     for used in input_branches(spec.input):
         repo = RepoKey(used.project, used.repo, used.repo_type)
@@ -111,7 +112,6 @@ def create_pipeline(
             raise Unknown(f'pipeline "{key}" cannot take its own output as an input')
         if txn.find_repo(repo) is None:
             raise NotFound(f"repo {repo} not found: create it before the pipeline that reads it")
-
         if used.trigger is not None:
             _set_trigger(txn, BranchKey(repo, used.branch), used)
 
@@ -131,11 +131,16 @@ def create_pipeline(
     if old is None:
         txn.create_repo(_repo(key), description=f"Output repo for pipeline {key}.")
         txn.create_repo(_repo(key, SPEC_REPO), description=f"Spec repo for pipeline {key}.")
-        txn.create_repo(_repo(key, META_REPO), description=f"Meta repo for pipeline {key}")
     else:
         kill_open_jobs(txn, old.row, "all jobs killed because pipeline was updated", cancel)
         if old.spec.output_branch != spec.output_branch:
             _set_provenance(txn, key, old.spec.output_branch, (), ())
+    # What runs for ever has no datums to describe.
+    if spec.service is None and spec.spout is None:
+        if txn.find_repo(_repo(key, META_REPO)) is None:
+            txn.create_repo(_repo(key, META_REPO), description=f"Meta repo for pipeline {key}")
+    else:
+        txn.delete_repo(_repo(key, META_REPO), force=True)
 
     spec_branch = BranchKey(_repo(key, SPEC_REPO), "master")
     spec_commit = txn.start_commit(spec_branch, internal=True)

@@ -262,11 +262,11 @@ class DatumRunner:
             raise Interrupted
         try:
             slot = self._enter(running)
-            running.phase = Phase.RUN
+            running.phase, running.worker = Phase.RUN, slot.worker
             try:
                 yield slot
             finally:
-                running.phase = Phase.STORE
+                running.phase, running.worker = Phase.STORE, None
                 self._env.admission.release(slot.holding)
                 self._pool.give_back(slot.worker, broken=slot.broken)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from kaos_backend.engine.workers.port import Runtime
 
 @dataclass(frozen=True, slots=True)
 class RunEnv:
-    """The engine's parts that a job runs on; one value for all jobs."""
+    """The engine's parts that a job runs on; one value for all jobs.
+
+    `access`: the variables with which a client finds this engine and is let in.
+    """
 
     store: Store
     runtime: Runtime
@@ -26,3 +30,4 @@ class RunEnv:
     scratch: Path
     clock: Clock
     vault: Vault
+    access: Callable[[], Mapping[str, str]]

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from kaos_backend.engine.jobs.db.rows import DatumRow
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.store.store import Staged
+from kaos_backend.engine.workers.port import Worker
 
 
 class Phase(Enum):
@@ -24,6 +25,7 @@ class Phase(Enum):
 class Running:
     """A datum that is being worked on. `trouble`: what keeps it from going on now, "" if nothing does.
     `stopped`: why it is to end here and now, as one that failed; None: what cancels it may run it again.
+    `worker`: what it runs on now.
     """
 
     datum: DatumRow
@@ -32,6 +34,7 @@ class Running:
     phase: Phase = Phase.INPUTS
     trouble: str = ""
     stopped: str | None = None
+    worker: Worker | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,13 +215,13 @@ def _names(node: Input) -> frozenset[str]:
     return frozenset(seen)
 
 
-def input_branches(node: Input) -> list[InputBranch]:
+def input_branches(node: Input | None) -> list[InputBranch]:
     """The distinct branches below a completed tree, in order of first appearance.
 
     A branch is `never` only if every input that reads it says so.
     """
     found: dict[tuple[str, str, str, str], tuple[bool, Trigger | None]] = {}
-    for one in leaves(node):
+    for one in leaves(node) if node is not None else ():
         key = (one.project, one.repo, one.repo_type, one.branch)
         never = one.propagation_spec is not None and one.propagation_spec.never
         before = found.get(key, (True, None))

@@ -10,7 +10,7 @@ import msgspec.structs
 
 from kaos_backend.engine.errors import Unimplemented, Unknown
 from kaos_backend.engine.jobs.spec.inputs import NAME, check_input, check_names, complete_input
-from kaos_backend.engine.jobs.spec.spec import ResourceSpec, SecretMount, Spec, Transform
+from kaos_backend.engine.jobs.spec.spec import ResourceSpec, SecretMount, Service, Spec, Transform
 from kaos_formats.quantity import parse_bytes, parse_duration
 
 _NOT_FOR_MOUNTS = (("pfs",), ("dev",), ("proc",), ("sys",))
@@ -40,11 +40,24 @@ def complete(spec: Spec, now_us: int) -> Spec:
         datum_tries=spec.datum_tries or 3,
         reprocess_spec=spec.reprocess_spec or "until_success",
     )
+    if done.service is not None:
+        done = msgspec.structs.replace(done, service=_complete_service(done.service))
+    if done.spout is not None and done.spout.service is not None:
+        # Clients send an empty one so that an empty spout is seen at all.
+        service = None if done.spout.service == Service() else _complete_service(done.spout.service)
+        spout = msgspec.structs.replace(done.spout, service=service)
+        done = msgspec.structs.replace(done, spout=spout)
     if done.input is not None:
         start = datetime.fromtimestamp(now_us / 1e6, UTC).isoformat().replace("+00:00", "Z")
         completed = complete_input(done.input, done.project, done.name, start)
         done = msgspec.structs.replace(done, input=completed)
     return done
+
+
+def _complete_service(service: Service) -> Service:
+    # Where Kubernetes would choose one for us.
+    port = service.external_port or service.internal_port
+    return msgspec.structs.replace(service, external_port=port, type=service.type or "NodePort")
 
 
 def check(spec: Spec) -> None:
@@ -54,16 +67,23 @@ def check(spec: Spec) -> None:
         raise Unknown("pipeline must specify a transform")
     if spec.tf_job is not None:
         raise Unknown("embedding TFJobs in pipelines is not supported yet")
-    if spec.spout is not None or spec.service is not None:
-        raise Unimplemented("services and spouts are not built yet in this engine")
     _refuse_what_is_not_here(spec, spec.transform)
     check_secrets(spec.transform.secrets)
     if spec.datum_set_spec is not None and min(msgspec.structs.astuple(spec.datum_set_spec)) < 0:
         raise Unknown("datum_set_spec: number, size_bytes and per_worker must not be negative")
-    if spec.input is None:
+    _check_ports(spec)
+    if spec.spout is not None:
+        if spec.input is not None:
+            raise Unknown(
+                "spout pipelines must not have an input: their command finds by itself what to commit"
+            )
+        if spec.autoscaling:
+            raise Unknown("autoscaling can't be used with spouts (did you mean to set a service?)")
+    elif spec.input is None:
         raise Unknown("no input set")
-    check_input(spec.input)
-    check_names(spec.input)
+    else:
+        check_input(spec.input)
+        check_names(spec.input)
     if spec.reprocess_spec not in ("until_success", "every_job"):
         raise Unknown(f'invalid reprocess_spec "{spec.reprocess_spec}": must be until_success or every_job')
     if spec.datum_tries < 0:
@@ -79,6 +99,24 @@ def check(spec: Spec) -> None:
             _check_resources(name, resources)
     if any(not t.operator for t in spec.tolerations):
         raise Unknown("tolerations need an operator")
+
+
+def _check_ports(spec: Spec) -> None:
+    """Of a service, or of the service of a spout."""
+    if spec.service is not None and spec.spout is not None:
+        raise Unknown("a pipeline cannot be a service and a spout: set spout.service")
+    service = spec.service or (spec.spout.service if spec.spout else None)
+    if service is None:
+        return
+    if spec.parallelism != 1:
+        raise Unknown("services can only be run with a constant parallelism of 1")
+    if service.type not in ("", "ClusterIP", "NodePort", "LoadBalancer"):
+        raise Unknown(
+            f"the following service type {service.type} is not allowed: ClusterIP, NodePort, LoadBalancer"
+        )
+    for name in ("internal_port", "external_port"):
+        if not 0 < getattr(service, name) < 1 << 16:
+            raise Unknown(f"service.{name} is {getattr(service, name)}: must be a port, 1 to 65535")
 
 
 def _refuse_what_is_not_here(spec: Spec, transform: Transform) -> None:

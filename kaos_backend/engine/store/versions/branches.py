@@ -44,11 +44,13 @@ def create(
         _check_trigger(state, key, repo_id, trigger)
     before = [] if branch_id is None else [id_ for id_, _ in refs.direct_provenance(db, branch_id)]
     changed = set(before) != set(sources)
+    spout = commits.from_own_spec(db, key, [(source, False) for source in sources])
 
     if branch_id is None:
         if head_id is None:
             # A branch always has a head. Provenance is not known to `insert` here: see `open_derived` below.
-            first = None if sources else commits.insert(state, repo_id, key.name, "AUTO", closed=True)
+            waits = bool(sources) and not spout
+            first = None if waits else commits.insert(state, repo_id, key.name, "AUTO", closed=True)
             branch_id = _new_branch(state, repo_id, key.name, first, sources, never)
         else:
             branch_id = commits.set_head(state, repo_id, key.name, None, head_id)
@@ -60,7 +62,7 @@ def create(
             db.execute("UPDATE branches SET updated_us=? WHERE id=?", (state.now_us, branch_id))
         if head_id is not None and row is not None and head_id != row["head_id"]:
             commits.set_head(state, repo_id, key.name, branch_id, head_id)
-        elif head_id is None and sources and changed:
+        elif head_id is None and sources and changed and not spout:
             commits.open_derived(state, branch_id)
     db.execute("UPDATE branches SET trigger=? WHERE id=?", (trigger, branch_id))
 
@@ -74,7 +76,9 @@ def _new_branch(
     never: Iterable[BranchKey],
 ) -> int:
     if first is not None:
-        return commits.set_head(state, repo_id, name, None, first)
+        branch_id = commits.set_head(state, repo_id, name, None, first)
+        _set_provenance(state, branch_id, sources, never)
+        return branch_id
     id_ = commits.insert(
         state,
         repo_id,

@@ -98,7 +98,7 @@ def start(
     repo_id = refs.repo_id(db, branch.repo)
     row = refs.branch_row(db, branch)
     sources = [] if row is None else refs.direct_provenance(db, row["id"])
-    if sources and not internal and not _from_own_spec(db, branch, sources):
+    if sources and not internal and not from_own_spec(db, branch, sources):
         raise Unknown(f"cannot start a commit on an output branch: {branch}")
     parent_id: int | None = None if row is None else row["head_id"]
     if parent is not None:
@@ -123,7 +123,8 @@ def start(
     return CommitKey(branch.repo, state.set_id)
 
 
-def _from_own_spec(db: sqlite3.Connection, branch: BranchKey, sources: Sequence[tuple[int, bool]]) -> bool:
+def from_own_spec(db: sqlite3.Connection, branch: BranchKey, sources: Sequence[tuple[int, bool]]) -> bool:
+    """Whether the only thing that a branch depends on is the spec of its pipeline, as with spouts."""
     repos = [refs.branch_key(db, id_).repo for id_, _ in sources]
     return len(repos) == 1 and repos[0].type == SPEC_REPO and repos[0].name == branch.repo.name
 

@@ -150,6 +150,12 @@ class Container:
             code = 127 if "not found" in lines.refused or "no such file" in lines.refused else 126
         return Ended(code, reason, oom, peak)
 
+    def address(self) -> str:
+        """Where its ports are: an address of its own, or this machine's."""
+        found = self._api.inspect_container(self.id)["NetworkSettings"]
+        each = [found.get("IPAddress"), *(one.get("IPAddress") for one in found.get("Networks", {}).values())]
+        return next((address for address in each if address), "127.0.0.1")
+
     def fill(self, secrets: Mapping[str, Mapping[str, bytes]]) -> None:
         """Put files into the folders that the container was made with for secrets.
 

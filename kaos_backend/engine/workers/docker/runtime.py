@@ -54,6 +54,10 @@ class DockerRuntime:
         self._known: Setting | None = None
         self.notes: tuple[str, ...] = (self._note(),)
 
+    @property
+    def own_network(self) -> bool:
+        return self._setting().network != "host"
+
     def image_problem(self, image: str) -> str:
         """See `port.Runtime`. An image of a registry that is not here yet is pulled by the first worker."""
         try:

@@ -57,6 +57,12 @@ class DockerWorker:
         folder.mkdir(parents=True)
         self._pfs = Pfs(folder)
 
+    @property
+    def host(self) -> str:
+        """See `port.Worker`."""
+        container = self.container
+        return "127.0.0.1" if container is None else container.address()
+
     def run(self, run: DatumRun, cancel: threading.Event) -> Exit:
         """Run one datum; see `port.Worker`."""
         started = time.monotonic()

@@ -42,6 +42,7 @@ class ProcessRuntime:
     """
 
     name = "process"
+    own_network = False
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ class ProcessWorker:
         private: a folder of its secrets, which goes with it.
     """
 
+    host = "127.0.0.1"
+
     def __init__(
         self,
         folder: Path,

@@ -188,7 +188,25 @@ def test_what_the_sdk_writes_is_understood() -> None:
         ({"job_timeout": "-3s"}, "must be positive"),
         ({"resource_limits": {"memory": "lots"}}, "no quantity"),
         ({"resource_limits": {"cpu": -1}}, "must not be negative"),
-        ({"spout": {}}, "not built yet"),
+        ({"spout": {}}, "must not have an input"),
+        ({"spout": {}, "service": {"internal_port": 80}}, "cannot be a service and a spout"),
+        ({"service": {}}, "internal_port is 0"),
+        ({"service": {"internal_port": 80, "external_port": 1 << 16}}, "external_port is 65536"),
+        ({"datum_set_spec": {"number": -1}}, "must not be negative"),
+        ({"egress": {"URL": "s3://x"}}, "does not have egress"),
+        ({"s3_out": True}, "does not have s3_out"),
+        ({"transform": {"cmd": ["x"], "datum_batching": True}}, "does not have datum_batching"),
+        ({"input": {"pfs": {"repo": "r", "glob": "/", "s3": True}}}, "no S3 gateway"),
+        ({"input": {"cron": {"name": "c", "spec": "often"}}}, "error parsing cron-spec"),
+        ({"input": {"cron": {"name": "c", "spec": "@daily", "start": "now"}}}, "is no time"),
+        (
+            {
+                "input": {
+                    "join": [{"pfs": {"repo": "r", "glob": "/(*)", "join_on": "$1"}}, {"cron": {"name": "c"}}]
+                }
+            },
+            "cannot be in a join",
+        ),
     ],
 )
 def test_a_spec_that_cannot_run_is_refused_by_name(change: dict[str, Any], text: str) -> None:
