@@ -13,7 +13,9 @@ from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState
 from kaos_backend.engine.jobs.spec.plan import File
 
-JOB = Job(1, JobKey(PipelineKey("p", "train"), "j" * 32), 1, 1, JobState.SUCCESS, "", *[0] * 10, None, None)
+JOB = Job(
+    1, JobKey(PipelineKey("p", "train"), "j" * 32), 1, 1, JobState.SUCCESS, "", *[0] * 10, None, None, None
+)
 NUMBERS = st.integers(0, 2**50)
 FILES = st.builds(
     File,
