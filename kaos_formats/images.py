@@ -46,6 +46,11 @@ def claim(image: str, label: str) -> str:
     return claims(label) + image.removeprefix(OWN_PREFIX)
 
 
+def pushed(image: str, registry: str) -> str:
+    """What the image of that name is called in a registry (`host:port/prefix`)."""
+    return f"{registry}/{image}" if registry else image
+
+
 def claimed(name: str) -> str | None:
     """The image's name, if this is a claim of it."""
     found = _CLAIM.match(name)

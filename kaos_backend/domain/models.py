@@ -114,7 +114,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Datum:
     """One datum of a job. ``job`` names the job that ran it (an older one if it was skipped);
-    ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended.
+    ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended;
+    ``image`` what it ran in, by digest where that is known.
     """
 
     id: str
@@ -122,6 +123,7 @@ class Datum:
     state: DatumState
     inputs: tuple[tuple[str, str], ...]
     seconds: float | None
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,10 @@ def _commit(project: str, repo: str, commit_id: str) -> bytes:
 def datum(message: bytes) -> Datum:
     """An encoded DatumInfo, read.
 
-    DatumInfo{datum 1, state 2, stats 3, data 5}, Datum{job 1, id 2}, Job{id 2}, ProcessStats{process_time 2},
-    FileInfo{file 1}, File{commit 1, path 2}, Commit{repo 3}, Repo{name 1}.
+    DatumInfo{datum 1, state 2, stats 3, data 5, image_id 6}, Datum{job 1, id 2}, Job{id 2},
+    ProcessStats{process_time 2}, FileInfo{file 1}, File{commit 1, path 2}, Commit{repo 3}, Repo{name 1}.
     """
-    datum_id = job_id = ""
+    datum_id = job_id = image = ""
     state, took_us = DatumState.UNKNOWN, 0
     inputs: list[tuple[str, str]] = []
     for number, value in values(memoryview(message)):
@@ -88,9 +88,16 @@ def datum(message: bytes) -> Datum:
         elif number == 5:
             file = _part(value, 1)
             inputs.append((_string(_part(_part(file, 1), 3), 1), _string(file, 2)))
+        elif number == 6:
+            image = str(value, "utf-8")
     ended = state not in (DatumState.UNKNOWN, DatumState.STARTING)
     return Datum(
-        id=datum_id, job=job_id, state=state, inputs=tuple(inputs), seconds=took_us / 1e6 if ended else None
+        id=datum_id,
+        job=job_id,
+        state=state,
+        inputs=tuple(inputs),
+        seconds=took_us / 1e6 if ended else None,
+        image=image,
     )
 
 

@@ -275,6 +275,7 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> 
         started=rfc3339(trial.running.started) if trial.running is not None else None,
         finished=None,
         duration_s=datum.seconds if datum is not None else None,
+        image=(datum.image or None) if datum is not None else None,
     )
 
 

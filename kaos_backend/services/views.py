@@ -136,6 +136,7 @@ class Trial(View):
     started: str | None
     finished: str | None
     duration_s: float | None
+    image: str | None
 
 
 class TrialAnswer(Answer, Trial):

@@ -13,6 +13,7 @@ import pytest
 from tests.support.bundles import write_data, write_grid, write_original, write_source
 from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
 from tests.support.home import Home, eventually
+from tests.support.registry import Registry
 
 # A shell step that no virtual environment could stand for.
 STEPS = "WORKDIR /app\nRUN echo a layer of its own > /etc/made && mkdir -p /opt/tools\nCOPY . .\n"
@@ -99,6 +100,32 @@ def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
     assert len(api.images(f"kaos/{ws}")) == 2
     docked.run("workspace", "kill", ws, "--yes")
     eventually(lambda: not api.images(f"kaos/{ws}"), "the images to go with the workspace")
+
+
+def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(
+    docked: Home, ws: str, api: docker.APIClient, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    try:
+        docked.run("down")
+        docked.env["KAOS_REGISTRY"] = f"{registry.address}/team"
+        src = write_source(tmp_path / "src", "", f"FROM {base_image(api, python=False)}\n{STEPS}")
+        (src / "train").write_text('#!/bin/sh\necho made > "$1/model"\n')
+        data, grid = write_data(tmp_path / "d"), write_grid(tmp_path / "grid.json", {"x": [1]})
+        deploy(docked, ws, "-s", src, "-d", data, "-h", grid)
+        (first,) = docked.json("train", "info", "-w", ws)["trials"]
+        assert first["image"].startswith(f"{registry.address}/team/kaos/{ws}@sha256:")
+
+        # As on another engine.
+        docked.run("down")
+        for image in api.images(f"kaos/{ws}"):
+            api.remove_image(image["Id"], force=True)
+        deploy(docked, ws, "-h", write_grid(grid, {"x": [1, 2]}))
+        job = docked.json("train", "info", "-w", ws)
+        assert [stage["name"] for stage in job["stages"]] == ["train"]
+        assert [trial["image"] for trial in job["trials"]] == [first["image"]] * 2
+    finally:
+        registry.close()
 
 
 def test_a_step_that_fails_is_named_with_its_line_and_what_it_said(

@@ -91,16 +91,19 @@ class Dockerd:
         clean_up(self._folder)
 
 
-def base_image(api: docker.APIClient) -> str:
-    """The name of an image with a shell, the usual programs and Python; made once per machine."""
-    recipe = hashlib.sha256(f"{Path(__file__).read_text()}{sys.version}".encode()).hexdigest()[:12]
+def base_image(api: docker.APIClient, *, python: bool = True) -> str:
+    """The name of an image with a shell, the usual programs and Python; made once per machine.
+
+    Without `python` it is a tenth as large.
+    """
+    recipe = hashlib.sha256(f"{Path(__file__).read_text()}{sys.version}{python}".encode()).hexdigest()[:12]
     name = f"{REPOSITORY}:{recipe}"
     with FileLock(f"/tmp/kaos-tests-base-{os.getuid()}.lock"):
         try:
             api.inspect_image(name)  # type: ignore[no-untyped-call]
         except ImageNotFound:
             changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin", 'CMD ["sh"]']
-            api.import_image_from_data(_rootfs(), repository=REPOSITORY, tag=recipe, changes=changes)  # type: ignore[no-untyped-call]
+            api.import_image_from_data(_rootfs(python), repository=REPOSITORY, tag=recipe, changes=changes)  # type: ignore[no-untyped-call]
     return name
 
 
@@ -118,23 +121,21 @@ def add_files(api: docker.APIClient, name: str, base: str, files: Mapping[str, s
         raise AssertionError(errors)
 
 
-def _rootfs() -> bytes:
-    """A tar of the programs, their libraries, and this Python's standard library, at their own paths."""
-    python = Path(os.path.realpath(sys.executable))
-    stdlib = Path(
-        sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
-    )
+def _rootfs(python: bool) -> bytes:
+    """A tar of the programs and their libraries, and of this Python with its standard library at its own
+    path.
+    """
     programs = {
         name: Path(os.path.realpath(found)) for name in PROGRAMS.split() if (found := shutil.which(name))
     }
-    modules = [path for path in stdlib.rglob("*") if path.is_file() and not _LEFT_OUT & set(path.parts)]
+    modules, links = _python() if python else ([], {})
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for folder, mode in {"tmp": 0o1777, "root": 0o700, "proc": 0o555, "sys": 0o555, "dev": 0o755}.items():
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, mode
             tar.addfile(info)
-        for link, target in {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}.items():
+        for link, target in {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", **links}.items():
             info = tarfile.TarInfo(link)
             info.type, info.linkname = tarfile.SYMTYPE, target
             tar.addfile(info)
@@ -142,18 +143,24 @@ def _rootfs() -> bytes:
         _add(tar, "etc/group", b"root:x:0:\nada:x:1234:\n", 0o644)
         for name, path in programs.items():
             _add(tar, f"usr/bin/{name}", path.read_bytes(), 0o755)
-        _add(tar, str(python), python.read_bytes(), 0o755)
-        for name in ("usr/bin/python3", "usr/local/bin/python3", "usr/local/bin/python"):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, str(python)
-            tar.addfile(info)
         for path in modules:
-            _add(tar, str(path), path.read_bytes(), 0o644)
-        compiled = [path for path in modules if ".so" in path.suffixes]
-        for library in sorted(_libraries([*programs.values(), python, *compiled])):
+            _add(tar, str(path), path.read_bytes(), 0o755 if path.name.startswith("python") else 0o644)
+        compiled = [path for path in modules if ".so" in path.suffixes or path.name.startswith("python")]
+        for library in sorted(_libraries([*programs.values(), *compiled])):
             at = Path(os.path.realpath(library.parent)) / library.name
             _add(tar, str(at), library.read_bytes(), 0o755)
     return out.getvalue()
+
+
+def _python() -> tuple[list[Path], dict[str, str]]:
+    """The files of this Python, its program first, and links to that."""
+    program = Path(os.path.realpath(sys.executable))
+    stdlib = Path(
+        sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix})
+    )
+    modules = [path for path in stdlib.rglob("*") if path.is_file() and not _LEFT_OUT & set(path.parts)]
+    names = ("usr/bin/python3", "usr/local/bin/python3", "usr/local/bin/python")
+    return [program, *modules], dict.fromkeys(names, str(program))
 
 
 def _libraries(binaries: Iterable[Path]) -> set[Path]:

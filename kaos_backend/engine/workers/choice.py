@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Container, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _KEPT = "runtime"
+_REGISTRY = "KAOS_REGISTRY"
+# As Docker tells a registry from a user's name: by a dot, a port, or as localhost.
+_HOST = r"localhost|(?=[^/]*[.:])[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]+)?|\[[0-9A-Fa-f:]+\](:[0-9]+)?"
+_REGISTRY_NAME = re.compile(rf"({_HOST})(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 
 
 def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
@@ -31,7 +36,8 @@ def choose(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
 
     For processes KAOS_ENGINE_ISOLATION: `auto` (default), `none`, or `bubblewrap` (do not start without it);
     KAOS_ENGINE_LIMITS: `auto` (default), `sampling`, or `cgroup` (do not start without them). For containers
-    KAOS_ENGINE_NETWORK: `on` (default) or `off`.
+    KAOS_ENGINE_NETWORK: `on` (default) or `off`; KAOS_REGISTRY: where images are pushed and pulled,
+    `host:port/prefix`.
 
     Raises:
         InvalidArgument: naming the variable that makes no sense.
@@ -75,9 +81,18 @@ def _process(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
 
 def _docker(env: Mapping[str, str], engine_dir: Path, _home: Path) -> Pair:
     network = _of(env, "KAOS_ENGINE_NETWORK", "on", {"on": True, "off": False})
+    registry = _registry(env)
     return Pair(
-        DockerRuntime(engine_dir, env, network), HostBuilder(engine_dir, "docker", partial(check, env))
+        DockerRuntime(engine_dir, env, network, registry),
+        HostBuilder(engine_dir, "docker", partial(check, env)),
     )
+
+
+def _registry(env: Mapping[str, str]) -> str:
+    text = (env.get(_REGISTRY) or "").rstrip("/")
+    if text and not _REGISTRY_NAME.fullmatch(text):
+        raise InvalidArgument(f"{_REGISTRY} is {text!r}: must be host:port or host:port/prefix (lower case)")
+    return text
 
 
 def _of(env: Mapping[str, str], name: str, default: str, choices: Mapping[str, _T]) -> _T:

@@ -117,7 +117,8 @@ class Exit:
     `code` by shell convention: 126 not executable, 127 not found, 128 + n ended by signal n (`signal` is n;
     a sandbox cannot tell these from a program that itself exits with 128 + n). None if nothing was started.
     `message` is one line for people ("used 530 MiB of 512 MiB"), empty when the reason says it all.
-    `output` is there when something was started; the caller closes it.
+    `output` is there when something was started; the caller closes it. `image` is what it ran in, by digest;
+    "" where the runtime knows none.
     """
 
     code: int | None
@@ -127,6 +128,7 @@ class Exit:
     max_rss_bytes: int
     wall_s: float
     output: Output | None = None
+    image: str = ""
 
 
 class Worker(Protocol):

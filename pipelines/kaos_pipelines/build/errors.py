@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from kaos_formats.masking import mask
 
+_NO_LOGIN = re.compile(r"401 Unauthorized|no basic auth credentials|unauthorized: authentication")
 USE_DOCKER = "use Docker (the docker runtime) for that"
 
 
@@ -20,6 +23,8 @@ class BuildError(Exception):
         where = f"{file}:{line}: " if line is not None else ""
         what = instruction if len(instruction) <= 100 else f"{instruction[:99]}…"
         reason = mask(reason)
+        if _NO_LOGIN.search(reason):
+            reason += "; log in to that registry with docker login"
         super().__init__(f"{where}{what}: {reason}" if what else f"{where}{reason}")
         self.reason = reason
         self.line = line

@@ -19,6 +19,7 @@ from kaos_pipelines.build.errors import BuildError, not_executable, without_trai
 from kaos_pipelines.build.instructions import Written, declared, written
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.order import Order
+from kaos_pipelines.build.registry import fetch, is_there, push
 
 SOURCE_LABEL = "kaos.source"
 _PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
@@ -43,9 +44,12 @@ def build(
     try:
         api = docker.APIClient(base_url=env.get("DOCKER_HOST") or None, version="auto", timeout=_TIMEOUT_S)
         try:
+            registry = env.get("KAOS_REGISTRY") or ""
             if _is_built(api, image, bundle.id):
                 _name(api, image, image, env)
                 log.say(f"{image} is there already")
+            elif remote := registry and _fetched(api, image, bundle.id, registry, log):
+                _name(api, remote, image, env)
             else:
                 made = _carry_out(api, bundle, steps, arguments, env, log)
                 try:
@@ -55,6 +59,8 @@ def build(
                     raise
                 _name(api, made, image, env)
                 log.say(f"Successfully built {image}")
+            if registry and not is_there(api, image, registry):
+                push(api, image, registry, log)
         finally:
             api.close()
     except APIError as error:
@@ -76,6 +82,12 @@ def _is_built(api: docker.APIClient, image: str, source: str) -> bool:
     except ImageNotFound:
         return False
     return ((found.get("Config") or {}).get("Labels") or {}).get(SOURCE_LABEL) == source
+
+
+def _fetched(api: docker.APIClient, image: str, source: str, registry: str, log: BuildLog) -> str:
+    """The name of what the registry had for the image; "" if it had nothing, or something else."""
+    remote = fetch(api, image, registry, log)
+    return remote if remote is not None and _is_built(api, remote, source) else ""
 
 
 def _carry_out(

@@ -75,6 +75,7 @@ def test_datums_are_read_as_the_sdk_writes_them(
     )
     read = wire.datum(bytes(info))
     assert (read.id, read.job, read.state, list(read.inputs)) == (datum, job, state.name.lower(), files)
+    assert read.image == "i"
     if state in (pps.DatumState.UNKNOWN, pps.DatumState.STARTING):
         assert read.seconds is None
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import tarfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from kaos_pipelines.build.log import BuildLog
 
 from kaos_formats.tree import TreeEntry, format_tree
 from tests.support.docker_engine import base_image, engine_or_skip
+from tests.support.registry import PASSWORD, Registry
 
 STEPS = "WORKDIR /app\nRUN mkdir -p /opt && echo made > /opt/made\nCOPY . .\n"
 
@@ -39,7 +42,7 @@ class Builder:
         source = self._folder / f"{next(self._numbers):032x}"
         everything = {
             "train": "#!/bin/sh\n",
-            "Dockerfile": f"FROM {self.base}\n{dockerfile}",
+            "Dockerfile": dockerfile if dockerfile.startswith("FROM") else f"FROM {self.base}\n{dockerfile}",
             **(files or {}),
         }
         for path, text in everything.items():
@@ -196,6 +199,89 @@ def test_steps_trust_a_company_and_the_image_knows_nothing_of_it(
     monkeypatch.setenv("KAOS_BUILD_CA", str(tmp_path))
     with pytest.raises(BuildError, match=f"KAOS_BUILD_CA is {tmp_path}: Is a directory"):
         build(build.bundle(STEPS, {"other": ""}))
+
+
+def forget(api: docker.APIClient, *names: str) -> None:
+    for name in names:
+        api.remove_image(name, force=True)
+
+
+def test_an_image_is_pushed_and_pulled_in_place_of_a_build(
+    build: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(tmp_path / "registry", private=True)
+    image = f"kaos/test-{uuid.uuid4().hex}:1"
+    remote = f"{registry.address}/team/{image}"
+    try:
+        monkeypatch.setenv("KAOS_REGISTRY", f"{registry.address}/team")
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nobody"))
+        scratch = "FROM scratch\nWORKDIR /app\nCOPY . .\n"
+        source = build.bundle(scratch, {"made": str(uuid.uuid4())})
+        with pytest.raises(
+            BuildError, match=f"cannot be pushed to .*{registry.address}/team: .*docker login"
+        ):
+            build(source, image)
+
+        monkeypatch.setenv("DOCKER_CONFIG", str(registry.login(tmp_path / "ada")))
+        _, pushed = build(source, image)
+        made = build.api.inspect_image(image)
+        assert made["RepoDigests"]
+        forget(build.api, image, remote)
+        capsys.readouterr()
+        assert build(source, image)[1] == pushed
+        log = capsys.readouterr().out
+        assert log == f"pulling {remote}\n"
+        assert build.api.inspect_image(image)["Id"] == made["Id"]
+
+        # Nobody else's image is taken for it, and a registry that is gone keeps nobody from building.
+        other = build.bundle(scratch, {"made": "of something else"})
+        forget(build.api, image)
+        build(other, image)
+        replaced = build.api.inspect_image(image)
+        assert replaced["Config"]["Labels"] == {"kaos.source": other.name}
+        registry.close()
+        forget(build.api, image, remote)
+        with pytest.raises(BuildError, match="the image is built, but cannot be pushed"):
+            build(other, image)
+        assert build.api.inspect_image(image)["Config"]["Labels"] == replaced["Config"]["Labels"]
+        assert PASSWORD not in log + capsys.readouterr().out
+    finally:
+        registry.close()
+        forget(build.api, *(one["Id"] for one in build.api.images(remote.rpartition(":")[0])))
+
+
+def tiny() -> bytes:
+    """The content of an image."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(f"{uuid.uuid4()}"))
+    return out.getvalue()
+
+
+def test_a_private_base_image_is_pulled_with_the_users_login(
+    build: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(tmp_path / "registry", private=True)
+    base = f"{registry.address}/private/base"
+    try:
+        login = registry.login(tmp_path / "ada")
+        monkeypatch.setenv("DOCKER_CONFIG", str(login))
+        docker_of_ada = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
+        docker_of_ada.import_image_from_data(tiny(), repository=base, tag="1")
+        assert "error" not in docker_of_ada.push(base, "1")
+        docker_of_ada.close()
+        forget(build.api, f"{base}:1")
+        dockerfile = f"FROM {base}:1\nWORKDIR /app\nCOPY . .\n"
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nobody"))
+        with pytest.raises(BuildError, match="; log in to that registry with docker login"):
+            build(build.bundle(dockerfile))
+        monkeypatch.setenv("DOCKER_CONFIG", str(login))
+        image, _ = build(build.bundle(dockerfile))
+        assert len(build.api.inspect_image(image)["RootFS"]["Layers"]) == 3
+        assert PASSWORD not in capsys.readouterr().out
+    finally:
+        registry.close()
+        forget(build.api, *(name for one in build.api.images(base) for name in one["RepoTags"]))
 
 
 def test_buildkit_knows_mounts(tmp_path: Path) -> None:

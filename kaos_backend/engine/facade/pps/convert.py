@@ -275,7 +275,7 @@ def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
                 field(3, b"".join(stats)),
                 field(4, meta + text(2, f"/pfs/{datum.id}")),
                 *map(data, datum.files),
-                text(6, image),
+                text(6, datum.image or image),
             )
         )
 

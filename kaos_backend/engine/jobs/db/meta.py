@@ -33,7 +33,7 @@ def record_json(job: Job, datum: DatumRow, image: str) -> bytes:
                 "uploadBytes": str(datum.upload_bytes),
             },
             "index": str(datum.position),
-            "imageId": image,
+            "imageId": datum.image or image,
         },
         separators=(",", ":"),
     ).encode()

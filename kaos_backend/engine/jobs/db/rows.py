@@ -114,12 +114,16 @@ CREATE TABLE pps_paused (
 );
 """
 
+# By digest, what a datum ran in; "" where its runtime knows none.
+_IMAGE = "ALTER TABLE pps_datums ADD COLUMN image TEXT NOT NULL DEFAULT '';"
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("jobs-1", _INITIAL),
     ("jobs-2-late", _LATE),
     ("jobs-3-secrets", _SECRETS),
     ("jobs-4-failed-of", _FAILED_OF),
     ("jobs-5-paused", _PAUSED),
+    ("jobs-6-image", _IMAGE),
 )
 
 
@@ -190,7 +194,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class DatumRow:
-    """A datum of one job; `source` is the job that ran it, `root` its output tree (None: empty)."""
+    """A datum of one job; `source` is the job that ran it, `root` its output tree (None: empty), `image` what
+    it ran in, by digest ("": its pipeline's image, of which no more is known).
+    """
 
     id: str
     hash: str
@@ -206,6 +212,7 @@ class DatumRow:
     started_us: int | None
     finished_us: int | None
     files: tuple[File, ...]
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +227,7 @@ class Result:
     upload_bytes: int = 0
     started_us: int | None = None
     finished_us: int | None = None
+    image: str = ""
 
 
 def pipeline_of(row: sqlite3.Row) -> Pipeline:
@@ -281,4 +289,5 @@ def datum_of(row: sqlite3.Row) -> DatumRow:
         started_us=row["started_us"],
         finished_us=row["finished_us"],
         files=msgspec.msgpack.decode(row["files"], type=tuple[File, ...]),
+        image=row["image"],
     )

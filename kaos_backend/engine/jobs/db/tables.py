@@ -317,12 +317,13 @@ def insert_datums(
                 old.started_us if old else None,
                 old.finished_us if old else None,
                 msgspec.msgpack.encode(datum.files),
+                old.image if old else "",
             )
         )
     db.executemany(
         "INSERT INTO pps_datums (job, id, hash, position, state, source, root, tries, process_us,"
-        " download_bytes, upload_bytes, started_us, finished_us, files)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " download_bytes, upload_bytes, started_us, finished_us, files, image)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
     db.execute(
@@ -388,7 +389,8 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
     late = job is not None and JobState(job[0]) in TERMINAL_JOBS
     done = db.execute(
         "UPDATE pps_datums SET late = ?, state = ?, root = ?, reason = ?, tries = ?, process_us = ?,"
-        " upload_bytes = ?, started_us = ?, finished_us = ? WHERE job = ? AND id = ? AND state = 0",
+        " upload_bytes = ?, started_us = ?, finished_us = ?, image = ?"
+        " WHERE job = ? AND id = ? AND state = 0",
         (
             late,
             state,
@@ -399,6 +401,7 @@ def record(db: sqlite3.Connection, seq: int, id: str, result: Result) -> bool:
             result.upload_bytes,
             result.started_us,
             result.finished_us,
+            result.image,
             seq,
             bytes.fromhex(id),
         ),

@@ -52,6 +52,7 @@ class _Try:
     started_us: int = 0
     recovered: bool = False
     reason: str = ""
+    image: str = ""
     output: Output | None = None
 
     def keep(self, output: Output | None) -> None:
@@ -215,6 +216,7 @@ class DatumRunner:
                 run(self._transform.cmd, self._transform.stdin, slot.holding.allocation), running.cancel
             )
             sofar.keep(exit.output)
+            sofar.image = exit.image
             sofar.process_us += int(exit.wall_s * 1e6)
             if exit.reason == "canceled" or running.cancel.is_set():
                 raise Interrupted
@@ -375,4 +377,5 @@ class DatumRunner:
             process_us=sofar.process_us,
             started_us=sofar.started_us,
             finished_us=self._env.clock(),
+            image=sofar.image,
         )

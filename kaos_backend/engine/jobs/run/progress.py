@@ -39,7 +39,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A datum that ended. `staged` is its output (for a failed one, what its last attempt left)."""
+    """A datum that ended. `staged` is its output (for a failed one, what its last attempt left),
+    `image` that of its last attempt, by digest.
+    """
 
     datum: DatumRow
     state: DatumState
@@ -49,3 +51,4 @@ class Outcome:
     process_us: int
     started_us: int
     finished_us: int
+    image: str = ""

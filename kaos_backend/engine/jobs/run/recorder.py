@@ -60,6 +60,7 @@ class Recorder:
                     upload_bytes=size,
                     started_us=outcome.started_us,
                     finished_us=outcome.finished_us,
+                    image=outcome.image,
                 )
                 # Also for a job that was killed meanwhile: what is finished is there for the next one.
                 new = tables.record(txn.db, self._job.seq, outcome.datum.id, result)

@@ -9,10 +9,11 @@ from typing import Any
 
 import docker
 from docker.errors import APIError, ImageNotFound
+from docker.errors import NotFound as DockerNotFound
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.workers.docker.engine import told
-from kaos_formats.images import OWN_PREFIX, claimed, claims
+from kaos_formats.images import OWN_PREFIX, claim, claimed, claims, pushed
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,13 @@ _REBUILD = "deploy its source again to build it"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a worker needs to know of its image. `id` is that of its content: a name may move on."""
+    """What a worker needs to know of its image. `id` is that of its content: a name may move on.
+
+    `digest`: its content as the registry has it that it came from or was pushed to, else the id.
+    """
 
     id: str
+    digest: str
     env: Mapping[str, str]
     workdir: str
     user: str
@@ -34,7 +39,7 @@ class Image:
         return replace(self, user=user or self.user, workdir=working_dir or self.workdir)
 
 
-def find(api: docker.APIClient, name: str) -> Image | None:
+def find(api: docker.APIClient, name: str, registry: str = "") -> Image | None:
     """The image of that name; None when the engine has none. Raises EngineError when it does not answer."""
     with told(f"image {name} cannot be looked up"):
         try:
@@ -45,27 +50,55 @@ def find(api: docker.APIClient, name: str) -> Image | None:
     pairs = (entry.partition("=") for entry in config.get("Env") or ())
     return Image(
         id=found["Id"],
+        digest=_digest(found, name, registry),
         env={name: value for name, _, value in pairs},
         workdir=config.get("WorkingDir") or "/",
         user=config.get("User") or "",
     )
 
 
-def obtain(api: docker.APIClient, name: str) -> Image:
+def _digest(found: Mapping[str, Any], name: str, registry: str) -> str:
+    digests: list[str] = found.get("RepoDigests") or []
+    at = pushed(name, registry) if is_own(name) else name
+    repository = at.rpartition(":")[0] if ":" in at.rpartition("/")[2] else at
+    return next((one for one in digests if one.partition("@")[0] == repository), found["Id"])
+
+
+def obtain(api: docker.APIClient, name: str, label: str, registry: str = "") -> Image:
     """The image of that name, pulled if it is one of a registry and not here yet.
 
+    One of kaos' own is that of `registry`; the home `label` claims it then.
+
     Raises:
-        NotFound: one of kaos' own, which no build has made here; or one that no registry has.
+        NotFound: one of kaos' own, which no build has made; or one that no registry has.
         Unknown: the engine does not answer, or cannot reach the registry.
     """
-    image = find(api, name)
+    image = find(api, name, registry)
     if image is None and not is_own(name):
         with told(f"image {name} is not on this machine and cannot be pulled"):
             api.pull(name)
-        image = find(api, name)
+        image = find(api, name, registry)
+    if image is None and registry and is_own(name):
+        remote = pushed(name, registry)
+        with told(f"image {name} is not on this machine and cannot be pulled from {registry}"):
+            api.pull(remote)
+            for own in (claim(name, label), name):
+                repository, _, tag = own.rpartition(":")
+                api.tag(remote, repository, tag)
+        image = find(api, name, registry)
     if image is None:
         raise NotFound(missing(name))
     return image
+
+
+def in_registry(api: docker.APIClient, name: str, registry: str) -> bool:
+    """Whether the registry has one of kaos' own images. Raises EngineError when it cannot be asked."""
+    with told(f"image {name} is not on this machine, and {registry} cannot be asked for it"):
+        try:
+            api.inspect_distribution(pushed(name, registry))  # type: ignore[no-untyped-call]
+        except (DockerNotFound, ImageNotFound):
+            return False
+    return True
 
 
 def is_own(name: str) -> bool:

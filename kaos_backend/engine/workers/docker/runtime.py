@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 HOME_LABEL = "kaos.home"
 WORKER_LABEL = "kaos.worker"
+_ASK_AGAIN_S = 30.0
 _PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
 
 
@@ -37,6 +39,7 @@ class DockerRuntime:
         engine_dir: holds scratch/workers/ (written; emptied at start) and names the containers' owner: those
             that an earlier life of this home has left are removed, no others.
         env: DOCKER_HOST says which engine.
+        registry: has kaos' own images which are not on this machine ("host:port/prefix"; "": there is none).
         network: whether trials have one.
     """
 
@@ -44,10 +47,15 @@ class DockerRuntime:
     isolation = "containers"
     protects_inputs = True
 
-    def __init__(self, engine_dir: Path, env: Mapping[str, str], network: bool = True) -> None:
+    def __init__(
+        self, engine_dir: Path, env: Mapping[str, str], network: bool = True, registry: str = ""
+    ) -> None:
         engine_dir = engine_dir.absolute()
         self._env = dict(env)
         self._wants_network = network
+        self._registry = registry
+        # Images that the registry did not have, and when (monotonic).
+        self._lacking: dict[str, float] = {}
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
         self.label = home_label(engine_dir)
         self._lock = threading.Lock()
@@ -62,10 +70,22 @@ class DockerRuntime:
         """See `port.Runtime`. An image of a registry that is not here yet is pulled by the first worker."""
         try:
             with self._client() as api:
-                there = images.find(api, image) is not None
+                if images.find(api, image) is not None or not images.is_own(image):
+                    return ""
+                return "" if self._can_be_pulled(api, image) else images.missing(image)
         except EngineError as error:
             return error.message
-        return "" if there or not images.is_own(image) else images.missing(image)
+
+    def _can_be_pulled(self, api: docker.APIClient, image: str) -> bool:
+        asked = self._lacking.get(image)
+        # This is asked twice a second, as long as an image is being built.
+        if not self._registry or (asked is not None and time.monotonic() - asked < _ASK_AGAIN_S):
+            return False
+        if images.in_registry(api, image, self._registry):
+            self._lacking.pop(image, None)
+            return True
+        self._lacking[image] = time.monotonic()
+        return False
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
         """See `port.Runtime`."""
@@ -77,7 +97,7 @@ class DockerRuntime:
         setting = self._setting()
         api = self._client()
         try:
-            image = images.obtain(api, spec.image)
+            image = images.obtain(api, spec.image, self.label, self._registry)
             proxies = {name: value for name, value in os.environ.items() if _PROXIES.fullmatch(name)}
             return DockerWorker(
                 self._scratch / uuid.uuid4().hex,

@@ -85,7 +85,7 @@ class DockerWorker:
                     cancel,
                 )
                 self._pfs.hand_over(run.out)
-            return replace(_exit(ended, run, started), output=output)
+            return replace(_exit(ended, run, started), output=output, image=self._image.digest)
         except (EngineError, ValueError) as error:
             if output is not None:
                 output.close()

@@ -26,7 +26,7 @@ from kaos_formats.folders import empty_folder, folder
 from kaos_formats.images import home_label
 
 # What the engine's environment says about builds, beside what their programs read themselves.
-_SETTINGS = ("KAOS_BUILD_CA",)
+_SETTINGS = ("KAOS_BUILD_CA", "KAOS_REGISTRY")
 
 
 class HostBuilder:

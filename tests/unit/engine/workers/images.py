@@ -78,8 +78,8 @@ class DockerImages:
         return name
 
     def close(self) -> None:
-        built = self._api.images(f"kaos/{self.workspace}")
-        for name in [*self._made, *(tag for image in built for tag in image["RepoTags"])]:
+        names = [name for image in self._api.images() for name in image["RepoTags"] or ()]
+        for name in [*self._made, *(name for name in names if self.workspace in name)]:
             with contextlib.suppress(ImageNotFound):
                 self._api.remove_image(name, force=True)
         self._api.close()
