@@ -34,6 +34,7 @@ from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
+from kaos_formats.home import Home
 
 _STOP_GRACE_S = 1.0
 
@@ -85,10 +86,11 @@ def start(
                 {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes, "gpus": machine.gpus}
             ),
         }
+        own_log = Home(data_dir.parent).log("engine")
         transactions = Transactions(store, runners(jobs))
         services: list[Service] = [
             PfsService(store, transactions, jobs.defaults_json),
-            PpsService(jobs, transactions),
+            PpsService(jobs, transactions, own_log),
             TransactionService(transactions),
             MetadataService(store, PipelineMetadata()),
             AdminService(store, metadata),
@@ -97,7 +99,7 @@ def start(
             HealthService(),
             EngineService(store, data_dir / "trees"),
             ControlService(jobs),
-            LogService(LogCalls(jobs).blocks),
+            LogService(LogCalls(jobs, own_log).blocks),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

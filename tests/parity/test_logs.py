@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from pachyderm_sdk.api import pps
 
-from tests.parity.pachd import UNKNOWN, Pachd, eventually, in_thread, is_set, refused
+from tests.parity.pachd import NOT_FOUND, UNKNOWN, Pachd, eventually, file, in_thread, is_set, refused
 
 TALK = "echo out of $(basename $data); echo err of $(basename $data) >&2"
 
@@ -85,3 +87,39 @@ def test_what_cannot_be_asked(pachd: Pachd, job: pps.Job) -> None:
     other = pps.Job(pipeline=pps.Pipeline(name="q", project=pachd.project), id=job.id)
     with refused(UNKNOWN, "wrong pipeline"):
         list(pachd.client.pps.get_logs(pipeline=job.pipeline, job=other))
+
+
+def test_since(pachd: Pachd, job: pps.Job) -> None:
+    """§15: nothing older than that."""
+    logs = pachd.client.pps.get_logs
+    assert list(logs(pipeline=job.pipeline, since=timedelta(hours=1)))
+    newest = max(message.ts for message in logs(pipeline=job.pipeline, job=job))
+    eventually(lambda: datetime.now(UTC) - newest > timedelta(seconds=1), "a moment passes")
+    assert not list(logs(pipeline=job.pipeline, since=timedelta(milliseconds=500)))
+
+
+def test_by_the_hash_of_a_file(pachd: Pachd, job: pps.Job) -> None:
+    """§15: data_filters, each equal to some input's path or hash; all of them must be."""
+    hash_ = pachd.client.pfs.inspect_file(file=file(pachd.commit("data"), "/2")).hash.hex()
+    assert set(pachd.said(pipeline=job.pipeline, job=job, data_filters=[hash_])) == {"out of 2", "err of 2"}
+    assert not list(pachd.said(pipeline=job.pipeline, job=job, data_filters=[hash_, "/1"]))
+
+
+def test_of_the_server(pachd: Pachd) -> None:
+    """§15: its own lines, with nothing but a message, when nothing is asked for."""
+    first = next(iter(pachd.client.pps.get_logs(tail=1)))
+    assert first.message
+    assert (first.pipeline_name, first.job_id, first.user) == ("", "", False)
+
+
+def test_backends_are_alike(pachd: Pachd, job: pps.Job) -> None:
+    """§15: use_loki_backend asks for the same lines from another place."""
+    assert set(pachd.said(pipeline=job.pipeline, job=job, use_loki_backend=True)) == set(
+        pachd.said(pipeline=job.pipeline, job=job)
+    )
+
+
+def test_what_is_missing(pachd: Pachd) -> None:
+    """§14: of a pipeline or a job that is not there."""
+    with refused(NOT_FOUND):
+        list(pachd.client.pps.get_logs(pipeline=pps.Pipeline(name="none", project=pachd.project)))

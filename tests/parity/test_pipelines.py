@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -465,3 +466,112 @@ def test_run_pipeline(pachd: Pachd) -> None:
     """§14: always `unimplemented`."""
     with refused(grpc.StatusCode.UNIMPLEMENTED, "unimplemented"):
         pachd.client.pps.run_pipeline(pipeline=pps.Pipeline(name="p", project=pachd.project))
+
+
+def test_what_only_a_cluster_acts_on_is_kept(pachd: Pachd) -> None:
+    """§10.3: and told by InspectPipeline with details."""
+    given = {
+        "resource_requests": pps.ResourceSpec(cpu=0.25, memory="64M", disk="1G"),
+        "resource_limits": pps.ResourceSpec(cpu=0.5, memory="128M"),
+        "sidecar_resource_limits": pps.ResourceSpec(memory="64M"),
+        "datum_set_spec": pps.DatumSetSpec(number=3, size_bytes=1000, per_worker=2),
+        "datum_timeout": timedelta(seconds=90),
+        "job_timeout": timedelta(hours=1),
+        "scheduling_spec": pps.SchedulingSpec(node_selector={"disk": "ssd"}, priority_class_name="high"),
+        "tolerations": [pps.Toleration(key="k", operator=pps.TolerationOperator.EXISTS)],
+        "pod_patch": '[{"op": "add", "path": "/priority", "value": 1}]',
+        "metadata": pps.Metadata(annotations={"a": "b"}, labels={"c": "d"}),
+        "output_branch": "other",
+        "description": "words",
+        "autoscaling": True,
+    }
+    pipeline = pachd.pipeline("p", "true", {"data": "/none*"}, **given)
+    info = pachd.client.pps.inspect_pipeline(pipeline=pipeline, details=True)
+    assert {name: getattr(info.details, name) for name in given} == given
+
+
+def test_a_pipeline_that_is_idle(pachd: Pachd) -> None:
+    """§10.5: STANDBY with autoscaling, RUNNING without."""
+    for name, autoscaling in (("p", True), ("q", False)):
+        pachd.succeeded(pachd.pipeline(name, "true", {"data": "/1"}, autoscaling=autoscaling))
+
+    def state(name: str) -> pps.PipelineState:
+        pipeline = pps.Pipeline(name=name, project=pachd.project)
+        return pachd.client.pps.inspect_pipeline(pipeline=pipeline).state
+
+    eventually(lambda: state("p") == pps.PipelineState.PIPELINE_STANDBY, "it rests")
+    assert state("q") == pps.PipelineState.PIPELINE_RUNNING
+    pachd.put("data", {"/1": b"other"})
+    job = pachd.succeeded(pps.Pipeline(name="p", project=pachd.project))
+    assert job.data_processed == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"pod_spec": "{"}, "malformed PodSpec"),
+        ({"pod_patch": "{"}, "malformed PodPatch"),
+        ({"reprocess_spec": "sometimes"}, "reprocess_spec"),
+    ],
+)
+def test_fields_that_make_no_sense(pachd: Pachd, more: dict[str, str], text: str) -> None:
+    """§10.2: validation texts."""
+    with refused(UNKNOWN, text):
+        pachd.pipeline("p", "true", {"data": "/*"}, **more)
+
+
+def test_defaults_are_told_as_they_were_set(pachd: Pachd) -> None:
+    """§14: GetProjectDefaults and GetClusterDefaults; JSON that is none is refused (§10.2)."""
+    text = json.dumps({"createPipelineRequest": {"datumTries": 7}})
+    pachd.client.pps.set_project_defaults(project=pachd.project, project_defaults_json=text)
+    found = pachd.client.pps.get_project_defaults(project=pachd.project).project_defaults_json
+    assert json.loads(found) == json.loads(text)
+    cluster = json.loads(pachd.client.pps.get_cluster_defaults().cluster_defaults_json)
+    assert cluster["createPipelineRequest"]["reprocessSpec"] == "until_success"
+    for bad in ("{", '{"createPipelineRequest": {"nothing": 1}}'):
+        with refused(INVALID):
+            pachd.client.pps.set_project_defaults(project=pachd.project, project_defaults_json=bad)
+
+
+def test_defaults_that_change_pipelines(pachd: Pachd) -> None:
+    """§10.2: dry_run tells whom they touch, regenerate updates those; what a request says stays."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/1"}, datum_tries=0)
+    pachd.succeeded(pipeline)
+    pachd.succeeded(pachd.pipeline("q", "true", {"data": "/1"}, datum_tries=2))
+    text = json.dumps({"createPipelineRequest": {"datumTries": 7}})
+    call = pachd.client.pps.set_project_defaults
+
+    def tries(name: str) -> tuple[int, int]:
+        one = pps.Pipeline(name=name, project=pachd.project)
+        info = pachd.client.pps.inspect_pipeline(pipeline=one, details=True)
+        return info.details.datum_tries, info.version
+
+    told = call(project=pachd.project, project_defaults_json=text, regenerate=True, dry_run=True)
+    assert "p" in {one.name for one in told.affected_pipelines}
+    assert tries("p") == (3, 1)
+    call(project=pachd.project, project_defaults_json=text, regenerate=True)
+    assert tries("p") == (7, 2)
+    assert tries("q")[0] == 2
+
+
+def test_history_of_a_pipeline(pachd: Pachd) -> None:
+    """§14: so many versions back from the newest, all of them with -1; newest first."""
+    for number in (1, 2, 3):
+        pipeline = pachd.pipeline("p", f"echo {number}", {"data": "/1"}, update=True)
+    pachd.succeeded(pipeline)
+    listed = pachd.client.pps.list_pipeline
+    versions = {n: [one.version for one in listed(pipeline=pipeline, history=n)] for n in (0, 1, 5, -1)}
+    assert versions == {0: [3], 1: [3, 2], 5: [3, 2, 1], -1: [3, 2, 1]}
+    assert pachd.client.pps.inspect_pipeline(pipeline=pipeline, history=-1).version == 3
+    old = pps.Pipeline(name="p^2", project=pachd.project)
+    assert pachd.client.pps.inspect_pipeline(pipeline=old, details=True).version == 1
+
+
+def test_rerun_with_reprocess(pachd: Pachd) -> None:
+    """§10.4: as an update with what is stored: all datums run again."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
+    pachd.succeeded(pipeline)
+    pachd.client.pps.rerun_pipeline(pipeline=pipeline, reprocess=True)
+    job = pachd.succeeded(pipeline)
+    assert (job.pipeline_version, job.data_skipped) == (2, 0)
+    assert job.data_processed == job.data_total

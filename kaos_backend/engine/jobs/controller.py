@@ -63,7 +63,7 @@ class Controller:
         """Begin with what a crash left, and with what has become of the images meanwhile."""
         self._env.inputs.open()
         with self._env.store.read() as db:
-            ready = tables.pipelines_in(db, (PipelineState.RUNNING,))
+            ready = tables.pipelines_in(db, (PipelineState.RUNNING, PipelineState.STANDBY))
         for pipeline in ready:
             try:
                 self._wake(pipeline)
@@ -190,8 +190,15 @@ class Controller:
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
         problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
-        self._set_pipeline(pipeline, PipelineState.CRASHING if problem else PipelineState.RUNNING, problem)
+        self._set_pipeline(pipeline, PipelineState.CRASHING if problem else self._awake(pipeline), problem)
         return not problem
+
+    def _awake(self, pipeline: Pipeline) -> PipelineState:
+        """What a pipeline is whose workers could start: with `autoscaling` it rests while there is no job."""
+        if not pipeline.spec.autoscaling:
+            return PipelineState.RUNNING
+        with self._env.store.read() as db:
+            return PipelineState.RUNNING if tables.head_job(db, pipeline.row) else PipelineState.STANDBY
 
     def _step(self, job: Job) -> Step:
         with self._env.store.read() as db:
@@ -246,7 +253,10 @@ class Controller:
             return
         with self._env.store.write() as txn:
             fresh = tables.find_pipeline(txn.db, pipeline.key)
-            movable = (PipelineState.STARTING, PipelineState.RUNNING, PipelineState.CRASHING)
+            movable = (
+                *(PipelineState.STARTING, PipelineState.RUNNING, PipelineState.STANDBY),
+                PipelineState.CRASHING,
+            )
             if fresh is None or fresh.latest != pipeline.version or fresh.state not in movable:
                 return
             if (fresh.state, fresh.reason) != (state, reason):
@@ -290,8 +300,20 @@ class Controller:
         finally:
             with self._lock:
                 del self._runs[seq], self._threads[seq]
+            if run.pipeline.spec.autoscaling:
+                self._rest(run.pipeline)
             # Its successor may be waiting, and so may this one.
             self._env.store.changes.notify()
+
+    def _rest(self, pipeline: Pipeline) -> None:
+        """A job of a pipeline with `autoscaling` has ended."""
+        try:
+            with self._env.store.read() as db:
+                fresh = tables.find_pipeline(db, pipeline.key)
+            if fresh is not None and fresh.state is PipelineState.RUNNING:
+                self._set_pipeline(fresh, self._awake(fresh), "")
+        except (EngineError, sqlite3.Error):
+            log.warning("that pipeline %s is idle could not be written down", pipeline.key)
 
     def _pool(self, pipeline: Pipeline) -> Pool:
         """The workers of this version; those of older versions are let go."""

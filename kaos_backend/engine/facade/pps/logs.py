@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 
 import grpc
 from pachyderm_sdk.api import pps
@@ -16,6 +17,7 @@ from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
+from kaos_backend.engine.jobs import enginelog
 from kaos_backend.engine.jobs.db.rows import JobKey
 from kaos_backend.engine.jobs.logquery import LogQuery, Source
 from kaos_backend.engine.jobs.run.logs import Line
@@ -30,19 +32,21 @@ _DAY_US = 24 * 3600 * 1_000_000
 
 
 class LogCalls:
-    """Logs of pipelines, jobs and datums."""
+    """Logs of pipelines, jobs and datums; `own` is the engine's."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, own: Path) -> None:
         self._jobs = jobs
+        self._own = own
         self._store = jobs.store
 
     def get_logs(
         self, request: pps.GetLogsRequest, context: grpc.ServicerContext
     ) -> Iterator[pps.LogMessage | bytes]:
         if (query := self._query(request)) is None:
-            yield pps.LogMessage(
-                message="the engine's own log is the file logs/engine.log of its home directory"
-            )
+            seconds = request.since.total_seconds() if request.since else 0.0
+            since_us = self._jobs.clock() - (int(seconds * 1e6) if seconds > 0 else _DAY_US)
+            for said in enginelog.lines(self._own, since_us, max(0, request.tail)):
+                yield pps.LogMessage(message=said)
             return
         for lines in self._polls(query, request.follow, context):
             for source, of_source in groupby(lines, key=itemgetter(0)):

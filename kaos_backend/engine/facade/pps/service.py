@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 from betterproto.lib.google.protobuf import Empty
@@ -58,13 +59,13 @@ class PpsService:
 
     name = "pps_v2.API"
 
-    def __init__(self, jobs: Jobs, transactions: Transactions) -> None:
+    def __init__(self, jobs: Jobs, transactions: Transactions, own_log: Path) -> None:
         self._jobs = jobs
         self._store = jobs.store
         self._transactions = transactions
         self._job_calls = JobCalls(jobs, transactions)
         self._datum_calls = DatumCalls(jobs)
-        self._log_calls = LogCalls(jobs)
+        self._log_calls = LogCalls(jobs, own_log)
         self._secret_calls = SecretCalls(jobs)
 
     # --- creating

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -97,6 +98,12 @@ def check(spec: Spec) -> None:
     ):
         if resources is not None:
             _check_resources(name, resources)
+    _check_pod("PodSpec", spec.pod_spec, dict)
+    _check_pod("PodPatch", spec.pod_patch, list)
+    if spec.maximum_expected_uptime:
+        _positive_duration("maximum_expected_uptime", spec.maximum_expected_uptime)
+        if not spec.autoscaling:
+            raise Unknown("maximum_expected_uptime needs autoscaling")
     if any(not t.operator for t in spec.tolerations):
         raise Unknown("tolerations need an operator")
 
@@ -160,6 +167,16 @@ def check_secrets(mounts: Sequence[SecretMount]) -> None:
         if path in paths:
             raise Unknown(f"{where}: another secret is mounted at {path} already")
         paths.add(path)
+
+
+def _check_pod(what: str, text: str, kind: type) -> None:
+    """Kept though nothing here is a pod, so it must be what a cluster would take."""
+    try:
+        good = not text or isinstance(json.loads(text), kind)
+    except (ValueError, RecursionError):
+        good = False
+    if not good:
+        raise Unknown(f"malformed {what}: it is no JSON {'object' if kind is dict else 'list of patches'}")
 
 
 def _positive_duration(name: str, text: str) -> None:
