@@ -7,6 +7,7 @@ Python package can stand for. A single = is conda's prefix match, which pip writ
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,11 @@ def read_environment(text: str) -> Environment:
     wanted = found.get("dependencies") if isinstance(found, dict) else None
     if not isinstance(wanted, list):
         raise InvalidBundle("environment.yml has no list of dependencies")
+    return read_packages(wanted)
+
+
+def read_packages(wanted: Sequence[Any]) -> Environment:
+    """As `read_environment`, of the list of dependencies alone."""
     python, requirements = "", []
     foreign: list[str] = []
     for item in wanted:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kaos_pipelines.build import pip
 from kaos_pipelines.build.errors import USE_DOCKER, Refused
+from kaos_pipelines.build.installers import CONDA, TOOLS, conda_run, parse
 from kaos_pipelines.build.words import NAME, Word
 
 FILE_COMMANDS = frozenset(["mkdir", "rmdir", "chmod", "rm", "cp", "mv", "ln", "touch", "echo", "printf"])
@@ -20,15 +21,14 @@ SYSTEM_PACKAGES = (
 )
 WHY = {
     **dict.fromkeys(SYSTEM_PACKAGES, "it installs system packages, which takes a container"),
-    **dict.fromkeys(("conda", "mamba", "micromamba"), "environments are made with pip here"),
     **dict.fromkeys(("curl", "wget", "git"), "it fetches from the network; put the file into the bundle, or"),
     **dict.fromkeys(
-        ("python", "sh", "bash", "make", "cmake", "gcc", "npm", "uv", "poetry", "pipenv"),
+        ("python", "sh", "bash", "make", "cmake", "gcc", "npm", "pipenv"),
         "it would run programs while the image is made, and without a container nothing keeps them in bounds",
     ),
     "sudo": "nothing may leave the image",
 }
-SUPPORTED = "pip install, mkdir, chmod, cp, mv, rm, ln, touch, echo … > file"
+SUPPORTED = "pip install, uv sync, mkdir, chmod, cp, mv, rm, ln, touch, echo … > file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,15 @@ def command(
         return command(rest, redirection, cwd, own)
     if re.fullmatch(r"python[0-9.]*", name) and [word.text for word in rest[:2]] == ["-m", "pip"]:
         name, rest = "pip", rest[2:]
-    if re.fullmatch(r"pip[0-9.]*", name):
+    if re.fullmatch(r"pip[0-9.]+", name):
+        name = "pip"
+    if name in TOOLS:
         if redirection:
             raise Refused("its output goes to the build log; a > in a requirement needs quotes ('x>=1')")
-        parsed = pip.parse([word.text for word in rest], cwd, own)
-        return (Note(" ".join(["pip", *(w.text for w in rest)])),) if parsed is None else (parsed,)
+        if name in CONDA and (ran := conda_run([word.text for word in rest])) is not None:
+            return command([Word(text) for text in ran], redirection, cwd, own)
+        parsed = parse(name, [word.text for word in rest], cwd, own)
+        return (Note(" ".join([name, *(w.text for w in rest)])),) if parsed is None else (parsed,)
     if name in ACCOUNTS:
         return (Note(f"{name} (there is one user without a container)"),)
     if name in NOTHING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaos_pipelines.build.errors import Refused
@@ -101,7 +101,7 @@ class Argument:
 
     text: str
     path: str | None = None
-    kind: str = ""  # "requirement" | "constraint" | "links" | "local"
+    kind: str = ""  # "requirement" | "constraint" | "links" | "local", and those of `installers`
     prefix: str = ""
     suffix: str = ""
 
@@ -109,8 +109,12 @@ class Argument:
         """What pip is given, with the file at `path`."""
         if path is None:
             return [self.text]
+        if not self.text:
+            return []  # of the tool's own knowledge
         if self.kind == "links":
             return [f"{self.prefix}={path}"]
+        if self.prefix == "-e":
+            return ["-e", path + self.suffix]
         return [self.prefix, path] if self.prefix else [path + self.suffix]
 
 
@@ -124,8 +128,13 @@ class PipCommand:
     env: Mapping[str, str]
 
     @property
+    def program(self) -> str:
+        return self.verb.split()[0] if " " in self.verb else "pip"
+
+    @property
     def text(self) -> str:
-        return " ".join(["pip", self.verb, *(argument.text for argument in self.arguments)])
+        command = f"pip {self.verb}" if self.program == "pip" else self.verb
+        return " ".join([command, *(argument.text for argument in self.arguments if argument.text)])
 
 
 def parse(
@@ -145,22 +154,27 @@ def parse(
     if verb in ("list", "freeze", "check", "show", "cache", "help", "debug", "inspect"):
         return None
     if verb == "uninstall":
-        return PipCommand(verb, tuple(_arguments([*leading, "-y", *rest])), cwd, dict(env))
+        return PipCommand(verb, tuple(arguments([*leading, "-y", *rest])), cwd, dict(env))
     if verb != "install":
         if not strict:
             return None
         raise Refused(f"pip {verb} has no meaning for a virtual environment; pip install and uninstall have")
-    arguments = tuple(_arguments([*leading, *rest]))
-    if not any(a.kind in ("requirement", "local") or _is_requirement(a.text) for a in arguments):
+    found = tuple(arguments([*leading, *rest], strict=strict))
+    if not any(a.kind in ("requirement", "local", "project") or not a.text.startswith("-") for a in found):
         raise Refused("pip install names nothing to install")
-    return PipCommand(verb, arguments, cwd, dict(env))
+    return PipCommand(verb, found, cwd, dict(env))
 
 
-def _is_requirement(text: str) -> bool:
-    return not text.startswith("-")
-
-
-def _arguments(words: Sequence[str]) -> Iterator[Argument]:
+def arguments(
+    words: Sequence[str],
+    *,
+    strict: bool = True,
+    valued: Collection[str] = (),
+    switches: Collection[str] = (),
+) -> Iterator[Argument]:
+    """The words of an installation. `strict`: without editable ones; `valued` and `switches`: more options of
+    both kinds. Raises Refused.
+    """
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -188,13 +202,17 @@ def _arguments(words: Sequence[str]) -> Iterator[Argument]:
                 raise Refused(
                     f"an image's environment keeps no editable installs; install {target} without -e"
                 )
+            if not strict:
+                bare, bracket, extras = target.partition("[")
+                yield Argument(f"-e {target}", bare, "project", "-e", bracket + extras)
+                continue
             raise Refused(
                 f"-e {target} would tie the environment to a folder that every worker has its own copy of; "
                 "use pip install without -e, or set PYTHONPATH to it"
             )
-        elif word in SWITCHES:
+        elif word in SWITCHES or word in switches:
             yield Argument(word)
-        elif option in VALUED:
+        elif option in VALUED or option in valued:
             yield Argument(f"{option}={value}" if option.startswith("--") and equals else option)
             if not equals:
                 yield Argument(_next(queue, option))
@@ -237,7 +255,7 @@ def _line_references(line: str) -> Iterator[tuple[str, str]]:
         words = line.replace("=", " ", 1).split() if line.startswith("--") else line.split()
         if words[0][:2] in ("-r", "-c") and len(words[0]) > 2 and not words[0].startswith("--"):
             words = [words[0][:2], words[0][2:]]
-        for argument in _arguments([f"{words[0]}", *words[1:2]] if len(words) > 1 else words):
+        for argument in arguments([f"{words[0]}", *words[1:2]] if len(words) > 1 else words):
             if argument.path is not None:
                 yield argument.kind, argument.path
         return

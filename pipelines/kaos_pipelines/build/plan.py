@@ -17,6 +17,11 @@ from kaos_pipelines.build.words import NAME, Word, expand, split
 BASE_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUILTIN = {"PATH": BASE_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 REPOSITORY = re.compile(r"(docker\.io/)?(library/)?python")
+CONDA = re.compile(
+    r"(docker\.io/)?(continuumio/(mini|ana)conda3?|mambaorg/micromamba|condaforge/(miniforge3|mambaforge))"
+)
+UV_PYTHON = re.compile(r"ghcr\.io/astral-sh/uv:(?:[\d.]+-)?python(3\.\d+)(?:-[-.\w]*)?")
+UV = re.compile(r"ghcr\.io/astral-sh/uv(:.*)?")
 VARIANT = r"(latest|slim|alpine|bookworm|bullseye|buster|trixie)[-.\w]*"
 VERSION = re.compile(rf"(\d+(?:\.\d+){{0,2}})?(?:(?:(?<=\d)-|(?<!\d)){VARIANT})?")
 NOTED = frozenset(
@@ -161,9 +166,13 @@ def python_version(reference: str) -> str:
         raise Refused("FROM takes one image and perhaps AS name")
     bare = words[0].partition("@")[0]
     repository, _, tag = bare.partition(":")
+    if CONDA.fullmatch(repository):
+        return ""  # environment.yml says which
+    if with_uv := UV_PYTHON.fullmatch(bare):
+        return with_uv[1]
     if not REPOSITORY.fullmatch(repository):
         raise Refused(
-            "without a container only python images can be stood in for "
+            "without a container only images of Python, uv and conda can be stood in for "
             f"(python:3.11, python:3.12-slim …): {USE_DOCKER}"
         )
     match = VERSION.fullmatch(tag)
@@ -249,12 +258,14 @@ def _pairs(value: str, variables: Mapping[str, str]) -> dict[str, str]:
     return pairs
 
 
-def _copy(instruction: Instruction, state: _State) -> Copy:
+def _copy(instruction: Instruction, state: _State) -> Copy | Note:
     flags = dict(instruction.flags)
     for name in ("chown", "link", "parents"):
         if name == "parents" and name in flags:
             raise Refused("--parents is not understood; name the destination of each folder")
         flags.pop(name, None)
+    if UV.fullmatch(flags.get("from", "")):
+        return Note("uv of this machine, or the one that pip installs, stands in for that image's")
     if "from" in flags:
         raise Refused(f"--from takes files of another image, which needs a container: {USE_DOCKER}")
     mode = _mode(flags.pop("chmod", None))

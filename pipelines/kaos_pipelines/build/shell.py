@@ -1,9 +1,9 @@
 """Carries out a plan with a real shell for every RUN, in a sandbox of the image's own root.
 
-RUNs see the environment read-only. Pip, which they reach as `pip` and `python -m pip`, is carried out here
-(`tools`) and looks up or makes what its arguments and the files that it reads decide: a Dockerfile is carried
-out with an environment that is there already as long as it asks for nothing else, and from the start in a new
-one when it does.
+RUNs see the environment read-only. Pip, uv, Poetry and conda, which they reach by their names and as
+`python -m pip`, are carried out here (`tools`), which looks up or makes what their arguments and the files
+that they read decide: a Dockerfile is carried out with an environment that is there already, as long as it
+asks for nothing else, and from the start in a new one when it does.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import configparser
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kaos_formats.folders import clean_up
 from kaos_formats.sandbox import HOST
-from kaos_pipelines.build import authorities, pip
+from kaos_pipelines.build import authorities
 from kaos_pipelines.build.commands import ACCOUNTS, SYSTEM_PACKAGES, WHY
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.errors import USE_DOCKER, Refused
 from kaos_pipelines.build.executor import check_train, execute
+from kaos_pipelines.build.installers import CONDA, TOOLS, conda_run, parse
+from kaos_pipelines.build.installs import MISPLACING, command_line, installer, settings
 from kaos_pipelines.build.instructions import Failures, ended
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, Plan, Shell
@@ -35,16 +38,21 @@ from kaos_pipelines.build.pythons import Python
 from kaos_pipelines.build.rootfs import RootFs
 from kaos_pipelines.build.sandbox import Mount, Sandbox, follow, settle, visible
 from kaos_pipelines.build.tools import Client, Execute, Request, gather, lay_out, serve
-from kaos_pipelines.build.venvs import MISPLACING, PIP_FLAGS, Recipe, VenvStore
+from kaos_pipelines.build.venvs import Recipe, VenvStore
 
 OURS = "/run/kaos"
 PIP = f"{OURS}/pip"
 PIP_CONFIG = f"{OURS}/pip.conf"
 PIP_CACHE = f"{OURS}/cache"
+# Of this process's environment, what configures the installers.
+CONFIGURES = ("PIP_", "UV_", "POETRY_")
 # Of a shell's own, and of what differs from one environment to the next: no part of what pip depends on.
 NOISE = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "PATH", "PYTHONPATH"))
-# Where a RUN may have configured pip.
-OWN_CONFIGS = ("/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
+# Where a RUN may have configured them.
+OWN_CONFIGS = (
+    *("/root/.config/pip/pip.conf", "/root/.pip/pip.conf", "/root/.config/uv/uv.toml"),
+    *("/root/.config/pypoetry/config.toml", "/root/.config/pypoetry/auth.toml"),
+)
 # What puts packages into the image's own files, or nowhere: carried out where these are.
 ELSEWHERE = re.compile(r"-t.*|--(target|prefix|root|src|python|dry-run|report)(=.*)?")
 Say = Callable[[str], None]
@@ -144,7 +152,9 @@ class _Steps:
         self._host |= {
             name: value
             for name, value in os.environ.items()
-            if name.startswith("PIP_") and name not in (*MISPLACING, "PIP_CONFIG_FILE", "PIP_CACHE_DIR")
+            if name.startswith(CONFIGURES)
+            and name
+            not in (*MISPLACING, "PIP_CONFIG_FILE", "PIP_CACHE_DIR", "UV_CACHE_DIR", "POETRY_CACHE_DIR")
         }
         self._mounts = tuple(self._shared_mounts())
         self._baseline: Mapping[str, str] = {}
@@ -182,7 +192,7 @@ class _Steps:
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "KAOS_VENV": str(self._given.path),
-            "VIRTUAL_ENV": str(self._given.path),
+            **settings(self._given.path),
             "PYTHONUNBUFFERED": "1",
             # As root without a container tar would try to give files to others.
             "TAR_OPTIONS": "--no-same-owner",
@@ -196,16 +206,22 @@ class _Steps:
 
     def _handle(self, request: Request, client: Client) -> int | Execute:
         words = list(request.argv)
-        if any(ELSEWHERE.fullmatch(word) for word in words):
-            return self._own_pip(words)
+        tool = request.tool
+        if tool in CONDA and (ran := conda_run(words)) is not None:
+            return Execute(["/usr/bin/env", *ran], {})
+        if tool not in TOOLS:
+            raise Refused(f"{tool} is nothing that is asked for here")
+        if self._is_elsewhere(request):
+            return self._itself(tool, words, {})
         env = {
             name: value.replace(str(self._given.path), "$VIRTUAL_ENV")
             for name, value in request.env.items()
             if name not in NOISE and self._baseline.get(name) != value
         }
-        command = pip.parse(words, request.cwd, env, strict=False)
+        command = parse(tool, words, request.cwd, env, strict=False)
         if command is None:
-            return self._own_pip(words)
+            # `uv run` would begin with installing.
+            return self._itself(tool, words, {**settings(self._given.path), "UV_NO_SYNC": "1"})
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             fs = RootFs(Path(folder) / "root")
             fs.root.mkdir()
@@ -232,6 +248,21 @@ class _Steps:
         self.recipe = recipe
         return code
 
+    def _is_elsewhere(self, request: Request) -> bool:
+        """Whether it is about the image's own files, or an environment that the Dockerfile made there."""
+        if request.tool == "pip":
+            return any(ELSEWHERE.fullmatch(word) for word in request.argv)
+        other = request.env.get("VIRTUAL_ENV", str(self._given.path)) != str(self._given.path)
+        return other and "--system" not in request.argv
+
+    def _itself(self, tool: str, words: Sequence[str], env: Mapping[str, str]) -> int | Execute:
+        """The tool, in the RUN's own sandbox, where the environment cannot be written to."""
+        if tool == "pip":
+            return self._own_pip(words)
+        if tool in CONDA:
+            return 0
+        return Execute([installer(tool, self._given.path), *words], env)
+
     def _stop(self, other: _Other) -> None:
         """End the RUN that asks. Its caller gets no answer."""
         self._other = other
@@ -240,7 +271,7 @@ class _Steps:
         raise EOFError
 
     def _install(self, command: PipCommand, fs: RootFs, asked: Mapping[str, str], say: Say) -> int:
-        """Run pip with the environment writable, in a root with nothing but the files that it reads."""
+        """Run an installer with the environment writable, in a root with nothing but the files it reads."""
         fs.mkdir(command.cwd)
         fs.mkdir("/tmp").chmod(0o1777)  # noqa: S108
         cache = _pip_cache()
@@ -252,16 +283,15 @@ class _Steps:
         if netrc.is_file():
             mounts.append(Mount(netrc, "/root/.netrc"))
         env = {name: value for name, value in asked.items() if name not in (*MISPLACING, "PYTHONPATH")}
-        env |= self._own_pip([]).env
+        env |= {**self._own_pip([]).env, **settings(self._given.path)}
         env["PATH"] = env.get("PATH", BASE_PATH).replace(f"{OURS}/bin:", "")
-        words = [*self._pip(), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
-        for argument in command.arguments:
-            words += argument.words(argument.path)
+        words = command_line(command, self._given.path, self._python, fs, self._pip(), sees_host=False)
         with self._sandbox.ready(fs.root, mounts) as start:
             return follow(start(words, cwd=command.cwd, env=env), say)
 
     def _own_pip(self, words: Iterable[str]) -> Execute:
-        env = {"PYTHONPATH": "", "PIP_CACHE_DIR": PIP_CACHE}
+        env = {"PYTHONPATH": "", "PIP_CACHE_DIR": PIP_CACHE, "UV_CACHE_DIR": f"{PIP_CACHE}/uv"}
+        env["POETRY_CACHE_DIR"] = f"{PIP_CACHE}/poetry"
         if (self._ours / "pip.conf").exists():
             env["PIP_CONFIG_FILE"] = PIP_CONFIG
         return Execute([*self._pip(), *words], env)
@@ -280,6 +310,9 @@ class _Steps:
         if config is not None:
             (self._ours / "pip.conf").touch()
             yield Mount(config, PIP_CONFIG)
+        uv = shutil.which("uv")  # a program that needs nothing beside it
+        if uv is not None and not visible(Path(uv)):
+            yield Mount(Path(uv).resolve(), uv)
         prefixes = [Path(prefix) for prefix in self._python.prefixes]
         named = _named_paths([*self._host.values(), *(_values(config) if config is not None else ())])
         wanted = dict.fromkeys((*prefixes, *(prefix.resolve() for prefix in prefixes), *named))
@@ -287,7 +320,7 @@ class _Steps:
 
 
 def _names(python: Python) -> tuple[str, ...]:
-    return "pip", "pip3", f"pip{python.short}"
+    return "pip3", f"pip{python.short}", *TOOLS
 
 
 def _refusals() -> dict[str, str]:

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from kaos_pipelines.build.errors import Refused
+from kaos_pipelines.build.installers import lock_files
+from kaos_pipelines.build.materials import MAX_NESTING
 from kaos_pipelines.build.pip import PipCommand, references
 from kaos_pipelines.build.rootfs import RootFs
-from kaos_pipelines.build.venvs import MAX_NESTING
 
 SOCKET = "socket"
 LONGEST_MESSAGE = 1 << 22
@@ -182,6 +183,16 @@ def _gather(kind: str, path: str, cwd: str, client: Client, fs: RootFs, nesting:
         raise Refused(f"pip cannot read {path} here; write it to a file first")
     if nesting > MAX_NESTING:
         raise Refused(f"{path} includes itself")
+    if kind == "lock":
+        fs.mkdir(at)
+
+        def text_of(name: str) -> str | None:
+            file = fs.resolve(name, at)
+            return file.read_text("utf-8", "replace") if file.is_file() else None
+
+        for name in lock_files(text_of):
+            client.fetch(posixpath.normpath(posixpath.join(at, name)), fs)
+        return
     if client.fetch(at, fs) == "file" and kind in ("requirement", "constraint"):
         text = fs.resolve(at).read_text("utf-8", "replace")
         for nested, name in references(text):

@@ -11,13 +11,11 @@ A builder that dies leaves a folder without the mark; the next one that needs it
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +25,13 @@ from filelock import FileLock, Timeout
 from kaos_formats.folders import clean_up
 from kaos_formats.images import VENV_READY
 from kaos_pipelines.build.errors import Refused
-from kaos_pipelines.build.pip import Argument, PipCommand, references
+from kaos_pipelines.build.materials import materials
+from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.pythons import Python
 from kaos_pipelines.build.rootfs import RootFs
 
-PIP_FLAGS = ("--no-input", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off")
 # Of this process's own environment; pip and what it builds must not see it.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
-# Settings that would put packages elsewhere, or that make sense for the size of image layers only.
-MISPLACING = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON", "PIP_LOG", "PIP_NO_CACHE_DIR")
-MAX_NESTING = 20
-PIP_ERROR = "ERROR: "
-# The last of pip's errors says what it comes down to, but for this one.
-PIP_ADVICE = "ResolutionImpossible"
-MAX_REASON = 300
 MAKING = ".making"
 STEPS = ".kaos-steps"
 # Compiled code is told where it is when it is loaded.
@@ -63,7 +54,7 @@ class Recipe:
             "verb": command.verb,
             "arguments": [[a.text, a.kind] for a in command.arguments],
             "env": dict(sorted(command.env.items())),
-            "materials": [m for a in command.arguments for m in _materials(fs, a, command.cwd)],
+            "materials": [m for a in command.arguments for m in materials(fs, a, command.cwd)],
         }
         return Recipe(self.python, (*self.steps, step))
 
@@ -195,42 +186,6 @@ class VenvStore:
             return ()  # from before there were any
 
 
-def install(venv: Path, python: Python, command: PipCommand, fs: RootFs, say: Callable[[str], None]) -> None:
-    """Run pip for one step. All of pip's own configuration applies: this process's environment is passed on.
-
-    Raises Refused when pip fails, with the line in which it said why; its output has gone to `say` by then.
-    """
-    words = [*_pip(venv, python), command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
-    for argument in command.arguments:
-        words += argument.words(argument.path and str(fs.resolve(argument.path, command.cwd)))
-    env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-    env = {name: value for name, value in env.items() if not name.startswith(("KAOS_", "PACH_"))}
-    env = {name: value for name, value in (env | dict(command.env)).items() if name not in MISPLACING}
-    env["PATH"] = f"{venv / 'bin'}:{os.environ.get('PATH', os.defpath)}"
-    env["VIRTUAL_ENV"] = str(venv)
-    cwd = fs.resolve(command.cwd)
-    errors = []
-    with subprocess.Popen(
-        words,
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    ) as pip:
-        assert pip.stdout is not None
-        for line in pip.stdout:
-            say(line.removesuffix("\n"))
-            if line.startswith(PIP_ERROR) and PIP_ADVICE not in line:
-                errors.append(line.removeprefix(PIP_ERROR).strip()[:MAX_REASON])
-    if pip.returncode != 0:
-        why = errors[-1] if errors else "see what it said in the build's log"
-        raise Refused(f"pip: {why} (exit code {pip.returncode})")
-
-
 def _create(python: Python, path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     words = [python.path, "-I", "-m", "venv", "--without-pip", str(path)]
@@ -238,63 +193,6 @@ def _create(python: Python, path: Path) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
         raise Refused(f"{python.path} cannot make a virtual environment: {said}")
-
-
-def _pip(venv: Path, python: Python) -> Sequence[str]:
-    """How to run pip for the environment. One pip for all is seconds faster than giving each its own
-    (ensurepip).
-    """
-    interpreter = str(venv / "bin" / "python")
-    if (venv / "bin" / "pip").exists():  # a Dockerfile that upgrades pip means to use what it installed
-        return [interpreter, "-m", "pip"]
-    if importlib.util.find_spec("pip") is not None and tuple(map(int, python.version.split(".")[:2])) >= (
-        3,
-        9,
-    ):
-        return [sys.executable, "-m", "pip", "--python", interpreter]
-    words = [interpreter, "-I", "-m", "ensurepip", "--default-pip"]
-    done = subprocess.run(words, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise Refused(f"{python.path} has no pip: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}")
-    return [interpreter, "-m", "pip"]
-
-
-def _materials(fs: RootFs, argument: Argument, cwd: str, nesting: int = 0) -> list[list[str]]:
-    """[image path, digest] of every file that an argument makes pip read."""
-    if argument.path is None:
-        return []
-    if nesting > MAX_NESTING:
-        raise Refused(f"{argument.path} includes itself")
-    host = fs.resolve(argument.path, cwd)
-    path = fs.image_path(host)
-    if argument.kind in ("requirement", "constraint"):
-        if not host.is_file():
-            raise Refused(f"there is no {path} in the image; COPY it before this line")
-        text = host.read_text("utf-8", "replace")
-        found = [[path, hashlib.sha256(text.encode()).hexdigest()]]
-        folder = path.rpartition("/")[0] or "/"
-        for kind, name in references(text):
-            lexical = Path(os.path.normpath(host.parent / name))
-            if name.startswith("/") or not lexical.is_relative_to(fs.root):
-                raise Refused(f"{path} refers to {name}, which is not below the image; use a relative path")
-            if fs.resolve(name, folder) != lexical:
-                raise Refused(f"{path} refers to {name} through a symbolic link; name the file itself")
-            nested = Argument(name, name, kind)
-            found += _materials(fs, nested, folder if kind != "local" else cwd, nesting + 1)
-        return found
-    if host.is_file():
-        return [[path, _digest(host)]]
-    if not host.is_dir():
-        raise Refused(f"there is no {path} in the image; COPY it before this line")
-    if argument.kind == "links":
-        return [[fs.image_path(file), _digest(file)] for file in sorted(host.iterdir()) if file.is_file()]
-    files = sorted(file for file in host.rglob("*") if file.is_file() and not file.is_symlink())
-    return [[fs.image_path(file), _digest(file)] for file in files]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rename_within(folder: Path, old: str, new: str) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kaos_formats.conda import read_environment
+from kaos_formats.errors import InvalidBundle
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import Say, check_train, execute
+from kaos_pipelines.build.installs import install
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.pip import PipCommand
-from kaos_pipelines.build.plan import BASE_PATH, Plan, Shell, compile_plan
+from kaos_pipelines.build.plan import BASE_PATH, CONDA, Plan, Shell, compile_plan
 from kaos_pipelines.build.pythons import Python, find_python
 from kaos_pipelines.build.rootfs import RootFs
 from kaos_pipelines.build.sandbox import Sandbox
 from kaos_pipelines.build.shell import carry_out
 from kaos_pipelines.build.store import ImageWriter
-from kaos_pipelines.build.venvs import Recipe, VenvStore, install
+from kaos_pipelines.build.venvs import Recipe, VenvStore
 
 
 def build(
@@ -40,7 +44,7 @@ def build(
     plan = compile_plan(parse(bundle.dockerfile), arguments, shell=sandbox is not None)
     log.hide_secrets_of(plan, arguments.values())
     log.warn_unused(plan.unused)
-    python = _python(plan)
+    python = _python(plan, bundle.context)
     venvs = VenvStore(store / "venvs")
     writer = ImageWriter(store / "images")
     with writer.building(image) as folder:
@@ -127,10 +131,15 @@ def _install(plan: Plan, recipe: Recipe, venvs: VenvStore, folder: Path, context
     return root if root.exists() else folder / "root"
 
 
-def _python(plan: Plan) -> Python:
+def _python(plan: Plan, context: Context) -> Python:
     try:
+        file = context.files.get("environment.yml")
+        if CONDA.search(_from(plan).value) and file is not None:
+            asked = read_environment(file.source.read_text("utf-8", "replace")).python
+            pinned = re.match(r"==(3(\.\d+){1,2})", asked)
+            return find_python(pinned[1] if pinned else "")
         return find_python(plan.python)
-    except Refused as refused:
+    except (Refused, InvalidBundle) as refused:
         raise BuildError(str(refused), _from(plan).line, _from(plan).text) from refused
 
 

@@ -114,7 +114,7 @@ def test_with_and_without_a_shell_it_is_the_same_environment(tmp_path: Path) -> 
         ("echo one; echo two; exit 3", r"exit code 3: two"),
         ("apt-get update && apt-get install -y gcc", "exit code 100: apt-get: it installs system packages"),
         ("pip install tiny==99", "exit code 1: ERROR: No matching distribution found for tiny==99"),
-        ("pip install -e .", r"exit code 1: ERROR: -e \."),
+        ("pip install -e .", "exit code 1: ERROR: there is no /app/pyproject.toml"),
         ("pip install -r none.txt", "exit code 1: ERROR: there is no /app/none.txt"),
         ("no-such-program", "exit code 127: .*not found"),
         ('python -c \'import os; [(os.mkdir("d"), os.chdir("d")) for _ in range(300)]\'', "nested"),
