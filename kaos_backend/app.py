@@ -27,6 +27,7 @@ from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.logs import Logs
+from kaos_backend.services.queue import Queue
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
@@ -101,6 +102,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         bundles=stored,
         deploys=deploys,
         jobs=listed,
+        queue=Queue(pachd, listed),
         trials=trials,
         retries=Retries(pachd, listed, deploys),
         logs=Logs(pachd, listed, trials),

@@ -10,6 +10,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     RerunJob(RerunJobRequest) → RerunJobResponse
     Pause(PauseRequest) → PausedResponse
     Paused(PausedRequest) → PausedResponse
+    Queue(QueueRequest) → QueueResponse
 """
 
 from __future__ import annotations
@@ -150,6 +151,56 @@ class PausedResponse(Message):
 
     projects: list[str] = []
     everywhere: bool = False
+
+
+class QueueRequest(Message):
+    """What runs and waits on this machine?"""
+
+
+class OpenJob(Message):
+    """A job that has not ended. Counters are of datums, times in µs.
+
+    `running`: on a worker now, since `elapsed_us` together; `at_once`: how many the machine and the pipeline
+    would run of them; `process_us`: what those that ran took; `usual_us`: what one took in the newest earlier
+    job of the pipeline that ran any, 0 where none did.
+    """
+
+    project: str
+    pipeline: str
+    job: str
+    total: int
+    processed: int
+    skipped: int
+    failed: int
+    recovered: int
+    running: int
+    at_once: int
+    process_us: int
+    elapsed_us: int
+    usual_us: int
+
+
+class Device(Message):
+    """A GPU, or a MIG instance of one: what CUDA_VISIBLE_DEVICES calls it, and who is on it.
+
+    `memory_bytes` is 0 where nobody knows. `project`, `pipeline` and `job` are empty unless a datum has it;
+    `others` says which programs of others compute on it.
+    """
+
+    device: str
+    model: str = ""
+    memory_bytes: int = 0
+    project: str = ""
+    pipeline: str = ""
+    job: str = ""
+    others: str = ""
+
+
+class QueueResponse(Message):
+    """`jobs` in order of creation."""
+
+    jobs: list[OpenJob] = []
+    gpus: list[Device] = []
 
 
 def method(name: str) -> str:

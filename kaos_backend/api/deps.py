@@ -15,6 +15,7 @@ from kaos_backend.services.checks import Checks
 from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.logs import Logs
+from kaos_backend.services.queue import Queue
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
@@ -35,6 +36,7 @@ class Services:
     bundles: Bundles
     deploys: Deploys
     jobs: Jobs
+    queue: Queue
     trials: Trials
     retries: Retries
     logs: Logs

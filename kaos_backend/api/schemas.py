@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from kaos_backend.services.views import ActiveJob, Answer, Paused, View
+from kaos_backend.services.views import ActiveJob, Answer, Device, Paused, View
 
 
 class Error(View):
@@ -39,6 +40,7 @@ class MachineStatus(View):
     cpus: float | None
     memory_bytes: int | None
     gpus: int | None
+    devices: Sequence[Device] | None
 
 
 class StoreStatus(View):
@@ -54,7 +56,7 @@ class Status(Answer):
     runtime: RuntimeStatus
     machine: MachineStatus
     store: StoreStatus
-    jobs: list[ActiveJob]
+    jobs: Sequence[ActiveJob]
     paused: Paused
 
 

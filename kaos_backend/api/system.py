@@ -35,11 +35,12 @@ async def health() -> schemas.Health:
 
 @router.get("/status")
 def status(request: Request, services: Awake) -> schemas.Status:
-    """The backend, the engine behind it, and the machine as the engine counts it."""
+    """The backend, the engine behind it, the machine as the engine counts it, and its queue."""
     endpoint = services.engine.current()
     cluster = services.pachd.cluster()
     found = machine.machine_of(cluster)
     gpus = found.get("gpus")
+    queue = services.queue.look()
     return schemas.Status(
         kaos_version=__version__,
         pid=os.getpid(),
@@ -57,11 +58,12 @@ def status(request: Request, services: Awake) -> schemas.Status:
             cpus=found.get("cpus"),
             memory_bytes=found.get("memory_bytes"),
             gpus=len(gpus) if isinstance(gpus, list) else gpus,
+            devices=queue.devices,
         ),
         store=schemas.StoreStatus(
             free_bytes=_free_bytes(services.settings.home.path) if endpoint.embedded else None
         ),
-        jobs=services.jobs.active(),
+        jobs=queue.jobs,
         paused=services.jobs.paused(),
     )
 

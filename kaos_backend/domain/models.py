@@ -112,6 +112,49 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that has not ended, as far as it is: datums by number, seconds of processing.
+
+    ``ran`` counts those done that were not skipped, which took ``spent_s`` together; ``running`` are on a
+    worker now, since ``elapsed_s`` together; ``at_once``: how many would run beside each other.
+    ``usual_s``: what one took in an earlier job, None where nobody knows.
+    """
+
+    project: str
+    pipeline: str
+    id: str
+    total: int
+    done: int
+    failed: int
+    ran: int
+    spent_s: float
+    running: int = 0
+    elapsed_s: float = 0.0
+    at_once: int = 1
+    usual_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU and who is on it: a job (``workspace`` and ``job``), or programs of others, in words."""
+
+    device: str
+    model: str
+    memory_bytes: int | None
+    workspace: str
+    job: str
+    others: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What runs and waits: jobs in order of creation; None for GPUs where the server does not tell."""
+
+    jobs: tuple[OpenJob, ...]
+    devices: tuple[Device, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Datum:
     """One datum of a job. ``job`` names the job that ran it (an older one if it was skipped);
     ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended;

@@ -13,6 +13,7 @@ from kaos_backend.engine.detect import outside
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.logs import LogService
+from kaos_backend.engine.facade.engine.queue import QueueService
 from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
@@ -99,6 +100,7 @@ def start(
             HealthService(),
             EngineService(store, data_dir / "trees"),
             ControlService(jobs),
+            QueueService(jobs, inventory),
             LogService(LogCalls(jobs, own_log).blocks),
         ]
         server, bound = build_server(services, token, host, port)

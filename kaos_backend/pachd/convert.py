@@ -10,12 +10,16 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.domain.models import (
     Commit,
+    Device,
     Job,
     JobState,
+    OpenJob,
     Pipeline,
+    Queue,
     Repo,
     RunningDatum,
 )
+from kaos_formats import kaos_v1
 
 
 def moment(value: datetime) -> datetime | None:
@@ -57,6 +61,46 @@ def job(info: pps.JobInfo) -> Job:
         started=moment(info.started),
         finished=moment(info.finished),
     )
+
+
+def open_job(info: pps.JobInfo) -> OpenJob:
+    ran = info.data_processed + info.data_failed + info.data_recovered
+    return OpenJob(
+        project=info.job.pipeline.project.name,
+        pipeline=info.job.pipeline.name,
+        id=info.job.id,
+        total=info.data_total,
+        done=ran + info.data_skipped,
+        failed=info.data_failed + info.data_recovered,
+        ran=ran,
+        spent_s=info.stats.process_time.total_seconds(),
+    )
+
+
+def queue(told: kaos_v1.QueueResponse) -> Queue:
+    return Queue(tuple(map(_open_job, told.jobs)), tuple(map(_device, told.gpus)))
+
+
+def _open_job(job: kaos_v1.OpenJob) -> OpenJob:
+    ran = job.processed + job.failed + job.recovered
+    return OpenJob(
+        project=job.project,
+        pipeline=job.pipeline,
+        id=job.job,
+        total=job.total,
+        done=ran + job.skipped,
+        failed=job.failed + job.recovered,
+        ran=ran,
+        spent_s=job.process_us / 1e6,
+        running=job.running,
+        elapsed_s=job.elapsed_us / 1e6,
+        at_once=job.at_once,
+        usual_s=job.usual_us / 1e6 if job.usual_us else None,
+    )
+
+
+def _device(gpu: kaos_v1.Device) -> Device:
+    return Device(gpu.device, gpu.model, gpu.memory_bytes or None, gpu.project, gpu.job, gpu.others)
 
 
 def pipeline(info: pps.PipelineInfo) -> Pipeline:

@@ -22,6 +22,7 @@ from kaos_backend.domain.models import (
     Pipeline,
     Project,
     PutPipeline,
+    Queue,
     Repo,
     RunningDatum,
     StartCommit,
@@ -114,6 +115,11 @@ class Pachd(Protocol):
     def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
         """Jobs of all versions, newest first; ``number`` 0 means all, ``project`` None those of every
         project. [] without the pipeline.
+        """
+
+    def queue(self) -> Queue:
+        """The jobs of all projects that have not ended, and who has which GPU. Only the embedded engine knows
+        of workers, of earlier jobs and of GPUs.
         """
 
     def job_set(self, project: str, job_id: str) -> list[Job]:

@@ -25,6 +25,7 @@ from kaos_backend.domain.models import (
     Pipeline,
     Project,
     PutPipeline,
+    Queue,
     Repo,
     RunningDatum,
     StartCommit,
@@ -38,6 +39,7 @@ from kaos_formats import kaos_v1
 from kaos_formats.names import meta_repo
 
 _ALL_VERSIONS = -1
+_OPEN = "select(.finished == null)"
 _Answer = TypeVar("_Answer", bound=kaos_v1.Message)
 
 
@@ -209,6 +211,15 @@ class SdkPachd:
             return [convert.job(info) for info in self._list(lambda c: c.pps.list_job(**request))]
         except errors.NotFound:
             return []
+
+    def queue(self) -> Queue:
+        call = _unary("Queue", kaos_v1.QueueRequest(), kaos_v1.QueueResponse)
+        try:
+            return convert.queue(self._connection.read(call))
+        except errors.NeedsEmbeddedEngine:
+            infos = self._list(lambda c: c.pps.list_job(history=_ALL_VERSIONS, jq_filter=_OPEN))
+        # Pachyderm lists the newest first.
+        return Queue(tuple(convert.open_job(info) for info in reversed(infos)), None)
 
     def job_set(self, project: str, job_id: str) -> list[Job]:
         try:

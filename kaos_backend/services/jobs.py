@@ -44,28 +44,6 @@ class Jobs:
         jobs = [job for job in self._pachd.jobs(None) if job.pipeline in NAMES]
         return Counter(project for project, _ in {(job.project, job.id) for job in jobs})
 
-    def active(self) -> list[views.ActiveJob]:
-        """The jobs of all workspaces that have not ended, oldest first."""
-        found: dict[tuple[str, str], list[Job]] = {}
-        for job in self._pachd.jobs(None):
-            if job.pipeline in NAMES:
-                found.setdefault((job.project, job.id), []).append(job)
-        rows = []
-        for (workspace, job_id), jobs in reversed(found.items()):
-            if not all(job.state.terminal for job in jobs):
-                whole = fold(self.explained(workspace, with_jobs(STAGES, jobs)))
-                created, _, _ = views.span(jobs)
-                rows.append(
-                    views.ActiveJob(
-                        workspace=workspace,
-                        id=job_id,
-                        state=whole.state,
-                        reason=whole.reason,
-                        created=rfc3339(created),
-                    )
-                )
-        return sorted(rows, key=lambda row: row.created or "")
-
     def resolve(self, workspace: str, ref: str) -> str:
         """The job id that a full id, a unique prefix or ``last`` names. Raises NoSuchJob, Ambiguous."""
         if names.is_id(ref) and self.of_set(workspace, ref):

@@ -6,12 +6,13 @@ The field names are the contract with the CLI (docs/api.md). Times are RFC 3339 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kaos_backend.domain import deploys
+from kaos_backend.domain import deploys, models
 from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
@@ -96,13 +97,41 @@ class StageJob(View):
 
 
 class ActiveJob(View):
-    """A job that has not ended."""
+    """A job that has not ended. ``total``, ``done`` (``failed`` among them) and ``running`` count trials.
+
+    ``waits_for``: what its reason says, by stable names (``domain.queue``). ``left_s``: how long it is likely
+    to take from now on, None where nothing like it has run yet.
+    """
 
     workspace: str
     id: str
     state: State
     reason: str
+    waits_for: Sequence[str]
     created: str | None
+    total: int
+    done: int
+    failed: int
+    running: int
+    left_s: float | None
+
+
+class Device(View):
+    """A GPU, and who is on it: a job, or ``others``, in words."""
+
+    device: str
+    model: str
+    memory_bytes: int | None
+    workspace: str
+    job: str
+    others: str
+
+
+class Queue(View):
+    """``devices`` is None where the server does not tell."""
+
+    jobs: Sequence[ActiveJob]
+    devices: Sequence[Device] | None
 
 
 class JobSummary(View):
@@ -305,6 +334,11 @@ def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJ
         started=rfc3339(job.started),
         finished=rfc3339(job.finished),
     )
+
+
+def device(found: models.Device) -> Device:
+    """The view of a GPU."""
+    return Device(**asdict(found))
 
 
 def span(jobs: Sequence[Job]) -> tuple[datetime | None, datetime | None, datetime | None]:

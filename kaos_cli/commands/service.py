@@ -98,7 +98,12 @@ def _status(
     if session.terminal.json:
         session.terminal.answer_json({"up": True} | found)
         return
-    print("\n".join(_lines(found, session.home.shown_workspace(session.env.get("KAOS_WORKSPACE")))))
+    from kaos_cli.queue import device_lines, queue_lines
+
+    workspace = session.home.shown_workspace(session.env.get("KAOS_WORKSPACE"))
+    devices = device_lines(found["machine"].get("devices") or [])
+    queue = queue_lines(found["jobs"], session.terminal.width)
+    print("\n".join([*_lines(found, workspace), *devices, *queue]))
 
 
 def _is_up(session: Session) -> bool:
@@ -136,8 +141,4 @@ def _lines(found: dict[str, Any], workspace: str) -> list[str]:
     if paused["everywhere"] or paused["workspaces"]:
         where = "all workspaces" if paused["everywhere"] else ", ".join(paused["workspaces"])
         lines.append(f"paused     {where}: nothing new starts (kaos train resume)")
-    for number, job in enumerate(found["jobs"]):
-        reason = f": {job['reason']}" if job["reason"] else ""
-        told = f"{job['id'][:8]}  {job['state']} in {job['workspace']}{reason}"
-        lines.append(f"{'' if number else 'jobs':<9}  {text.printable(told)}")
     return lines

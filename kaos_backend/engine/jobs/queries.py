@@ -121,6 +121,20 @@ class Queries:
             return False
         return all(key in direct for key in inputs)
 
+    def open_jobs(self) -> list[tuple[Job, Pipeline, int]]:
+        """The jobs that have not ended, in order of creation, with the version of their pipeline that runs
+        them, and what a datum of it took before, in µs (0 where none has run yet).
+        """
+        with self.store.read() as db:
+            usual: dict[int, int] = {}
+            found = []
+            for job in tables.open_jobs(db):
+                if job.pipeline_row not in usual:
+                    usual[job.pipeline_row] = tables.usual_us(db, job.pipeline_row)
+                pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
+                found.append((job, pipeline, usual[job.pipeline_row]))
+        return found
+
     def job_set(self, set_id: str) -> list[Job]:
         """The jobs of a commit set, upstream first; none is fine. NotFound when there is no such set."""
         with self.store.read() as db:

@@ -87,6 +87,11 @@ def test_trials_beside_running_ones_wait(backend: Backend, workspace: str) -> No
     job = info(backend, workspace, second)
     assert (job["state"], [s["state"] for s in job["stages"]]) == ("waiting", ["waiting"])
     assert trials(backend, workspace) == [("waiting", after)]
+    told = [row for row in backend.call("GET", "/status")["jobs"] if row["workspace"] == workspace]
+    counts = [(row["id"], row["waits_for"], row["total"], row["done"], row["running"]) for row in told]
+    assert counts == [(first, ["parallelism"], 3, 0, 1), (second, ["turn"], 1, 0, 0)]
+    # Nothing of the kind has ended yet.
+    assert [row["left_s"] for row in told] == [None, None]
     path = f"{backend.url}/workspaces/{workspace}/jobs/{second}/logs?follow=true"
     with backend.http.get(path, stream=True, timeout=30) as response:
         assert lines(next(response.iter_lines(chunk_size=1)).decode()) == [{"waiting": True, "reason": after}]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
+import grpc
 import pytest
+from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.facade.misc import VersionService
+from kaos_backend.engine.facade.rpc import Handlers, server_stream
 from kaos_backend.engine.facade.server import build_server
 from kaos_backend.errors import NeedsEmbeddedEngine
 from kaos_backend.pachd.connection import Endpoint
@@ -32,6 +36,47 @@ def pachd() -> Iterator[SdkPachd]:
     server.start()
     yield SdkPachd(Somewhere(port))
     server.stop(grace=0).wait(5)
+
+
+class Listing:
+    """As much of a pachd as lists jobs, the newest first, and carries out a filter."""
+
+    name = "pps_v2.API"
+
+    def __init__(self) -> None:
+        self.filters: list[str] = []
+
+    def handlers(self) -> Handlers:
+        return {"ListJob": server_stream(self._list, pps.ListJobRequest)}
+
+    def _list(self, request: pps.ListJobRequest, _: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
+        self.filters.append(request.jq_filter)
+        for number in (2, 1):
+            pipeline = pps.Pipeline(name="train", project=pfs.Project(name="default"))
+            stats = pps.ProcessStats(process_time=timedelta(seconds=8))
+            yield pps.JobInfo(
+                job=pps.Job(pipeline=pipeline, id=f"{number}" * 32),
+                data_total=9,
+                data_processed=3,
+                data_recovered=1,
+                data_skipped=2,
+                stats=stats,
+            )
+
+
+def test_the_queue_is_read_from_the_open_jobs_alone() -> None:
+    listing = Listing()
+    server, port = build_server([VersionService(), listing], "secret")
+    server.start()
+    try:
+        queue = SdkPachd(Somewhere(port)).queue()
+    finally:
+        server.stop(grace=0).wait(5)
+    assert listing.filters == ["select(.finished == null)"]
+    assert [job.id[0] for job in queue.jobs] == ["1", "2"]
+    job = queue.jobs[0]
+    assert (job.total, job.done, job.failed, job.ran, job.spent_s) == (9, 6, 1, 4, 8.0)
+    assert (job.usual_s, queue.devices) == (None, None)
 
 
 def test_a_check_says_that_it_needs_the_embedded_engine(pachd: SdkPachd) -> None:

@@ -293,7 +293,7 @@ STATUS: dict[str, Any] = {
     "kaos_version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
     "engine": {"kind": "embedded", "address": "127.0.0.1:7777"},
     "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
-    "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0},
+    "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0, "devices": []},
     "store": {"free_bytes": 123_000_000_000}, "jobs": [],
     "paused": {"everywhere": False, "workspaces": []},
 }  # fmt: skip

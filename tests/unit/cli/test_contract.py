@@ -53,6 +53,7 @@ CALLS = {
     "stop": lambda c: c.stop("w", "last"),
     "retry": lambda c: c.retry("w", "last", True, "a@b"),
     "stop trial": lambda c: c.stop_trial("w", "last", 3),
+    "pause": lambda c: c.pause("w", True),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
     "check": lambda c: list(c.check(True)),
     "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),

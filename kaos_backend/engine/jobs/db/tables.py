@@ -238,11 +238,23 @@ def head_job(db: sqlite3.Connection, pipeline_row: int) -> Job | None:
     return next(iter(open_jobs(db, pipeline_row)), None)
 
 
-def open_jobs(db: sqlite3.Connection, pipeline_row: int) -> list[Job]:
+def open_jobs(db: sqlite3.Connection, pipeline_row: int | None = None) -> list[Job]:
+    """The unfinished jobs of one pipeline, or of all of them, in order of creation."""
     rows = db.execute(
-        f"{_JOB} WHERE j.pipeline = ? AND j.finished_us IS NULL ORDER BY j.seq", (pipeline_row,)
+        f"{_JOB} WHERE j.finished_us IS NULL AND j.pipeline = coalesce(?, j.pipeline) ORDER BY j.seq",
+        (pipeline_row,),
     )
     return [job_of(row) for row in rows]
+
+
+def usual_us(db: sqlite3.Connection, pipeline_row: int) -> int:
+    """What a datum took in the newest job of a pipeline that ran any, in µs; 0 without such a job."""
+    row = db.execute(
+        "SELECT process_us / (processed + failed + recovered) FROM pps_jobs"
+        " WHERE pipeline = ? AND processed + failed + recovered > 0 ORDER BY seq DESC LIMIT 1",
+        (pipeline_row,),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def set_job_state(
