@@ -123,3 +123,12 @@ def test_what_is_missing(pachd: Pachd) -> None:
     """§14: of a pipeline or a job that is not there."""
     with refused(NOT_FOUND):
         list(pachd.client.pps.get_logs(pipeline=pps.Pipeline(name="none", project=pachd.project)))
+
+
+def test_following_yields_what_there_is(pachd: Pachd, job: pps.Job) -> None:
+    """§15: at least a message of a pipeline, of the master, and of a job; then it waits for more."""
+    for of in ({}, {"master": True}, {"job": job}):
+        stream = pachd.client.pps.get_logs(pipeline=job.pipeline, follow=True, **of)
+        message = next(iter(stream))
+        assert (message.pipeline_name, message.master) == ("p", "master" in of)
+        stream.close()

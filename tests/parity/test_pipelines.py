@@ -565,13 +565,3 @@ def test_history_of_a_pipeline(pachd: Pachd) -> None:
     assert pachd.client.pps.inspect_pipeline(pipeline=pipeline, history=-1).version == 3
     old = pps.Pipeline(name="p^2", project=pachd.project)
     assert pachd.client.pps.inspect_pipeline(pipeline=old, details=True).version == 1
-
-
-def test_rerun_with_reprocess(pachd: Pachd) -> None:
-    """§10.4: as an update with what is stored: all datums run again."""
-    pipeline = pachd.pipeline("p", COPY, {"data": "/*"})
-    pachd.succeeded(pipeline)
-    pachd.client.pps.rerun_pipeline(pipeline=pipeline, reprocess=True)
-    job = pachd.succeeded(pipeline)
-    assert (job.pipeline_version, job.data_skipped) == (2, 0)
-    assert job.data_processed == job.data_total

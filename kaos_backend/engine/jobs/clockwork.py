@@ -63,9 +63,13 @@ class Clockwork:
                     failed = True
         for (branch, spec), due in list(self._triggers.items()):
             if due is not None and due <= now:
-                self._triggers[branch, spec] = cronspec.parse(spec)(now)
-                with self._store.write() as txn:
-                    txn.fire_trigger(branch)
+                try:
+                    with self._store.write() as txn:
+                        txn.fire_trigger(branch)
+                    self._triggers[branch, spec] = cronspec.parse(spec)(now)
+                except EngineError as error:
+                    log.warning("branch %s cannot move now: %s", branch, error.message)
+                    failed = True
         if failed:
             return _RETRY_S
         moments = [cron.due for found in self._crons.values() for cron in found if cron.due is not None]
@@ -81,7 +85,12 @@ class Clockwork:
         self._crons = {key: found for key, found in self._crons.items() if key in live}
         for key in live:
             if key not in self._crons:
-                self._crons[key] = self._of(live[key], key[1])
+                try:
+                    self._crons[key] = self._of(live[key], key[1])
+                except EngineError as error:
+                    # Its last tick cannot be read; the others tick on.
+                    log.error("%s ticks no more until the engine starts anew: %s", live[key], error.message)
+                    self._crons[key] = []
         specs = self._store.cron_triggers()
         self._triggers = {key: due for key, due in self._triggers.items() if key in specs}
         for branch, spec in specs:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 
+import psutil
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
@@ -98,57 +99,52 @@ def test_a_port_that_somebody_has(engine: Engine, ports: tuple[int, int]) -> Non
     assert eventually(lambda: page(ports[1], "a"), "it goes on when the port is free") == b"first"
 
 
-def test_a_service_outlives_a_crash_of_the_engine(
-    engine_process: EngineProcess, ports: tuple[int, int]
-) -> None:
+def test_both_outlive_a_crash_of_the_engine(engine_process: EngineProcess, ports: tuple[int, int]) -> None:
     engine = engine_process.start()
     engine.repo("data", {"/a": b"first"})
-    service(engine, *ports)
-    eventually(lambda: page(ports[1], "a"), "the service answers")
-    job = engine.last_job("s").job
-    engine_process.kill()
-    engine = engine_process.start()
-    assert eventually(lambda: page(ports[1], "a"), "it answers again") == b"first"
-    found = engine.last_job("s")
-    assert (found.job.id, found.state, found.restart) == (job.id, RUNNING, 1)
-
-
-def test_a_spout(engine_process: EngineProcess) -> None:
-    engine = engine_process.start()
+    # What runs for ever keeps its share of the machine.
+    share = pps.ResourceSpec(cpu=0.5)
+    service(engine, *ports, resource_requests=share)
     pipeline = pps.Pipeline(name="news", project=pfs.Project(name="default"))
     transform = pps.Transform(cmd=[sys.executable, "-c", SPOUT])
     # The SDK sends nothing at all for an empty Spout.
     spout = pps.Spout(service=pps.Service())
-    engine.client.pps.create_pipeline(pipeline=pipeline, transform=transform, spout=spout)
+    engine.client.pps.create_pipeline(
+        pipeline=pipeline, transform=transform, spout=spout, resource_requests=share
+    )
     engine.pipeline("after", "cp $news $OUT/", {"news": "/*"})
     eventually(lambda: engine.files("news") == {"/seen": b"something"}, "the spout commits")
     eventually(lambda: engine.files("after") == {"/seen": b"something"}, "what reads it goes on")
     assert engine.last_job("news") is None
-    said = engine.client.pps.get_logs(pipeline=pipeline)
-    eventually(lambda: "committed" in [line.message for line in said], "its logs are there")
-    info = engine.client.pps.inspect_pipeline(pipeline=pipeline, details=True)
-    assert info.type == pps.PipelineInfoPipelineType.PIPELINE_TYPE_SPOUT
+    eventually(
+        lambda: "committed" in [line.message for line in engine.client.pps.get_logs(pipeline=pipeline)],
+        "its logs are there",
+    )
+    eventually(lambda: page(ports[1], "a"), "the service answers")
+    job = engine.last_job("s").job
 
     def commits() -> int:
         repo = pfs.Repo.from_uri("news")
         return len([one for one in engine.client.pfs.list_commit(repo=repo) if one.origin.kind == 1])
 
+    before = commits()
     engine_process.kill()
     engine = engine_process.start()
-    eventually(lambda: commits() >= 2, "it runs again after a crash")
+    assert eventually(lambda: page(ports[1], "a"), "the service answers again") == b"first"
+    found = engine.last_job("s")
+    assert (found.job.id, found.state, found.restart) == (job.id, RUNNING, 1)
+    eventually(lambda: commits() > before, "the spout runs again")
     engine.client.pps.stop_pipeline(pipeline=pipeline)
-    eventually(lambda: not engine_process_children(engine_process), "its command ends")
-    before = commits()
+    eventually(lambda: not spouts_of(engine_process), "its command ends")
     engine.client.pps.start_pipeline(pipeline=pipeline)
-    eventually(lambda: commits() > before, "it runs again once it is started")
+    eventually(lambda: spouts_of(engine_process), "it runs again once it is started")
     engine.client.pps.delete_pipeline(pipeline=pipeline, force=True)
+    eventually(lambda: not spouts_of(engine_process), "its command ends with the pipeline")
     assert not engine.client.pfs.repo_exists(pfs.Repo.from_uri("news"))
 
 
-def engine_process_children(process: EngineProcess) -> list[str]:
+def spouts_of(process: EngineProcess) -> list[str]:
     """The command lines of the spouts that run below an engine."""
-    import psutil
-
     assert process.process is not None
     found = []
     for child in psutil.Process(process.process.pid).children(recursive=True):

@@ -65,6 +65,16 @@ class Keeper:
             self._restart = True
         self._cancel()
 
+    @property
+    def ending(self) -> bool:
+        """Whether `end` was called."""
+        return self._ending
+
+    def pause(self, seconds: float) -> None:
+        """Wait, or until `end`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ending, seconds)
+
     def _cancel(self) -> None:
         with self._changed:
             if self.running is not None:
@@ -214,6 +224,18 @@ class SpoutRun:
         self._thread.join()
 
     def _run(self) -> None:
+        while not self._keeper.ending:
+            try:
+                self._serve()
+                return
+            except EngineError as error:  # a Docker engine that does not answer
+                self._crashing(error.message)
+                self._keeper.pause(_LAST_PAUSE_S)
+            except Exception:
+                log.exception("spout %s is taken up again", self.pipeline.key)
+                self._keeper.pause(_LAST_PAUSE_S)
+
+    def _serve(self) -> None:
         if self._env.runtime.own_network:
             why = (
                 "a spout commits through a port of this machine, which containers do not reach: use processes"
@@ -223,8 +245,6 @@ class SpoutRun:
             return
         try:
             self._keeper.keep(_its_datum(), again=True)
-        except Exception:
-            log.exception("spout %s", self.pipeline.key)
         finally:
             clean_up(self._env.scratch / str(self._job.seq))
 
