@@ -40,6 +40,7 @@ class Request:
     tries: int | None
     timeout_s: float | None
     build_args: dict[str, str] | None
+    build_secrets: dict[str, str] | None
     retry: bool
     after: bool = False
     replace: bool = False
@@ -70,6 +71,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
             "timeout_s": request.timeout_s,
         },
         "build_args": request.build_args,
+        "build_secrets": request.build_secrets,
         "author": author(session.env),
         "retry": request.retry,
         "replace": request.replace,
@@ -181,6 +183,8 @@ def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
             lines.append(f"{kind:<6}  {given['name']}:{given['id'][:6]}  as before")
     if answer.get("build_args"):
         lines.append(f"args    {text.arguments(answer['build_args'])}")
+    if answer.get("build_secrets"):
+        lines.append(f"secrets {', '.join(answer['build_secrets'])}")
     lines += describe_grid(answer.get("grid"))
     if answer["status"] == "started":
         runs = " and ".join(answer["stages"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from kaos_cli.errors import KaosError
 from kaos_formats.arguments import check_arguments
+from kaos_formats.build_secrets import check_build_secrets
 from kaos_formats.errors import InvalidResources
 from kaos_formats.quantity import check_cpu, check_gpus, parse_memory
 
@@ -117,6 +118,48 @@ def build_arguments(given: Sequence[str], env: Mapping[str, str]) -> dict[str, s
     except InvalidResources as error:
         raise KaosError.of(error) from error
     return found
+
+
+def build_secrets(given: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
+    """The build secrets that ``NAME`` or ``id=NAME[,env=VARIABLE|,src=FILE]`` say. Raises KaosError."""
+    found: dict[str, str] = {}
+    for text in given:
+        fields = dict(part.partition("=")[::2] for part in text.split(",")) if "=" in text else {"id": text}
+        name, path = fields.get("id", ""), fields.get("src") or fields.get("source")
+        if not name or fields.keys() - {"id", "env", "src", "source", "type"} or (path and "env" in fields):
+            raise KaosError(
+                "invalid_resources",
+                f"--secret {fields.get('id') or '…'} is not NAME, id=NAME,env=VARIABLE or id=NAME,src=FILE",
+                hint="a value is never typed: it is the environment's, or that of a file",
+            )
+        if path:
+            found[name] = _content(name, Path(path))
+        elif (variable := fields.get("env") or name) in env:
+            found[name] = env[variable]
+        else:
+            raise KaosError(
+                "invalid_resources",
+                f"secret {name} has no value here: {variable} is not in the environment",
+                hint=f"--secret id={name},env=VARIABLE or --secret id={name},src=FILE",
+            )
+    try:
+        check_build_secrets(found)
+    except InvalidResources as error:
+        raise KaosError.of(error) from error
+    return found
+
+
+def _content(name: str, path: Path) -> str:
+    try:
+        return path.expanduser().read_text("utf-8")
+    except UnicodeDecodeError:
+        raise KaosError(
+            "invalid_resources",
+            f"{path}, of secret {name}, is no UTF-8 text",
+            hint="encode it, in base64",
+        ) from None
+    except OSError as error:
+        raise KaosError("invalid_resources", f"{path}, of secret {name}: {error.strerror}") from error
 
 
 def check_resources(

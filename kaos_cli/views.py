@@ -129,6 +129,8 @@ def heading(job: Json, now: datetime) -> list[str]:
         lines.append(f"grid    {grid['id'][:6]}  {text.trials(grid['trials'])}{author}")
     if arguments := job.get("build_args"):
         lines.append(f"args    {text.arguments(arguments)}")
+    if secrets := job.get("build_secrets"):
+        lines.append(f"secrets {', '.join(secrets)}")
     if settings := job.get("settings"):
         lines.append(f"each    {describe_settings(settings)}")
     lines += [f"{stage['name']:<6}  {_stage(stage)}" for stage in job["stages"]]

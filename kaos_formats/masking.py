@@ -19,10 +19,12 @@ def mask(text: str) -> str:
 
 
 class Masker:
-    """`mask`, and the passwords of the URLs in `texts` wherever else they occur."""
+    """`mask`, and wherever else they occur the passwords of the URLs in `texts` and lines of `secrets`."""
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        secrets = {secret for text in texts for secret in _secrets(text) if len(secret) >= _SHORTEST}
+    def __init__(self, texts: Iterable[str] = (), secrets: Iterable[str] = ()) -> None:
+        lines = {line.strip() for secret in secrets for line in secret.splitlines()}
+        found = lines.union(*map(_secrets, texts))
+        secrets = {secret for secret in found if len(secret) >= _SHORTEST}
         longest_first = sorted(secrets, key=lambda secret: (-len(secret), secret))
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if secrets else None
 

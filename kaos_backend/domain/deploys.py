@@ -48,7 +48,8 @@ class Current:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a deploy names, by repo (None: leave as it is), and the spec that each stage which can run shall
-    have then. ``other_arguments``: with build arguments that are not those of the deployed pipeline.
+    have then. ``other_arguments``: with build arguments that are not those of the deployed pipeline;
+    ``other_secrets``: likewise, which builds nothing anew.
     """
 
     inputs: Mapping[str, str | None]
@@ -56,6 +57,7 @@ class Wanted:
     settings_given: bool
     retry: bool
     other_arguments: bool = False
+    other_secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,8 @@ def _is_new(stage: Stage, now: Current, want: Wanted, changed: Sequence[str]) ->
     if pipeline is None:
         return True
     asked = not set(changed).isdisjoint(stage.follows) or (stage.trials and want.settings_given)
-    return (asked or want.other_arguments) and dict(pipeline.spec) != dict(spec)
+    asked = asked or want.other_arguments or (want.other_secrets and not stage.trials)
+    return asked and dict(pipeline.spec) != dict(spec)
 
 
 def _broken(job: Job | None) -> bool:

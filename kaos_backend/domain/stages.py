@@ -27,7 +27,8 @@ _RUNNING = frozenset({JobState.RUNNING, JobState.FINISHING, JobState.EGRESSING})
 class Target:
     """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism.
 
-    ``builder``: who makes images here, ``arguments``: with which build arguments.
+    ``builder``: who makes images here, ``arguments``: with which build arguments,
+    ``secrets``: and which build secrets, by their ids.
     """
 
     workspace: str
@@ -37,6 +38,7 @@ class Target:
     parallelism: int
     auto: bool
     arguments: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,13 @@ class Pachd(Protocol):
         lines of each (0: all). Following ends when the job has ended.
         """
 
+    # -- secrets
+    def put_secret(self, name: str, values: Mapping[str, str]) -> None:
+        """Makes a secret, in place of one that there may be; no call returns its values."""
+
+    def drop_secret(self, name: str) -> None:
+        """Deletes a secret; a missing one is no error."""
+
     # -- what only the embedded engine has
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
         """Reads and compares all that is stored, and repairs what it can. Raises NeedsEmbeddedEngine."""

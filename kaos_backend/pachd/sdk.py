@@ -281,6 +281,17 @@ class SdkPachd:
             request.datum = pps.Datum(id=datum_id, job=job)
         return _SdkLogStream(self._connection, request)
 
+    # -- secrets
+
+    def put_secret(self, name: str, values: Mapping[str, str]) -> None:
+        self.drop_secret(name)
+        self._connection.write(lambda c: c.pps.create_secret(name=name, data=dict(values)))
+
+    def drop_secret(self, name: str) -> None:
+        there = self._connection.read(lambda c: c.pps.list_secret()).secret_info
+        if any(info.secret.name == name for info in there):
+            self._connection.write(lambda c: c.pps.delete_secret(secret=pps.Secret(name=name)))
+
     # -- what only the embedded engine has
 
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:

@@ -31,7 +31,7 @@ from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import MAX_AUTHOR_LENGTH, Deploy
 from kaos_backend.services.stages import STAGES
-from kaos_formats import names
+from kaos_formats import build_secrets, names
 from kaos_formats.arguments import check_arguments, variant
 
 PATIENCE_S = 60.0
@@ -114,10 +114,10 @@ class Deploys:
                 f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
                 hint=f"{hint}, and give them together",
             )
-        if request.build_args is not None and not any(not stage.trials for stage in able):
+        if request.for_builds and all(stage.trials for stage in able):
             what, hint = deploys.missing(STAGES[:1], deployed)
             raise errors.InvalidResources(
-                f"--build-arg is for builds: {what}", hint=f"{hint}, and give them together"
+                f"--build-arg and --secret are for builds: {what}", hint=f"{hint}, and give them together"
             )
         target = None
         settled = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
@@ -125,15 +125,27 @@ class Deploys:
             now = self._current(workspace, ids)
             target = self._target(workspace, deployed[names.SOURCE] or "", request, now, able)
             specs = {stage.name: stage.spec(target) for stage in able}
-            before = deploys.arguments_of(now.spec(names.BUILD))
+            before = now.spec(names.BUILD)
             want = deploys.Wanted(
-                wanted, specs, request.settings_given, request.retry, target.arguments != before
+                wanted,
+                specs,
+                request.settings_given,
+                request.retry,
+                target.arguments != deploys.arguments_of(before),
+                target.secrets != build_secrets.ids_of(before),
             )
             plan = deploys.plan(STAGES, now, want)
+            secret = build_secrets.secret_name(workspace)
+            if request.build_secrets:
+                # A pipeline cannot name one that is not there; what is there by then may be used.
+                values = {name: value.get_secret_value() for name, value in request.build_secrets.items()}
+                self._pachd.put_secret(secret, values)
             job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
-            arguments = target.arguments
+            if request.build_secrets == {}:
+                self._pachd.drop_secret(secret)
+            arguments, secrets = target.arguments, target.secrets
         else:
-            plan, arguments = settled
+            plan, arguments, secrets = settled
             job, parts = plan.job, []
         changed = {part.repo: part.description for part in parts}
         shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
@@ -151,6 +163,7 @@ class Deploys:
             stages=running,
             parallelism=target.parallelism if target is not None and trains else None,
             build_args=views.arguments(arguments),
+            build_secrets=secrets,
         )
 
     def _carry_out(
@@ -196,14 +209,14 @@ class Deploys:
         request: Deploy,
         wanted: Mapping[str, str | None],
         ids: Mapping[str, str | None],
-    ) -> tuple[deploys.Plan, Mapping[str, str]] | None:
+    ) -> tuple[deploys.Plan, Mapping[str, str], tuple[str, ...]] | None:
         """The short way for a deploy of what is there already: one more look, at the newest jobs.
 
-        The plan, and the build arguments as they are.
+        The plan, and the build arguments and secrets as they are.
         """
         if (
             request.settings_given
-            or request.build_args is not None
+            or request.for_builds
             or any(i not in (None, ids[repo]) for repo, i in wanted.items())
         ):
             return None
@@ -223,7 +236,7 @@ class Deploys:
             return None  # another builder is used now
         waits = any(not job.state.terminal for job in jobs)
         lost = waits and deploys.image_lost(STAGES, self._current(workspace, ids))
-        return None if lost else (found, arguments)
+        return None if lost else (found, arguments, build_secrets.ids_of(specs.get(names.BUILD)))
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
@@ -253,6 +266,9 @@ class Deploys:
         arguments = request.build_args
         if arguments is None:
             arguments = deploys.arguments_of(now.spec(names.BUILD))
+        secrets = build_secrets.ids_of(now.spec(names.BUILD))
+        if request.build_secrets is not None:
+            secrets = tuple(sorted(request.build_secrets))
         granted = _granted(settings.resources, request)
         parallelism = request.parallelism or (settings.parallelism if settings.parallelism_given else None)
         cluster = self._pachd.cluster()
@@ -261,7 +277,9 @@ class Deploys:
         auto = parallelism is None
         if parallelism is None:
             parallelism = resources.default_parallelism(machine.get("cpus"), granted.cpu)
-        return Target(workspace, source_id, builder_of(cluster), granted, parallelism, auto, arguments)
+        return Target(
+            workspace, source_id, builder_of(cluster), granted, parallelism, auto, arguments, secrets
+        )
 
     def _parts(
         self,
@@ -335,6 +353,8 @@ def _check_settings(request: Deploy) -> None:
         resources.check_parallelism(request.parallelism)
     _granted(resources.Resources(), request)
     check_arguments(request.build_args or {})
+    values = request.build_secrets or {}
+    build_secrets.check_build_secrets({name: value.get_secret_value() for name, value in values.items()})
     if len(request.author) > MAX_AUTHOR_LENGTH or not request.author.isprintable():
         raise errors.InvalidName(
             "the author's name is not printable or too long", hint="set another one, like user@host"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from kaos_backend.domain import resources
 from kaos_formats import names
@@ -40,6 +40,11 @@ _BUILD_ARGS = {
     "type": "object",
     "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
     "additionalProperties": {"type": "string"},
+}
+_BUILD_SECRETS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"},
+    "additionalProperties": {"type": "string", "format": "password"},
 }
 _TIMEOUT = {"type": "number", "minimum": 0, "maximum": resources.MAX_TIMEOUT_S}
 
@@ -81,8 +86,8 @@ class Resources(Request):
 class Deploy(Request):
     """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it.
 
-    ``build_args``: all those that the build is to have. ``replace``: jobs that have not ended are stopped
-    where the deploy cannot be without that.
+    ``build_args``, ``build_secrets``: all those that the build is to have. ``replace``: jobs that have not
+    ended are stopped where the deploy cannot be without that.
     """
 
     source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
@@ -94,8 +99,15 @@ class Deploy(Request):
     resources: Resources | None = None
     author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
     build_args: Annotated[dict[str, str] | None, Field(json_schema_extra=_nullable(_BUILD_ARGS))] = None
+    build_secrets: Annotated[
+        dict[str, SecretStr] | None, Field(json_schema_extra=_nullable(_BUILD_SECRETS))
+    ] = None
     retry: bool = False
     replace: bool = False
+
+    @property
+    def for_builds(self) -> bool:
+        return self.build_args is not None or self.build_secrets is not None
 
     @property
     def settings_given(self) -> bool:

@@ -14,7 +14,7 @@ from kaos_formats.arguments import variant
 
 
 def _build(target: Target) -> Mapping[str, Any]:
-    return specs.build_spec(target.workspace, target.source, target.builder, target.arguments)
+    return specs.build_spec(target.workspace, target.source, target.builder, target.arguments, target.secrets)
 
 
 def _train(target: Target) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -21,6 +22,7 @@ from kaos_backend.services import inputs, truenames, views
 from kaos_backend.services.jobs import STOPPED, Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
+from kaos_formats.build_secrets import ids_of
 from kaos_formats.endings import Code, alike, code_of
 from kaos_formats.tar import TarReader
 
@@ -75,6 +77,7 @@ class Trials:
         if metric is not None:
             rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
         about = read.descriptions
+        built = self._build(workspace, read)
         return views.JobDetail(
             **dict(self._jobs.summarize(job_id, jobs, read)),
             inputs=views.Inputs(
@@ -83,7 +86,8 @@ class Trials:
                 hyper=views.hyper(about.get(names.HYPER)),
             ),
             settings=None if settings is None else views.settings(settings),
-            build_args=views.arguments(self._build_arguments(workspace, read)),
+            build_args=views.arguments(deploys.arguments_of(built)),
+            build_secrets=ids_of(built),
             trials=rows,
             failures=_failures(rows),
             metric=metric,
@@ -203,15 +207,14 @@ class Trials:
         said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
         return said[-1].removeprefix(_FAILED_LINE) if said else ""
 
-    def _build_arguments(self, workspace: str, read: inputs.JobInputs) -> dict[str, str]:
-        """Those that the image was made with in which a job trains, or that the job makes."""
+    def _build(self, workspace: str, read: inputs.JobInputs) -> Mapping[str, Any] | None:
+        """What the image was made with in which a job trains, or which the job makes."""
         made_by = read.commits.get(names.BUILD)
         try:
-            spec = self._pachd.job_spec(workspace, names.BUILD, made_by) if made_by else None
-            return deploys.arguments_of(spec)
+            return self._pachd.job_spec(workspace, names.BUILD, made_by) if made_by else None
         except errors.NotFound:
             # Its job was deleted.
-            return {}
+            return None
 
     def _settings(self, workspace: str, job_id: str) -> deploys.Settings:
         return deploys.settings_of(self._pachd.job_spec(workspace, names.TRAIN, job_id))

@@ -207,6 +207,7 @@ class JobDetail(Answer, JobSummary):
     inputs: Inputs
     settings: Settings | None
     build_args: Mapping[str, str]
+    build_secrets: Sequence[str]
     trials: Sequence[Trial]
     failures: Sequence[Failure]
     metric: Metric | None
@@ -262,6 +263,7 @@ class DeployResult(Answer):
     stages: Sequence[str]
     parallelism: int | None
     build_args: Mapping[str, str]
+    build_secrets: Sequence[str]
 
 
 class Paused(View):

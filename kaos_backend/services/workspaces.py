@@ -10,6 +10,7 @@ from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_formats import names
+from kaos_formats.build_secrets import secret_name
 
 MAX_DESCRIPTION_LENGTH = 4096
 
@@ -67,6 +68,7 @@ class Workspaces:
         with self._locks.hold("workspace", name):
             jobs = len(self._jobs.ids(name))
             self._pachd.delete_project(name)
+            self._pachd.drop_secret(secret_name(name))
             if name == names.DEFAULT_WORKSPACE:
                 self._pachd.create_project(name, project.description)
         return jobs

@@ -129,6 +129,19 @@ def deploy(
     no_build_args: Annotated[
         bool, typer.Option("--no-build-args", help="Build without the build arguments of earlier deploys.")
     ] = False,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret",
+            metavar="NAME",
+            help="Give the build a secret for RUN --mount=type=secret,id=NAME: the environment's NAME, or"
+            " id=NAME,env=VARIABLE, or id=NAME,src=FILE; may be repeated. Those of a deploy replace all"
+            " earlier ones.",
+        ),
+    ] = None,
+    no_secrets: Annotated[
+        bool, typer.Option("--no-secrets", help="Forget the build secrets of earlier deploys.")
+    ] = False,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
@@ -148,11 +161,12 @@ def deploy(
 ) -> None:
     """Send code, data or a grid (what is left out stays as it was) and train what is new."""
     from kaos_cli.deploying import Request, deploy
-    from kaos_cli.inputs import build_arguments
+    from kaos_cli.inputs import build_arguments, build_secrets
 
     ws = session.workspace(workspace)
     arguments = build_arguments(build_arg or (), session.env) if build_arg or no_build_args else None
-    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments)
+    secrets = build_secrets(secret or (), session.env) if secret or no_secrets else None
+    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments, secrets)
     if all(one is None for one in given) and not retry:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
     if wait_timeout is not None and not (wait or after):
@@ -161,8 +175,23 @@ def deploy(
         raise KaosError("usage", "--after waits for a job that --replace would stop", hint="give one of them")
     if build_arg and no_build_args:
         raise KaosError("usage", "--build-arg contradicts --no-build-args", hint="give one of them")
+    if secret and no_secrets:
+        raise KaosError("usage", "--secret contradicts --no-secrets", hint="give one of them")
     request = Request(
-        source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments, retry, after, replace
+        source,
+        data,
+        hyper,
+        parallelism,
+        cpu,
+        memory,
+        gpu,
+        tries,
+        timeout,
+        arguments,
+        secrets,
+        retry,
+        after,
+        replace,
     )
     if code := deploy(session, ws, request, wait, wait_timeout):
         raise typer.Exit(code)

@@ -8,12 +8,13 @@ spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
 from kaos_formats.arguments import VARIABLE as BUILD_ARGS
 from kaos_formats.arguments import format_arguments, variant
+from kaos_formats.build_secrets import mounts
 from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TIMEOUT, TRAIN, image_name
 
 BUILDER_IMAGE = "kaos/builder"
@@ -27,13 +28,19 @@ def train_script() -> list[str]:
 
 
 def build_spec(
-    workspace: str, source_id: str, builder: str = "venv", arguments: Mapping[str, str] | None = None
+    workspace: str,
+    source_id: str,
+    builder: str = "venv",
+    arguments: Mapping[str, str] | None = None,
+    secrets: Iterable[str] = (),
 ) -> Json:
-    """Spec of the `build` pipeline for a source bundle, whose image `builder` makes with build arguments.
+    """Spec of the `build` pipeline for a source bundle, whose image `builder` makes with build arguments and
+    the secrets of these ids.
 
     One try: a Dockerfile that fails fails again.
     """
     given = format_arguments(arguments or {})
+    named = mounts(workspace, secrets)
     return {
         "pipeline": {"project": {"name": workspace}, "name": BUILD},
         "description": f"makes the training image of source {source_id[:6]}",
@@ -47,6 +54,7 @@ def build_spec(
                 "KAOS_WORKSPACE": workspace,
                 **({BUILD_ARGS: given} if given else {}),
             },
+            **({"secrets": named} if named else {}),
         },
         "datumTries": 1,
         "parallelismSpec": {"constant": 1},

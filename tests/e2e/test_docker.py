@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from kaos_pipelines.build import buildkit
 
 from tests.support.bundles import write_data, write_grid, write_original, write_source
 from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
@@ -126,6 +127,32 @@ def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(
         assert [trial["image"] for trial in job["trials"]] == [first["image"]] * 2
     finally:
         registry.close()
+
+
+def test_build_secrets_are_kept_sealed_until_others_are_given(
+    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+) -> None:
+    if buildkit.client(os.environ) is None:
+        pytest.skip("no docker program here can ask for BuildKit")
+    values = "hunter22", "correct horse"
+    read = "RUN --mount=type=secret,id=TOKEN,required=true t=$(cat /run/secrets/TOKEN);"
+    dockerfile += f"{read} [ ${{#t}} = {len(values[1])} ] || {{ echo $t; exit 9; }}\n"
+    docked.env |= {"TOKEN": values[0], "OTHER": values[1]}
+    src, data = write_source(tmp_path / "src", "", dockerfile), write_data(tmp_path / "d")
+    failed = docked.json("train", "deploy", "-w", ws, "-s", src, "-d", data, "--secret", "TOKEN")
+    assert failed["build_secrets"] == ["TOKEN"]
+    assert docked.run("train", "wait", "-w", ws, check=False).returncode == 1
+    assert "exit code 9: ****" in docked.run("train", "info", "-w", ws).stdout
+
+    # Another value for the same name; then with other code, where the step is carried out once more.
+    deploy(docked, ws, "--secret", "id=TOKEN,env=OTHER")
+    write_source(src, "print('other code')", dockerfile.replace("RUN --mount", "ENV A=1\nRUN --mount"))
+    assert deploy(docked, ws, "-s", src)["build_secrets"] == ["TOKEN"]
+    assert docked.json("train", "info", "-w", ws)["state"] == "success"
+    kept = [path.read_bytes() for path in docked.path.rglob("*") if path.is_file()]
+    assert not [value for value in values for content in kept if value.encode() in content]
+    docked.run("workspace", "kill", ws, "--yes")
+    assert list(docked.client().pps.list_secret().secret_info) == []
 
 
 def test_a_step_that_fails_is_named_with_its_line_and_what_it_said(

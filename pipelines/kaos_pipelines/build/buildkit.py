@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kaos_formats.build_secrets import variable
 from kaos_pipelines.build import authorities
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError
@@ -92,6 +93,8 @@ def _options(order: Order) -> Iterator[str]:
     yield from (f"--build-arg={name}={value}" for name, value in order.arguments.items())
     # By name alone: other users of the machine see a command line.
     yield from (f"--build-arg={name}" for name in order.proxies)
+    # As variables, which other users of the machine do not see: no file is left by a build that is killed.
+    yield from (f"--secret=id={name},env={variable(name)}" for name in order.secrets)
     if order.network:
         yield f"--network={order.network}"
 

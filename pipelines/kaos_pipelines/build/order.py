@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.instructions import Written
@@ -15,6 +15,7 @@ class Order:
 
     `proxies` reach the steps as `arguments` do, and are in no layer and no history. `network`: None for the
     engine's own choice. `authorities`: the certificates, as PEM, that steps trust; None for the image's own.
+    `secrets`: values by id.
     """
 
     bundle: Bundle
@@ -24,3 +25,4 @@ class Order:
     proxies: Mapping[str, str]
     network: str | None
     authorities: str | None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -10,6 +10,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from kaos_formats.build_secrets import in_environment
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
 from kaos_pipelines.build import buildkit, classic
@@ -40,7 +41,7 @@ def build(
     """
     steps = written(bundle.dockerfile)
     arguments = arguments or {}
-    log.mask = Masker([bundle.dockerfile, *arguments.values()])
+    log.mask = Masker([bundle.dockerfile, *arguments.values()], in_environment(env).values())
     try:
         api = docker.APIClient(base_url=env.get("DOCKER_HOST") or None, version="auto", timeout=_TIMEOUT_S)
         try:
@@ -107,11 +108,16 @@ def _carry_out(
         proxies={name: value for name, value in env.items() if _PROXIES.fullmatch(name)},
         network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
         authorities=trusted(env),
+        secrets=in_environment(env),
     )
     if program := buildkit.client(env):
         # The classic builder says so itself.
         log.warn_unused(name for name in arguments.keys() - declared(steps) if not _PROXIES.fullmatch(name))
         return buildkit.carry_out(program, order, env, log)
+    if order.secrets and "type=secret" in bundle.dockerfile:
+        raise BuildError(
+            "build secrets need BuildKit: install Docker's client program with its buildx plugin here"
+        )
     return classic.carry_out(api, order, log)
 
 

@@ -286,7 +286,7 @@ DATA = SOURCE | {"id": "5c3ca7bb" * 4, "name": "features", "files": 6, "bytes": 
 ANSWER: dict[str, Any] = {
     "job": JOB_ID, "status": "started", "message": "", "hint": "", "parts": ["source"], "source": SOURCE,
     "data": DATA, "grid": {"id": "ab12cd" * 5, "trials": 1, "axes": {}, "fixed": {}}, "parallelism": 2,
-    "build_args": {},
+    "build_args": {}, "build_secrets": [],
     "stages": ["build", "train"],
 }  # fmt: skip
 STATUS: dict[str, Any] = {
@@ -341,7 +341,7 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
         "settings": {
             "cpu": 1.0, "memory_bytes": None, "gpu": 0, "tries": 1, "timeout_s": None, "parallelism": 2
         },
-        "build_args": {},
+        "build_args": {}, "build_secrets": [],
         "trials": trials, "failures": failures,
         "metric": {"name": "accuracy", "order": "desc", "guessed": True},
         "metrics": ["accuracy", "loss"],

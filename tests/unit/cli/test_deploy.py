@@ -98,6 +98,31 @@ def test_build_arguments_are_sent_and_shown(
         assert (refused.code, len(backend.deploys)) == (2, 3), wrong
 
 
+def test_build_secrets_are_read_here_and_never_typed_or_shown(
+    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = write_source(tmp_path / "mnist")
+    backend.answer = {"build_secrets": ["A", "pip.conf"]}
+    monkeypatch.setenv("A", "hunter22")
+    monkeypatch.setenv("OTHER", "an other")
+    (tmp_path / "file").write_text("two\nlines\n")
+    given = ["A", "id=B,env=OTHER", f"type=file,id=pip.conf,src={tmp_path}/file"]
+    done = cli("train", "deploy", "-s", src, *(part for one in given for part in ("--secret", one)))
+    assert done.code == 0, done.err
+    sent = {"A": "hunter22", "B": "an other", "pip.conf": "two\nlines\n"}
+    assert backend.deploys[0]["build_secrets"] == sent
+    assert "secrets A, pip.conf\n" in done.out
+    assert "hunter22" not in done.out + done.err
+    assert cli("train", "deploy", "--no-secrets").code == 0
+    assert backend.deploys[1]["build_secrets"] == {}
+    (tmp_path / "binary").write_bytes(b"\xff")
+    wrong = ["A=hunter33", "id=A,env=NO_SUCH", "NO_SUCH", "id=A,src=/no/such", f"id=A,src={tmp_path}/binary"]
+    for one in [*wrong, "id=A,env=A,src=x", "id=a b,env=A", ""]:
+        refused = cli("train", "deploy", "-s", src, "--secret", one)
+        assert (refused.code, len(backend.deploys)) == (2, 2), one
+        assert "hunter33" not in refused.out + refused.err
+
+
 def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
     data = write_data(tmp_path / "d")
     cli("train", "deploy", "-d", data)

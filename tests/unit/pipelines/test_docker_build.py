@@ -21,6 +21,7 @@ from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.log import BuildLog
 
+from kaos_formats.build_secrets import variable
 from kaos_formats.tree import TreeEntry, format_tree
 from tests.support.docker_engine import base_image, engine_or_skip
 from tests.support.registry import PASSWORD, Registry
@@ -282,6 +283,28 @@ def test_a_private_base_image_is_pulled_with_the_users_login(
     finally:
         registry.close()
         forget(build.api, *(name for one in build.api.images(base) for name in one["RepoTags"]))
+
+
+def test_secrets_reach_a_step_and_nothing_else(
+    build: Builder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable("my.token"), "hunter22\nsecond line\n")
+    show = "RUN --mount=type=secret,id=my.token"
+    dockerfile = f"{STEPS}ENV NEW={uuid.uuid4()}\n{show} cat /run/secrets/my.token\n"
+    source = build.bundle(f"{dockerfile}{show} [ $(wc -l < /run/secrets/my.token) = 2 ]\n")
+    if buildkit.client(os.environ) is None:
+        with pytest.raises(BuildError, match="build secrets need BuildKit"):
+            build(source)
+        # Only where they are asked for.
+        assert build(build.bundle(STEPS))
+        return
+    image, said = build(source)
+    log = capsys.readouterr().out
+    assert "\n****\n****\n" in log
+    seen = build.run(image, "env; grep -r hunter22 /app /run /etc /tmp; echo $?")
+    for told in (log, seen, str(said), str(build.api.history(image)), str(build.api.inspect_image(image))):
+        assert "hunter22" not in told
+        assert "second line" not in told
 
 
 def test_buildkit_knows_mounts(tmp_path: Path) -> None:
