@@ -33,6 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{item.nodeid}: its docstring must start with the section, as in '§5.1: …'"
             )
+        if any(not marker.args for marker in item.iter_markers("workers")):
+            raise pytest.UsageError(f"{item.nodeid}: what needs workers says why")
         if config.getoption("--pachd"):
             item.add_marker(pytest.mark.timeout(TIMEOUT_ELSEWHERE_S))
 

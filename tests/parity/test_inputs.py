@@ -10,6 +10,8 @@ from pachyderm_sdk.api import pfs, pps
 
 from tests.parity.pachd import UNKNOWN, Pachd, eventually, is_set, refused
 
+pytestmark = pytest.mark.workers("waits for jobs")
+
 # Writes what a datum was given to a file named by it.
 SHOW = "n=; for f in ${PACH_PFS:-/pfs}/[abc]/*; do [ -e $f ] && n=$n-$(basename $f); done; echo > $OUT/x$n"
 
@@ -209,7 +211,8 @@ def test_a_cron_input(pachd: Pachd) -> None:
     assert is_set(given.start)
     pachd.client.pps.run_cron(pipeline=pipeline)
     eventually(lambda: len(pachd.jobs(pipeline)) == 2, "the tick makes a job")
-    assert pachd.succeeded(pipeline).data_processed == 1
+    job = pachd.succeeded(pipeline, details=True)
+    assert (job.data_processed, job.details.input.cron.commit) == (1, job.job.id)
     (tick,) = ticks(pachd)
     assert re.fullmatch(r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", tick)
     assert pachd.files(pachd.commit("p")) == {tick: tick.removeprefix("/").encode() + b"\n"}

@@ -9,6 +9,8 @@ from pachyderm_sdk.api import pfs, pps
 
 from tests.parity.pachd import NO_ID, NOT_FOUND, UNKNOWN, Pachd, ids, in_thread, is_set, refused
 
+pytestmark = pytest.mark.workers("waits for jobs")
+
 COPY = "cat $data > $OUT/$(basename $data)"
 SLEEP = "sleep 600"
 # Fails on what has the word in it.
@@ -83,6 +85,7 @@ def test_what_a_job_says_of_itself(pachd: Pachd) -> None:
     job = pachd.succeeded(pipeline, details=True)
     assert job.created <= job.started <= job.finished
     assert job.details.input.pfs.commit == job.job.id
+    assert list(job.details.input.to_dict()) == ["pfs"]
     assert job.details.transform.image == pachd.image
     named = pachd.client.pfs.inspect_commit(commit=pachd.commit("data", job.details.input.pfs.commit))
     assert named.commit.id == pachd.head(pachd.branch("data")).id

@@ -9,6 +9,8 @@ from pachyderm_sdk.api import pps
 
 from tests.parity.pachd import NOT_FOUND, UNKNOWN, Pachd, eventually, file, in_thread, is_set, refused
 
+pytestmark = pytest.mark.workers("waits for jobs")
+
 TALK = "echo out of $(basename $data); echo err of $(basename $data) >&2"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
 from pachyderm_sdk.api import metadata, pfs, pps
 
 from tests.parity.pachd import EXISTS, INVALID, NOT_FOUND, UNKNOWN, Pachd, eventually, refused
+
+pytestmark = pytest.mark.workers("waits for jobs")
 
 COPY = "cat $data > $OUT/$(basename $data)"
 SLEEP = "sleep 600"
@@ -565,3 +568,24 @@ def test_history_of_a_pipeline(pachd: Pachd) -> None:
     assert pachd.client.pps.inspect_pipeline(pipeline=pipeline, history=-1).version == 3
     old = pps.Pipeline(name="p^2", project=pachd.project)
     assert pachd.client.pps.inspect_pipeline(pipeline=old, details=True).version == 1
+
+
+@pytest.mark.unbuilt
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"egress": pps.Egress(object_storage=pfs.ObjectStorageEgress(url="s3://bucket/path"))},
+        {"s3_out": True},
+        {"transform": {"datum_batching": True}},
+    ],
+    ids=["egress", "s3_out", "datum_batching"],
+)
+def test_what_one_machine_has_no_use_for(pachd: Pachd, more: dict[str, Any]) -> None:
+    """§10.3: egress, s3_out and datum_batching are taken."""
+    pachd.pipeline("p", "true", {"data": "/none*"}, **more)
+
+
+@pytest.mark.unbuilt
+def test_an_s3_input(pachd: Pachd) -> None:
+    """§11.1: s3, with the glob `/`."""
+    pachd.pipeline("p", "true", pachd.input("data", "/", s3=True))

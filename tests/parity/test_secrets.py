@@ -62,6 +62,7 @@ def test_what_is_no_secret(pachd: Pachd, file: bytes) -> None:
     assert "hunter2" not in caught.value.details()
 
 
+@pytest.mark.workers("a job shows what it was given")
 def test_a_pipeline_gets_it(pachd: Pachd, secret: pps.Secret) -> None:
     """§10.3: as a variable and as files; no answer about the pipeline or its job has the value."""
     pachd.repo("a", {"/1": b""})

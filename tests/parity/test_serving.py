@@ -9,6 +9,8 @@ from pachyderm_sdk.api import pfs, pps
 
 from tests.parity.pachd import UNKNOWN, Pachd, eventually, refused
 
+pytestmark = pytest.mark.workers("waits for jobs")
+
 SERVICE = pps.Service(internal_port=8000, external_port=31800)
 # The SDK sends nothing at all for a Spout without anything in it.
 SPOUT = pps.Spout(service=pps.Service())

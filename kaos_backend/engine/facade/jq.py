@@ -40,7 +40,7 @@ def jq_filter(program: str) -> Iterator[Keep]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={},
+        env={},  # which a program can read
         bufsize=0,
     )
     try:

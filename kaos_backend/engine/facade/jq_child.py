@@ -18,8 +18,7 @@ def main() -> None:
     import jq
 
     try:
-        # The environment is none of the caller's business.
-        program = jq.compile("def env: {}; " + json.loads(sys.stdin.readline()), args={"ENV": {}})
+        program = jq.compile(json.loads(sys.stdin.readline()))
         program.input_text("null")
     except ValueError as error:
         print(" ".join(str(error).split()), flush=True)

@@ -205,7 +205,7 @@ def _with_commit(node: pps.Input, id: str) -> pps.Input:
     """In a job's details every input names the job's commit set."""
     if node.is_set("pfs"):
         node.pfs.commit = id
-    if node.is_set("cron"):
+    if node.cron.name:  # by now it "is set" whatever it is
         node.cron.commit = id
     for arm in ("join", "group", "cross", "union"):
         for child in getattr(node, arm):
