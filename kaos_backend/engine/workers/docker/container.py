@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import docker
 from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.docker.keeper import SCRIPT, Counts, Keeper
 from kaos_backend.engine.workers.docker.pfs import Pfs
 from kaos_backend.engine.workers.docker.stream import Stream
 from kaos_backend.engine.workers.port import Reason
@@ -38,6 +38,8 @@ _LOOK_S = 0.25
 _DRAIN_S = 5.0
 # What runc says in place of a command that cannot be started.
 _REFUSED = re.compile(r"(?:OCI runtime exec failed: .*)?exec:? (.*?)(?:: unknown)?\s*\Z", re.DOTALL)
+_ROOT = ("", "0", "root", "0:0", "root:root")
+_KILLED = 137  # as a shell tells of SIGKILL
 _REFUSED_CODES = (1, 126, 127, 255)
 
 
@@ -92,11 +94,10 @@ class Container:
         self.shape = shape
         self._api = api
         self._owner = setting.owner
-        self._answers = b""
-        self._control: Stream | None = None
+        self._keeper: Keeper | None = None
         self.id: str = api.create_container(
             shape.image,
-            entrypoint=["sh", "-c", _keeper()],
+            entrypoint=["sh", "-c", SCRIPT],
             command=[],
             user="0:0",
             stdin_open=True,
@@ -107,9 +108,9 @@ class Container:
         )["Id"]
         try:
             params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-            self._control = Stream(api.attach_socket(self.id, params=params))
+            self._keeper = Keeper(Stream(api.attach_socket(self.id, params=params)))
             api.start(self.id)
-            self._killed, _ = self._answer("ready")
+            self._killed = self._keeper.ready().killed
         except BaseException:
             self.close()
             raise
@@ -129,26 +130,25 @@ class Container:
         Raises:
             DockerException, OSError: the engine or the container is not there any more.
         """
-        made = self._api.exec_create(
-            self.id, list(cmd), stdin=True, environment=dict(env), user=user, workdir=None
-        )
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         lines = _Said(log, cmd[0])
-        reason: Reason = "exited"
+        keeper = self._kept()
+        started: _Started
+        if user in _ROOT and keeper.can_start(cmd, stdin, env):
+            keeper.start(cmd, stdin, env, self.shape.workdir)
+            started = _ByKeeper(keeper)
+        else:
+            started = _ByExec(self._api, self.id, cmd, stdin, env, user)
         try:
-            stream = Stream(self._api.exec_start(made["Id"], socket=True))
-            try:
-                stream.send(stdin, last=True)
-                reason, killed, peak = self._watch(made["Id"], stream, lines, deadline, cancel)
-            finally:
-                stream.close()
+            reason, counts = self._watch(started, keeper, lines, deadline, cancel)
         finally:
+            started.close()
             lines.close()
-        oom, self._killed = killed > self._killed, killed
-        code = self._code(made["Id"])
+        oom, self._killed = counts.killed > self._killed, counts.killed
+        code = started.code()
         if lines.refused and code in _REFUSED_CODES:
             code = 127 if "not found" in lines.refused or "no such file" in lines.refused else 126
-        return Ended(code, reason, oom, peak)
+        return Ended(code, reason, oom, counts.peak_bytes)
 
     def address(self) -> str:
         """Where its ports are: an address of its own, or this machine's."""
@@ -168,25 +168,22 @@ class Container:
                 self._write(f"{folder.rstrip('/')}/{name}", value)
 
     def _write(self, path: str, value: bytes) -> None:
-        made = self._api.exec_create(
-            self.id, ["sh", "-c", 'umask 022; cat > "$1"', "sh", path], stdin=True, user="0:0", workdir="/"
-        )
+        command = ("sh", "-c", 'umask 022; cat > "$1"', "sh", path)
+        started = _ByExec(self._api, self.id, command, value, {}, "0:0")
         said = b""
-        stream = Stream(self._api.exec_start(made["Id"], socket=True))
         try:
-            stream.send(value, last=True)
             until = time.monotonic() + _ANSWER_S
-            while not stream.ended and time.monotonic() < until:
-                said += stream.receive(_TICK_S)
+            while not started.ended and time.monotonic() < until:
+                said += started.receive(_TICK_S)
         finally:
-            stream.close()
-        if self._code(made["Id"]) != 0:
+            started.close()
+        if started.code() != 0:
             raise Unknown(f"a secret cannot be put at {path}: {said.decode('utf-8', 'replace').strip()}")
 
     def close(self) -> None:
         """Remove it with all that runs in it. Idempotent; what fails here is swept at the next start."""
-        if self._control is not None:
-            self._control.close()
+        if self._keeper is not None:
+            self._keeper.close()
         with contextlib.suppress(NotFound):
             try:
                 self._api.remove_container(self.id, force=True, v=True)
@@ -194,14 +191,23 @@ class Container:
                 if error.status_code != 409:  # it is being removed already
                     log.warning("container %s is left over: %s", self.id[:12], error)
 
+    def _kept(self) -> Keeper:
+        assert self._keeper is not None
+        return self._keeper
+
     def _watch(
-        self, exec_id: str, stream: Stream, lines: _Said, deadline: float | None, cancel: threading.Event
-    ) -> tuple[Reason, int, int]:
+        self,
+        started: _Started,
+        keeper: Keeper,
+        lines: _Said,
+        deadline: float | None,
+        cancel: threading.Event,
+    ) -> tuple[Reason, Counts]:
         """Follow a command to its end; why it ended, and what the kernel counted by then."""
         reason: Reason = "exited"
         looked = time.monotonic()
-        while not stream.ended:
-            lines.feed(stream.receive(_TICK_S))
+        while not started.ended:
+            lines.feed(started.receive(_TICK_S))
             now = time.monotonic()
             if cancel.is_set():
                 reason = "canceled"
@@ -211,48 +217,108 @@ class Container:
                 break
             if now - looked >= _LOOK_S:
                 looked = now
-                killed, _ = self._ask("look")
+                counts = keeper.look()
                 # The kernel ends one process; the rest may wait for it for ever. And what a command leaves
                 # behind holds its output open, though the command itself is over.
-                if killed > self._killed or not self._api.exec_inspect(exec_id)["Running"]:
+                if counts.killed > self._killed or not started.runs():
                     break
-        killed, peak = self._ask(f"end {self._owner}".rstrip())
+        counts, last = keeper.end(self._owner)
+        lines.feed(last)
         until = time.monotonic() + _DRAIN_S
-        while not stream.ended and time.monotonic() < until:
-            lines.feed(stream.receive(_TICK_S))
-        return reason, killed, peak
+        while not started.ended and time.monotonic() < until:
+            lines.feed(started.receive(_TICK_S))
+        return reason, counts
 
-    def _code(self, exec_id: str) -> int | None:
-        """The exit code, which comes a moment after the last output."""
+
+class _Started(Protocol):
+    """A command that was started."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be received."""
+        ...
+
+    def receive(self, timeout_s: float) -> bytes:
+        """What it has printed; b"" when nothing has come in time."""
+        ...
+
+    def runs(self) -> bool:
+        """Whether the command itself is not over yet; asked after a look at the container."""
+        ...
+
+    def code(self) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+class _ByKeeper:
+    """Started by the container's keeper, which tells when it is over and ends its output."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    @property
+    def ended(self) -> bool:
+        return self._keeper.over or self._keeper.gone
+
+    def receive(self, timeout_s: float) -> bytes:
+        return self._keeper.receive(timeout_s)
+
+    def runs(self) -> bool:
+        return not self._keeper.over
+
+    def code(self) -> int | None:
+        # Who would have told was ended with it.
+        code = self._keeper.exit_code
+        return _KILLED if code is None else code
+
+    def close(self) -> None:
+        """Nothing is its own."""
+
+
+class _ByExec:
+    """Started by the Docker engine: as any user, with any environment."""
+
+    def __init__(
+        self,
+        api: docker.APIClient,
+        container: str,
+        cmd: Sequence[str],
+        stdin: bytes,
+        env: Mapping[str, str],
+        user: str,
+    ) -> None:
+        self._api = api
+        self._id: str = api.exec_create(
+            container, list(cmd), stdin=True, environment=dict(env), user=user, workdir=None
+        )["Id"]
+        self._stream = Stream(api.exec_start(self._id, socket=True))
+        self._stream.send(stdin, last=True)
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.ended
+
+    def receive(self, timeout_s: float) -> bytes:
+        return self._stream.receive(timeout_s)
+
+    def runs(self) -> bool:
+        return bool(self._api.exec_inspect(self._id)["Running"])
+
+    def code(self) -> int | None:
+        """Comes a moment after the last output."""
         until = time.monotonic() + _DRAIN_S
         pause = 0.001
         while True:
-            found: dict[str, Any] = self._api.exec_inspect(exec_id)
+            found: dict[str, Any] = self._api.exec_inspect(self._id)
             if not found["Running"] or time.monotonic() > until:
                 code: int | None = found["ExitCode"]
                 return code
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
 
-    def _ask(self, request: str) -> tuple[int, int]:
-        assert self._control is not None
-        self._control.send(f"{request}\n".encode())
-        return self._answer("ok")
-
-    def _answer(self, expected: str) -> tuple[int, int]:
-        """(processes that the kernel ended for want of memory, peak in bytes) of the keeper's next line."""
-        assert self._control is not None
-        until = time.monotonic() + _ANSWER_S
-        while b"\n" not in self._answers:
-            if self._control.ended or time.monotonic() > until:
-                said = self._answers.decode("utf-8", "replace").strip()
-                raise Unknown(f"the container's keeper does not answer{': ' if said else ''}{said}")
-            self._answers += self._control.receive(_TICK_S)
-        line, _, self._answers = self._answers.partition(b"\n")
-        words = line.decode("utf-8", "replace").split()
-        if len(words) != 3 or words[0] != expected:
-            raise Unknown(f"the container's keeper says {line.decode('utf-8', 'replace')!r}")
-        return int(words[1]), int(words[2])
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Said:
@@ -276,10 +342,6 @@ class _Said:
 
     def close(self) -> None:
         self._log.close()
-
-
-def _keeper() -> str:
-    return resources.files(__package__).joinpath("keeper.sh").read_text("utf-8")
 
 
 def _host_config(api: docker.APIClient, shape: Shape, pfs: Pfs, network: str) -> dict[str, Any]:

@@ -41,7 +41,11 @@ class Stream:
 
         Sends what is queued meanwhile. Raises OSError when the connection breaks.
         """
-        if not (payload := self._frames()) and not self.ended:
+        return b"".join(payload for _, payload in self.frames(timeout_s))
+
+    def frames(self, timeout_s: float) -> list[tuple[int, bytes]]:
+        """As `receive`, each piece with its stream: 1 is stdout, 2 stderr."""
+        if not (found := self._frames()) and not self.ended:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._to_send else 0))
             for _, events in poll.poll(timeout_s * 1000):
@@ -49,8 +53,8 @@ class Stream:
                     self._write()
                 if events & ~select.POLLOUT:
                     self._read()
-            payload = self._frames()
-        return payload
+            found = self._frames()
+        return found
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -83,14 +87,14 @@ class Stream:
         self._data += data
         self.ended = not data
 
-    def _frames(self) -> bytes:
-        payload, at = b"", 0
+    def _frames(self) -> list[tuple[int, bytes]]:
+        found, at = [], 0
         while len(self._data) - at >= _HEADER.size:
-            _, size = _HEADER.unpack_from(self._data, at)
+            stream, size = _HEADER.unpack_from(self._data, at)
             end = at + _HEADER.size + size
             if end > len(self._data):
                 break
-            payload += self._data[at + _HEADER.size : end]
+            found.append((stream, bytes(self._data[at + _HEADER.size : end])))
             at = end
         del self._data[:at]
-        return payload
+        return found

@@ -172,6 +172,24 @@ def test_containers_die_with_a_killed_engine_and_the_next_sweeps_no_others(
         api.remove_container(others, force=True)
 
 
+def test_a_trial_of_root_is_started_by_the_keeper_as_if_alone(
+    docked: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No start by the engine, no signal ignored, and what it does to its own group reaches nobody else."""
+    worker = docked.worker()
+    assert isinstance(worker, DockerWorker)
+    monkeypatch.delattr("docker.api.exec_api.ExecApiMixin.exec_create")
+    _, text = docked.run("grep SigIgn /proc/self/status", worker)
+    interrupt_and_quit = 1 << signal.SIGINT - 1 | 1 << signal.SIGQUIT - 1
+    assert not int(text.split()[1], 16) & interrupt_and_quit
+    container = worker.container
+    exit_, text = docked.run("echo so far; kill -KILL 0", worker)
+    assert (exit_.code, text) == (137, "so far")
+    assert docked.run("", worker, cmd=("cat",), stdin=b"one\n two  \n\n")[1] == "one\n two  \n"
+    assert docked.run('echo "$A"; pwd', worker, env={"A": "'b' $c\nd"})[1].startswith("'b' $c\nd")
+    assert worker.container is container
+
+
 def test_a_log_of_many_lines_comes_whole(docked: Bench) -> None:
     exit_, text = docked.run("head -c 3000000 /dev/zero | tr '\\0' '\\n'; echo end")
     assert exit_.code == 0
