@@ -47,12 +47,15 @@ class Instruction:
     value: str  # without flags
     line: int  # 1-based, of the first line
     flags: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[str, ...] = ()  # the values of --mount, of which there can be several
     exec_form: tuple[str, ...] | None = None
 
     @property
     def text(self) -> str:
         """The instruction on one line, for messages: secrets in URLs are masked."""
-        flags = "".join(f"--{name}={value} " if value else f"--{name} " for name, value in self.flags.items())
+        written = [(name, value) for name, value in self.flags.items() if name != "mount"]
+        written += [("mount", value) for value in self.mounts]
+        flags = "".join(f"--{name}={value} " if value else f"--{name} " for name, value in written)
         return mask(f"{self.keyword} {flags}{' '.join(self.value.split())}")
 
 
@@ -107,11 +110,14 @@ def _instruction(keyword: str, value: str, line: int) -> Instruction:
     if not value:
         raise BuildError("the instruction says nothing", line, keyword)
     flags: dict[str, str] = {}
+    mounts: list[str] = []
     if keyword in FLAGGED:
         while match := FLAG.match(value):
             flags[match.group(1)] = match.group(2) or ""
+            if match.group(1) == "mount":
+                mounts.append(match.group(2) or "")
             value = value[match.end() :]
-    return Instruction(keyword, value, line, flags, _exec_form(value))
+    return Instruction(keyword, value, line, flags, tuple(mounts), _exec_form(value))
 
 
 def _exec_form(value: str) -> tuple[str, ...] | None:

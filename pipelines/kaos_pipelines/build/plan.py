@@ -59,13 +59,16 @@ class MakeDir:
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """RUN by a real shell. `caches`: folders that it may fill and that are no part of the image."""
+    """RUN by a real shell. `caches`: folders that it may fill and that are no part of the image; `binds`:
+    files of the context that it sees, read-only, at a path.
+    """
 
     words: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
     network: bool = True
     caches: tuple[str, ...] = ()
+    binds: tuple[tuple[Word, str], ...] = ()
 
 
 Action = Part | Copy | MakeDir | Shell
@@ -203,11 +206,13 @@ def _actions(instruction: Instruction, state: _State, before_from: bool) -> tupl
         return (_copy(instruction, state),)
     elif keyword == "RUN":
         unknown = [flag for flag in instruction.flags if flag not in ("mount", "network", "security")]
-        if unknown or "type=cache" not in instruction.flags.get("mount", "type=cache"):
-            raise Refused(f"RUN --{(unknown or ['mount'])[0]} needs a container: {USE_DOCKER}")
+        if unknown:
+            raise Refused(f"RUN --{unknown[0]} needs a container: {USE_DOCKER}")
         env = {**state.args, **state.env}
         if state.shell is not None:
             return (_shell(instruction, state, env),)
+        if not all("type=cache" in mount for mount in instruction.mounts):
+            raise Refused(f"RUN --mount needs a container: {USE_DOCKER}")
         return parse_run(value, instruction.exec_form, state.workdir, env, BUILTIN)
     elif keyword in NOTED:
         if keyword == "USER":
@@ -227,10 +232,23 @@ def _actions(instruction: Instruction, state: _State, before_from: bool) -> tupl
 
 def _shell(instruction: Instruction, state: _State, env: Mapping[str, str]) -> Shell:
     words = instruction.exec_form or (*(state.shell or ()), instruction.value)
-    target = re.search(r"\b(?:target|dst|destination)=([^,]+)", instruction.flags.get("mount", ""))
-    caches = (_absolute(state.workdir, expand(target[1], state.variables)),) if target else ()
+    caches: list[str] = []
+    binds: list[tuple[Word, str]] = []
+    for mount in instruction.mounts:
+        options = {name: value for name, _, value in (part.partition("=") for part in mount.split(","))}
+        target = options.get("target") or options.get("dst") or options.get("destination") or ""
+        path = _absolute(state.workdir, expand(target, state.variables))
+        match options.get("type", "bind"):
+            case "cache" | "tmpfs":
+                caches.append(path)
+            case "bind" if "from" not in options:
+                source = options.get("source") or options.get("src") or "."
+                binds.append((Word(expand(source, state.variables)), path))
+            case kind:
+                what = f"{kind},from" if kind == "bind" else kind
+                raise Refused(f"RUN --mount=type={what} needs a container: {USE_DOCKER}")
     network = instruction.flags.get("network", "default") != "none"
-    return Shell(words, state.workdir, env, network, caches)
+    return Shell(words, state.workdir, env, network, tuple(caches), tuple(binds))
 
 
 def _declarations(value: str, variables: Mapping[str, str]) -> list[tuple[str, str | None]]:

@@ -1,9 +1,7 @@
-"""Carries out a plan with a real shell for every RUN, in a sandbox of the image's own root.
+"""RUNs by a real shell, each in a sandbox of the image's own root, and what fills the environment beside.
 
 RUNs see the environment read-only. Pip, uv, Poetry and conda, which they reach by their names and as
-`python -m pip`, are carried out here (`tools`), which looks up or makes what their arguments and the files
-that they read decide: a Dockerfile is carried out with an environment that is there already, as long as it
-asks for nothing else, and from the start in a new one when it does.
+`python -m pip`, are carried out here (`tools`), outside the RUN's sandbox and in one of their own.
 """
 
 from __future__ import annotations
@@ -22,23 +20,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from kaos_formats.folders import clean_up
 from kaos_formats.sandbox import HOST
 from kaos_pipelines.build import authorities
 from kaos_pipelines.build.commands import ACCOUNTS, SYSTEM_PACKAGES, WHY
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.errors import USE_DOCKER, Refused
-from kaos_pipelines.build.executor import check_train, execute
 from kaos_pipelines.build.installers import CONDA, TOOLS, conda_run, parse
 from kaos_pipelines.build.installs import MISPLACING, command_line, installer, settings
 from kaos_pipelines.build.instructions import Failures, ended
 from kaos_pipelines.build.pip import PipCommand
-from kaos_pipelines.build.plan import BASE_PATH, Plan, Shell
+from kaos_pipelines.build.plan import BASE_PATH, Shell
 from kaos_pipelines.build.pythons import Python
 from kaos_pipelines.build.rootfs import RootFs
 from kaos_pipelines.build.sandbox import Mount, Sandbox, follow, settle, visible
 from kaos_pipelines.build.tools import Client, Execute, Request, gather, lay_out, serve
-from kaos_pipelines.build.venvs import Recipe, VenvStore
+from kaos_pipelines.build.venvs import Recipe
+from kaos_pipelines.build.words import Word
 
 OURS = "/run/kaos"
 PIP = f"{OURS}/pip"
@@ -58,7 +55,7 @@ ELSEWHERE = re.compile(r"-t.*|--(target|prefix|root|src|python|dry-run|report)(=
 Say = Callable[[str], None]
 
 
-class _Other(Exception):
+class Other(Exception):
     """A RUN asks for another environment than it was given: the one that `key` is a step of."""
 
     def __init__(self, key: str) -> None:
@@ -66,80 +63,32 @@ class _Other(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
     """The environment of an attempt. `trace`: the keys of its recipe's steps; None while it is made."""
 
     path: Path
     trace: tuple[str, ...] | None
 
 
-class _Log:
-    """Says nothing twice: an attempt that repeats what the last one said is silent up to where it differs."""
+class Steps:
+    """Carries out the RUNs of one attempt; `recipe` grows with what they ask of pip.
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._said: list[str] = []
-        self._at = 0
-        self._own = ""
+    `find`: whether there is an environment that begins with the step of a key.
+    """
 
-    def again(self, own: str) -> None:
-        """Another attempt begins, which may also name its `own` environment."""
-        self._at, self._own = 0, own
-
-    def __call__(self, line: str) -> None:
-        same = line.replace(self._own, "")
-        if self._said[self._at : self._at + 1] != [same]:
-            del self._said[self._at :]
-            self._said.append(same)
-            self._say(line)
-        self._at += 1
-
-
-def carry_out(
-    plan: Plan, context: Context, python: Python, venvs: VenvStore, folder: Path, sandbox: Sandbox, say: Say
-) -> tuple[Path, str]:
-    """The image's files, made in `folder`, and the key of its environment. Raises BuildError."""
-    log = _Log(say)
-
-    def attempt(given: _Given) -> tuple[Path, Recipe]:
-        log.again(str(given.path))
-        root = folder / "root"
-        clean_up(root)
-        root.mkdir()
-        with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as scratch:
-            steps = _Steps(python, given, sandbox, Path(scratch), log)
-            execute(plan, context, root, steps, log)
-        check_train(plan, root)
-        return root, steps.recipe
-
-    empty = Recipe(python)
-    venvs.make(empty, lambda _: None, say)
-    given, exact = _Given(venvs.path(empty.key), ()), False
-    while True:
-        try:
-            root, recipe = attempt(given)
-        except _Other as other:
-            wanted, exact = other.key, False
-        else:
-            if recipe.key == given.path.name:
-                return root, recipe.key
-            wanted, exact = recipe.key, True
-        with venvs.turn(wanted, say):
-            found = venvs.find(wanted, exact=exact)
-            if found is None:
-                with venvs.making(python) as path:
-                    root, recipe = attempt(_Given(path, None))
-                    return root, venvs.adopt(path, recipe, root, wanted)
-        given = _Given(venvs.path(found[-1]), found)
-
-
-class _Steps:
-    """Carries out the RUNs of one attempt; `recipe` grows with what they ask of pip."""
-
-    def __init__(self, python: Python, given: _Given, sandbox: Sandbox, scratch: Path, say: Say) -> None:
+    def __init__(
+        self,
+        python: Python,
+        given: Given,
+        find: Callable[[str], bool],
+        context: Context,
+        sandbox: Sandbox,
+        scratch: Path,
+        say: Say,
+    ) -> None:
         self.recipe = Recipe(python)
         self._python, self._given, self._sandbox, self._say = python, given, sandbox, say
-        self._scratch = scratch
+        self._scratch, self._find, self._context = scratch, find, context
         self._interpreter = given.path / "bin" / "python"
         self._ours = scratch / "kaos"
         self._ours.mkdir()
@@ -159,10 +108,10 @@ class _Steps:
         self._mounts = tuple(self._shared_mounts())
         self._baseline: Mapping[str, str] = {}
         self._running: subprocess.Popen[bytes] | None = None
-        self._other: _Other | None = None
+        self._other: Other | None = None
 
     def __call__(self, action: PipCommand | Shell, fs: RootFs) -> None:
-        """Raises Refused for a RUN that fails, and _Other for one that asks for another environment."""
+        """Raises Refused for a RUN that fails, and Other for one that asks for another environment."""
         assert isinstance(action, Shell)
         last: deque[str] = deque(maxlen=Failures.LINES)
 
@@ -170,11 +119,12 @@ class _Steps:
             last.append(line)
             self._say(line)
 
-        caches = tuple(
+        beside = tuple(
             Mount(Path(tempfile.mkdtemp(dir=self._scratch)), target, writable=True)
             for target in action.caches
         )
-        mounts = (*self._mounts, Mount(self._given.path, str(self._given.path)), *caches)
+        beside += tuple(Mount(self._bound(source), target) for source, target in action.binds)
+        mounts = (*self._mounts, Mount(self._given.path, str(self._given.path)), *beside)
         env = self._environment(action.env)
         with serve(self._ours, self._handle), self._sandbox.ready(fs.root, mounts) as start:
             self._running = start(action.words, cwd=action.cwd, env=env, network=action.network)
@@ -184,6 +134,16 @@ class _Steps:
         settle(fs.root, self._say)
         if code:
             raise Refused(ended(str(code), last))
+
+    def _bound(self, source: Word) -> Path:
+        """A file or folder of the context, with the modes that the bundle says."""
+        place = Path(tempfile.mkdtemp(dir=self._scratch))
+        for below, file in self._context.select(source):
+            path = place / "of" / below if below else place / "file"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file.source, path)
+            path.chmod(file.mode | 0o400)
+        return place / "file" if (place / "file").exists() else place / "of"
 
     def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
         path = f"{OURS}/bin:{self._given.path}/bin"
@@ -236,10 +196,12 @@ class _Steps:
             if self._given.trace is not None:
                 step = len(recipe.steps)
                 if self._given.trace[step - 1 : step] != (recipe.key,):
-                    self._stop(_Other(recipe.key))
+                    self._stop(Other(recipe.key))
                 self.recipe = recipe
                 client.say(f" ---> using the cached environment {self._given.path.name}")
                 return 0
+            if not self.recipe.steps and self._find(recipe.key):
+                self._stop(Other(recipe.key))
             code = self._install(command, fs, request.env, client.say)
         if code:
             # It might have gone well, and the next time it will: nobody else is to get this environment.
@@ -258,12 +220,13 @@ class _Steps:
     def _itself(self, tool: str, words: Sequence[str], env: Mapping[str, str]) -> int | Execute:
         """The tool, in the RUN's own sandbox, where the environment cannot be written to."""
         if tool == "pip":
-            return self._own_pip(words)
+            own = self._own_pip(words)
+            return Execute(own.words, {**own.env, "PIP_NO_CACHE_DIR": "1"})
         if tool in CONDA:
             return 0
-        return Execute([installer(tool, self._given.path), *words], env)
+        return Execute([installer(tool, self._given.path), *words], {**env, "UV_NO_CACHE": "1"})
 
-    def _stop(self, other: _Other) -> None:
+    def _stop(self, other: Other) -> None:
         """End the RUN that asks. Its caller gets no answer."""
         self._other = other
         if self._running is not None:

@@ -4,6 +4,7 @@
     venvs/<key>/.kaos-steps    the keys of the steps that made it
     venvs/<key>.lock           held while it is made
     venvs/.making/<any>/       one whose key is known in the end only, with its .lock
+    venvs/.last/<digest>       the key that a Dockerfile led to last time
 
 A builder that dies leaves a folder without the mark; the next one that needs it removes that and starts over.
 """
@@ -32,7 +33,7 @@ from kaos_pipelines.build.rootfs import RootFs
 
 # Of this process's own environment; pip and what it builds must not see it.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
-MAKING = ".making"
+MAKING, LAST = ".making", ".last"
 STEPS = ".kaos-steps"
 # Compiled code is told where it is when it is loaded.
 COMPILED = (".pyc", ".so")
@@ -96,11 +97,33 @@ class VenvStore:
                     return steps
         return None
 
+    def last_for(self, asked: str) -> tuple[str, ...] | None:
+        """The steps' keys of the environment that is remembered for `asked`, if it is still there."""
+        try:
+            key = self._memory(asked).read_text("utf-8")
+        except (OSError, ValueError):
+            return None
+        if not self.ready(key):
+            return None
+        steps = self._steps(self.path(key))
+        return steps if steps[-1:] == (key,) else None
+
+    def remember(self, asked: str, key: str) -> None:
+        """See `last_for`. Only a shorter way: lost, it costs some time."""
+        path = self._memory(asked)
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            path.with_suffix(".new").write_text(key, "utf-8")
+            path.with_suffix(".new").replace(path)
+
+    def _memory(self, asked: str) -> Path:
+        return self.folder / LAST / hashlib.sha256(asked.encode()).hexdigest()[:24]
+
     @contextmanager
     def turn(self, key: str, say: Callable[[str], None]) -> Iterator[None]:
         """Waits while another builder makes `key`, or what it is a step of."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{key}.lock")
+        lock = FileLock(self.folder / f"{key}.lock", thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from kaos_formats.conda import read_environment
 from kaos_formats.errors import InvalidBundle
+from kaos_pipelines.build.attempts import carry_out
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.dockerfile import Instruction, parse
@@ -21,7 +23,6 @@ from kaos_pipelines.build.plan import BASE_PATH, CONDA, Plan, Shell, compile_pla
 from kaos_pipelines.build.pythons import Python, find_python
 from kaos_pipelines.build.rootfs import RootFs
 from kaos_pipelines.build.sandbox import Sandbox
-from kaos_pipelines.build.shell import carry_out
 from kaos_pipelines.build.store import ImageWriter
 from kaos_pipelines.build.venvs import Recipe, VenvStore
 
@@ -52,7 +53,8 @@ def build(
         if sandbox is not None:
             say(stands_in)
             try:
-                root, key = carry_out(plan, bundle.context, python, venvs, folder, sandbox, say)
+                asked = json.dumps([bundle.dockerfile, arguments, python.version, python.path])
+                root, key = carry_out(plan, bundle.context, python, venvs, folder, sandbox, say, asked)
             except Refused as refused:
                 raise BuildError(str(refused)) from refused
         else:

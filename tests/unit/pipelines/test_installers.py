@@ -74,10 +74,14 @@ def test_uv_installs_what_the_lock_file_says(
         pytest.skip("bwrap is not installed")
     monkeypatch.setenv("PATH", f"{UV.parent}:{os.environ['PATH']}")
     engine = tmp_path / "engine"
+    bound = " ".join(
+        f"--mount=type=bind,source={name},target={name}" for name in ("uv.lock", "pyproject.toml", "wheels")
+    )
+    copied = "COPY pyproject.toml uv.lock ./\nCOPY wheels wheels\nRUN"
     dockerfile = (
         f"FROM python:{HERE}-slim\nCOPY --from=ghcr.io/astral-sh/uv:0.9 /uv /bin/\nWORKDIR /app\n"
-        "COPY pyproject.toml uv.lock ./\nCOPY wheels wheels\n"
-        "RUN uv sync --frozen --no-install-project\nCOPY . .\n"
+        f"{f'RUN --mount=type=cache,target=/root/.cache/uv {bound}' if shell else copied} "
+        f"uv sync --frozen --no-install-project\n{'RUN ! ls uv.lock' if shell else ''}\nCOPY . .\n"
     )
     for name in ("s1", "s2"):
         source = project(tmp_path, wheels, dockerfile, {"code.py": name}, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_what_pip_is_asked_for_decides_the_environment(
     root = build(bundle(tmp_path, START + run, files, "s4"), engine, "kaos/w:4")
     assert (root / "app/frozen").read_text() == "other==1.0\ntiny==2.0\n"
     assert not list((engine / "venvs" / ".making").glob("*"))
-    assert len(list((engine / "venvs").glob("*/.kaos-ready"))) == 3  # with the empty one
+    assert len(list((engine / "venvs").glob("*/.kaos-ready"))) == 2
 
 
 def test_with_and_without_a_shell_it_is_the_same_environment(tmp_path: Path) -> None:
@@ -163,6 +164,16 @@ def test_what_failed_once_is_asked_for_again(tmp_path: Path, wheels: Path) -> No
     shutil.copy(wheels / "other-1.0-py3-none-any.whl", wheels / "later-1.0-py3-none-any.whl")
     build(bundle(tmp_path, START + run, {"x": ""}, "s2"), engine, "kaos/w:2")
     assert config(engine, "kaos/w:2")["venv"] != first
+
+
+def test_concurrent_builders_share_one_install(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    engine = tmp_path / "engine"
+    dockerfiles = [f"{START}RUN pip install other\nENV N={number}\n" for number in range(3)]
+    sources = [bundle(tmp_path, text, name=f"s{number}") for number, text in enumerate(dockerfiles)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda source: build(source, engine, f"kaos/w:{source.name}"), sources))
+    assert capfd.readouterr().out.count("Successfully installed other") == 1
+    assert len({config(engine, f"kaos/w:{source.name}")["venv"] for source in sources}) == 1
 
 
 def test_an_environment_that_the_dockerfile_makes_has_its_own_pip(tmp_path: Path) -> None:
