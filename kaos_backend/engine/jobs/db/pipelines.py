@@ -227,6 +227,12 @@ def delete_pipeline(
         txn.delete_repo(_repo(key, type), force=force)
     if not keep_repo:
         txn.delete_repo(_repo(key), force=force)
+    for used in input_branches(pipeline.spec.input):
+        branch = BranchKey(RepoKey(used.project, used.repo, used.repo_type), used.branch)
+        # Made for this pipeline, by the name that it was given.
+        own = used.trigger is not None and used.branch.startswith(f"{key.name}-trigger-")
+        if own and txn.find_branch(branch) is not None and not txn.branch_subvenance(branch):
+            txn.delete_branch(branch, force=True)
     # Nothing ticks there any more, whatever becomes of the output.
     for cron in crons(pipeline.spec.input):
         txn.delete_repo(RepoKey(cron.project, cron.repo, USER_REPO), force=force)
