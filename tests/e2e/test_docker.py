@@ -136,7 +136,8 @@ def test_build_secrets_are_kept_sealed_until_others_are_given(
         pytest.skip("no docker program here can ask for BuildKit")
     values = "hunter22", "correct horse"
     read = "RUN --mount=type=secret,id=TOKEN,required=true t=$(cat /run/secrets/TOKEN);"
-    dockerfile += f"{read} [ ${{#t}} = {len(values[1])} ] || {{ echo $t; exit 9; }}\n"
+    # Nothing of what an earlier run of this test left in Docker's cache.
+    dockerfile += f"ENV RUN={uuid.uuid4()}\n{read} [ ${{#t}} = {len(values[1])} ] || {{ echo $t; exit 9; }}\n"
     docked.env |= {"TOKEN": values[0], "OTHER": values[1]}
     src, data = write_source(tmp_path / "src", "", dockerfile), write_data(tmp_path / "d")
     failed = docked.json("train", "deploy", "-w", ws, "-s", src, "-d", data, "--secret", "TOKEN")
