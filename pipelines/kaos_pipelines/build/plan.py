@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from kaos_pipelines.build.commands import Note
 from kaos_pipelines.build.dockerfile import Instruction
 from kaos_pipelines.build.errors import USE_DOCKER, BuildError, Refused
+from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.script import Attempt, If, Part, parse_run
 from kaos_pipelines.build.words import NAME, Word, expand, split
 
@@ -106,6 +107,17 @@ class Plan:
     user: str
     command: Mapping[str, str]  # CMD and ENTRYPOINT as written
     unused: tuple[str, ...] = ()  # build arguments that no ARG declares
+
+    def texts(self) -> Iterator[str]:
+        """Where an index or a requirement with a password can stand, variables substituted."""
+        yield from self.env.values()
+        for step in self.steps:
+            for action in step.all_actions():
+                if isinstance(action, PipCommand):
+                    yield from action.env.values()
+                    yield from (argument.text for argument in action.arguments)
+                elif isinstance(action, Shell):
+                    yield from (*action.env.values(), *action.words)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kaos_formats.conda import read_environment
 from kaos_formats.errors import InvalidBundle
+from kaos_formats.masking import Masker
 from kaos_pipelines.build.attempts import carry_out
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.context import Context
@@ -43,7 +44,7 @@ def build(
     say = log.say
     arguments = arguments or {}
     plan = compile_plan(parse(bundle.dockerfile), arguments, shell=sandbox is not None)
-    log.hide_secrets_of(plan, arguments.values())
+    log.mask = Masker([*plan.texts(), *arguments.values()])
     log.warn_unused(plan.unused)
     python = _python(plan, bundle.context)
     venvs = VenvStore(store / "venvs")
