@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pachyderm_sdk.api import pfs, pps
@@ -308,3 +309,50 @@ def test_jobs_by_jq(pachd: Pachd) -> None:
         projects=[pachd.project], jq_filter=f'.jobs[].job.id == "{old.job.id}"'
     )
     assert [info.job_set.id for info in sets] == [old.job.id]
+
+
+def test_pages_of_jobs(pachd: Pachd) -> None:
+    """§14: number, reverse and the marker, a job's time of creation, which is excluded."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/*"})
+    pachd.put("data", {"/3": b"three"})
+    pachd.put("data", {"/4": b"four"})
+    newest_first = [info.job.id for info in pachd.jobs(pipeline)]
+    infos = {info.job.id: info for info in pachd.jobs(pipeline)}
+    assert len(newest_first) == 3
+
+    def listed(**more: Any) -> list[str]:
+        return [info.job.id for info in pachd.client.pps.list_job(pipeline=pipeline, **more)]
+
+    assert listed(number=2) == newest_first[:2]
+    assert listed(reverse=True, number=2) == newest_first[::-1][:2]
+    middle = infos[newest_first[1]].created
+    assert listed(pagination_marker=middle) == newest_first[2:]
+    assert listed(pagination_marker=middle, reverse=True) == newest_first[:1]
+    for info in infos.values():
+        pachd.ended(pipeline, info.job.id)
+
+
+def test_jobs_of_projects(pachd: Pachd) -> None:
+    """§14: ListJob and ListJobSet of some projects."""
+    pachd.succeeded(pachd.pipeline("p", "true", {"data": "/*"}))
+    other = pachd.new_project()
+    assert {info.job.pipeline.name for info in pachd.client.pps.list_job(projects=[pachd.project])} == {"p"}
+    assert list(pachd.client.pps.list_job(projects=[other])) == []
+    assert list(pachd.client.pps.list_job_set(projects=[other])) == []
+
+
+def test_a_subscription_sends_new_jobs(pachd: Pachd) -> None:
+    """§14: SubscribeJob sends each job once, when it becomes known."""
+    pipeline = pachd.pipeline("p", "true", {"data": "/*"})
+    pachd.succeeded(pipeline)
+    stream = pachd.another_client().pps.subscribe_job(pipeline=pipeline, details=True)
+    thread, results = in_thread(lambda: next(iter(stream)))
+    commit = pachd.put("data", {"/3": b"three"})
+    while thread.is_alive():  # made before it was listened for, the job may have ended
+        thread.join(0.2)
+        if thread.is_alive():
+            commit = pachd.put("data", {"/3": commit.id.encode()})
+    (info,) = results
+    assert isinstance(info, pps.JobInfo)
+    assert info.job.pipeline.name == "p"
+    assert info.is_set("details")

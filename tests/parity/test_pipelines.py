@@ -589,3 +589,46 @@ def test_what_one_machine_has_no_use_for(pachd: Pachd, more: dict[str, Any]) -> 
 def test_an_s3_input(pachd: Pachd) -> None:
     """§11.1: s3, with the glob `/`."""
     pachd.pipeline("p", "true", pachd.input("data", "/", s3=True))
+
+
+def test_another_output_branch(pachd: Pachd) -> None:
+    """§10.3: output_branch has what the jobs make; others of the repo are left alone."""
+    pipeline = pachd.pipeline("p", COPY, {"data": "/*"}, output_branch="made")
+    job = pachd.succeeded(pipeline)
+    assert pachd.head(pachd.branch("p", "made")).id == job.output_commit.id
+    assert not pachd.client.pfs.branch_exists(pachd.branch("p"))
+    pachd.succeeded(pachd.pipeline("p", COPY, {"data": "/*"}, output_branch="other", update=True))
+    assert pachd.files(pachd.commit("p", "other")) == pachd.files(pachd.commit("p", "made"))
+
+
+def test_the_transform_of_a_pipeline(pachd: Pachd) -> None:
+    """§10.3: env and working_dir."""
+    script = 'echo "$GREETING" > $OUT/env; basename "$(pwd)" > $OUT/where'
+    transform = {"env": {"GREETING": "hello = you"}, "working_dir": "/tmp"}
+    pachd.succeeded(pachd.pipeline("p", script, {"data": "/1"}, transform=transform))
+    assert pachd.files(pachd.commit("p")) == {"/env": b"hello = you\n", "/where": b"tmp\n"}
+
+
+def test_pages_of_pipelines(pachd: Pachd) -> None:
+    """§14: ListPipeline with a page, newest first."""
+    for name in ("p", "q", "r"):
+        pachd.pipeline(name, "true", {"data": "/none*"})
+
+    def page(index: int) -> list[str]:
+        asked = pps.PipelinePage(page_size=2, page_index=index)
+        listed = pachd.client.pps.list_pipeline(projects=[pachd.project], page=asked)
+        return [info.pipeline.name for info in listed]
+
+    assert (page(0), page(1), page(2)) == (["r", "q"], ["p"], [])
+
+
+def test_deleting_the_pipelines_of_a_project(pachd: Pachd) -> None:
+    """§14: DeletePipelines tells which; those of others stay."""
+    pachd.pipeline("p", "true", {"data": "/none*"})
+    pachd.pipeline("q", "true", {"p": "/*"})
+    other = pachd.new_project()
+    gone = pachd.client.pps.delete_pipelines(projects=[other]).pipelines
+    assert gone == []
+    gone = pachd.client.pps.delete_pipelines(projects=[pachd.project]).pipelines
+    assert {one.name for one in gone} == {"p", "q"}
+    assert list(pachd.client.pps.list_pipeline(projects=[pachd.project])) == []
