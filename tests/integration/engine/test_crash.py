@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from functools import partial
 
+import psutil
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_formats.endings import Code, code_of
 from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 from tests.support.home import alive
 
@@ -101,6 +105,31 @@ def test_killed_just_as_trials_end(engine_process: EngineProcess) -> None:
     check_result(engine)
     # Each kill can cost what two workers had in hand and what was not stored yet, and no more.
     assert len(engine.runs("begun")) <= POINTS + POINTS * 4
+
+
+def test_a_worker_that_is_killed_under_a_grid_costs_one_run(engine: Engine) -> None:
+    grid(engine, 1)
+    engine.ran("waiting")
+    # One that waits, whose parent is its worker's launcher.
+    trial = engine.runs("pids")[0]
+    os.kill(psutil.Process(int(trial)).ppid(), signal.SIGKILL)
+    eventually(lambda: not alive(int(trial)), "the trial dies with its worker")
+    (engine.side / "go").touch()
+    check_result(engine)
+    begun = engine.runs("begun")
+    assert (len(begun), len(set(begun))) == (POINTS + 1, POINTS)
+    job = engine.last_job("train")
+    said = [m.message for m in engine.client.pps.get_logs(pipeline=pps.Pipeline(name="train"), job=job.job)]
+    assert sum(line.startswith("worker lost, the datum is run again: ") for line in said) == 1
+
+
+def test_a_trial_that_takes_every_worker_with_it_ends_by_that_name(engine: Engine) -> None:
+    engine.repo("hyper", {"/1": b"1"})
+    engine.pipeline("train", "echo x >> $SIDE/begun; kill -9 $PPID; sleep 60", {"hyper": "/*"})
+    job = engine.wait("train")
+    assert job.state == pps.JobState.JOB_FAILURE
+    assert code_of(job.reason) == Code.WORKER_LOST, job.reason
+    assert len(engine.runs("begun")) == 4
 
 
 def test_a_job_whose_input_is_open_survives(engine_process: EngineProcess) -> None:
