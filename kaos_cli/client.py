@@ -322,8 +322,9 @@ class KaosClient:
         """A job without its trials, which costs the same however many there are."""
         return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/summary")
 
-    def stop(self, ws: str, ref: str) -> Json:
-        return self._retrying(lambda t: t.json("POST", f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop"))
+    def stop(self, ws: str, ref: str, author: str) -> Json:
+        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop?author={quote(author, safe='')}"
+        return self._retrying(lambda t: t.json("POST", path))
 
     def pause(self, ws: str | None, paused: bool) -> Json:
         """Where nothing new starts then; None is everywhere."""
@@ -336,8 +337,10 @@ class KaosClient:
         # Asked twice it would start two jobs.
         return self._retrying(lambda t: t.json("POST", path, body, WRITE_TIMEOUT_S), repeatable=False)
 
-    def stop_trial(self, ws: str, ref: str, trial: int) -> Json:
-        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/stop"
+    def stop_trial(self, ws: str, ref: str, trial: int, author: str) -> Json:
+        path = (
+            f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/stop?author={quote(author, safe='')}"
+        )
         return self._retrying(lambda t: t.json("POST", path))
 
     def logs(

@@ -51,6 +51,8 @@ PHRASES: tuple[tuple[str, Code], ...] = (
     ("stopped by ", Code.KILLED),
 )
 _CONFLICT = "duplicate path output by different datums"
+# How many kinds of endings a line tells.
+_KINDS = 3
 # A datum's end within a job's reason, as pachd begins it.
 _OF_A_DATUM = re.compile(r"datum [0-9a-f]+ failed(?:: )?")
 _TIMED_OUT = re.compile(r"timed out after [0-9.]+ s")
@@ -64,6 +66,10 @@ _GPU_MEMORY = re.compile(
     r"|CUBLAS_STATUS_ALLOC_FAILED|cuMemAlloc\w* failed",
 )
 _MEMORY = re.compile(r"(?:\w+\.)*_?(?:Array)?MemoryError\b|Cannot allocate memory|std::bad_alloc")
+# What a shell says of a command that a signal ended, which the ending's own name says as well.
+_OF_A_SHELL = re.compile(
+    r"(?:Killed|Aborted|Segmentation fault|Bus error|Illegal instruction)(?: \(core dumped\))?"
+)
 _DISK = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -94,7 +100,7 @@ def of_program(ending: str, said: Sequence[str], code: int | None = None) -> str
         return f"out of memory: {words}"
     if _DISK.search(words):
         return f"disk full: {words}"
-    return f"{ending}: {words}" if words else ending
+    return f"{ending}: {words}" if words and not _OF_A_SHELL.fullmatch(words) else ending
 
 
 def alike(reason: str) -> str:
@@ -111,4 +117,6 @@ def summary(reasons: Sequence[str]) -> str:
     kinds = Counter(reason.partition(":")[0] for reason in reasons)
     if len(kinds) == 1:
         return next(iter(kinds))
-    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+    told = [f"{kind} ({count})" for kind, count in kinds.most_common(_KINDS)]
+    others = len(reasons) - sum(count for _, count in kinds.most_common(_KINDS))
+    return ", ".join([*told, *([f"others ({others})"] if others else [])])

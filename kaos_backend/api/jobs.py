@@ -24,6 +24,10 @@ _MAX_NUMBER = 10_000_000
 _OF_A_JOB = (errors.NoSuchWorkspace, errors.NoSuchJob, errors.Ambiguous)
 
 
+# Who asks; told to those who look.
+_Author = Annotated[str, Query(json_schema_extra=requests.AUTHOR)]
+
+
 class _JsonLines(StreamingResponse):
     media_type = "application/x-ndjson"
 
@@ -92,10 +96,10 @@ def get_archive(workspace: str, ref: str, services: Awake, what: What, model: st
     return _Archive(services.archives.open(workspace, ref, what, model))
 
 
-@router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB))
-def stop_job(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
-    """Stops a job; one that has ended stays as it is. 404 no_such_job."""
-    return views.JobAnswer(**dict(services.jobs.stop(workspace, ref)))
+@router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB, errors.InvalidName))
+def stop_job(workspace: str, ref: str, services: Awake, author: _Author = "") -> views.JobAnswer:
+    """Stops a job; one that has ended stays as it is. 404 no_such_job; 400 invalid_name (of the author)."""
+    return views.JobAnswer(**dict(services.jobs.stop(workspace, ref, author)))
 
 
 @router.post(
@@ -110,15 +114,21 @@ def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -
 
 @router.post(
     "/{ref}/trials/{trial}/stop",
-    responses=ends_in(*_OF_A_JOB, errors.NotFound, errors.NotYet, errors.NeedsEmbeddedEngine),
+    responses=ends_in(
+        *_OF_A_JOB, errors.NotFound, errors.NotYet, errors.NeedsEmbeddedEngine, errors.InvalidName
+    ),
 )
 def stop_trial(
-    workspace: str, ref: str, trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)], services: Awake
+    workspace: str,
+    ref: str,
+    trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)],
+    services: Awake,
+    author: _Author = "",
 ) -> views.TrialAnswer:
     """Ends one trial, and lets the others go on; one that has ended stays as it is. 404 no_such_job,
     not_found (no such trial); 409 not_yet (before the training began); 501 needs_embedded_engine.
     """
-    return services.trials.stop(workspace, ref, trial)
+    return services.trials.stop(workspace, ref, trial, author)
 
 
 async def _lines(reading: Any, request: Request) -> Any:

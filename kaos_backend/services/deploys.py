@@ -29,7 +29,7 @@ from kaos_backend.services.fill import fill, heal
 from kaos_backend.services.jobs import stop
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
-from kaos_backend.services.requests import MAX_AUTHOR_LENGTH, Deploy
+from kaos_backend.services.requests import Deploy, check_author
 from kaos_backend.services.stages import STAGES
 from kaos_formats import build_secrets, names
 from kaos_formats.arguments import check_arguments, variant
@@ -355,10 +355,7 @@ def _check_settings(request: Deploy) -> None:
     check_arguments(request.build_args or {})
     values = request.build_secrets or {}
     build_secrets.check_build_secrets({name: value.get_secret_value() for name, value in values.items()})
-    if len(request.author) > MAX_AUTHOR_LENGTH or not request.author.isprintable():
-        raise errors.InvalidName(
-            "the author's name is not printable or too long", hint="set another one, like user@host"
-        )
+    check_author(request.author)
 
 
 def _granted(current: resources.Resources, request: Deploy) -> resources.Resources:

@@ -17,11 +17,11 @@ from kaos_backend.domain.models import Job, JobState
 from kaos_backend.domain.stages import Stage, StageJobs, fold, outcomes, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
+from kaos_backend.services.requests import check_author
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import names
 from kaos_formats.endings import detail
 
-STOPPED = "stopped by the user"
 _REMEMBERED_JOBS = 256
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -142,11 +142,15 @@ class Jobs:
             hyper=views.HyperShort(id=hyper.id, trials=hyper.trials) if hyper else None,
         )
 
-    def stop(self, workspace: str, ref: str) -> views.JobSummary:
-        """Stops a job's build and training; one that has ended stays as it is."""
+    def stop(self, workspace: str, ref: str, author: str) -> views.JobSummary:
+        """Stops a job's build and training; one that has ended stays as it is.
+
+        Raises NoSuchWorkspace, NoSuchJob, Ambiguous, InvalidName.
+        """
+        reason = stopped_by(author)
         inputs.require_workspace(self._pachd, workspace)
         job_id = self.resolve(workspace, ref)
-        stop(self._pachd, workspace, self.of_set(workspace, job_id), STOPPED)
+        stop(self._pachd, workspace, self.of_set(workspace, job_id), reason)
         return self.summary(workspace, job_id)
 
     def pause(self, workspace: str | None, paused: bool) -> views.Paused:
@@ -163,6 +167,12 @@ class Jobs:
         """Where nothing new starts."""
         now = self._pachd.paused()
         return views.Paused(everywhere=now.everywhere, workspaces=now.projects)
+
+
+def stopped_by(author: str) -> str:
+    """The reason of what ``author`` stops. Raises InvalidName."""
+    check_author(author)
+    return f"stopped by {author or 'the user'}"
 
 
 def stop(pachd: Pachd, workspace: str, jobs: StageJobs, reason: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from kaos_backend import errors
 from kaos_backend.domain import resources
 from kaos_formats import names
 
@@ -33,7 +34,7 @@ _GRID = {
 _PARALLELISM = {"type": "integer", "minimum": 1, "maximum": resources.MAX_PARALLELISM}
 _CPU = {"type": "number", "exclusiveMinimum": 0}
 _MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMGT]i?)?$"}
-_AUTHOR = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
+AUTHOR: dict[str, Any] = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
 _GPU = {"type": "integer", "minimum": 0}
 _TRIES = {"type": "integer", "minimum": 1, "maximum": resources.MAX_TRIES}
 _BUILD_ARGS = {
@@ -97,7 +98,7 @@ class Deploy(Request):
         int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_PARALLELISM))
     ] = None
     resources: Resources | None = None
-    author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
+    author: Annotated[str, Field(json_schema_extra=AUTHOR)] = ""
     build_args: Annotated[dict[str, str] | None, Field(json_schema_extra=_nullable(_BUILD_ARGS))] = None
     build_secrets: Annotated[
         dict[str, SecretStr] | None, Field(json_schema_extra=_nullable(_BUILD_SECRETS))
@@ -125,10 +126,18 @@ class Retry(Request):
     """``failed``: only what failed is run again, not what never ran."""
 
     failed: bool = False
-    author: Annotated[str, Field(json_schema_extra=_AUTHOR)] = ""
+    author: Annotated[str, Field(json_schema_extra=AUTHOR)] = ""
 
 
 class Check(Request):
     """``repair``: what is damaged is restored where there is another copy of it on the machine."""
 
     repair: bool = False
+
+
+def check_author(author: str) -> None:
+    """Raises InvalidName for what is no name of anybody."""
+    if len(author) > MAX_AUTHOR_LENGTH or not author.isprintable():
+        raise errors.InvalidName(
+            "the author's name is not printable or too long", hint="set another one, like user@host"
+        )

@@ -19,7 +19,7 @@ from kaos_backend.domain.models import Datum, DatumState, Job, JobState, Running
 from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, truenames, views
-from kaos_backend.services.jobs import STOPPED, Jobs, with_trials
+from kaos_backend.services.jobs import Jobs, stopped_by, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
 from kaos_formats.build_secrets import ids_of
@@ -126,11 +126,12 @@ class Trials:
         found = self._pachd.running(workspace, train.pipeline, train.id)
         return {i: datum for datum in found if (i := params_of_paths(datum.paths)) is not None}
 
-    def stop(self, workspace: str, ref: str, number: int) -> views.TrialAnswer:
+    def stop(self, workspace: str, ref: str, number: int, author: str) -> views.TrialAnswer:
         """Ends one trial as one that failed, and lets the others go on; one that has ended stays as it is.
 
         Raises NoSuchJob, Ambiguous, NotFound (no such trial), NotYet, NeedsEmbeddedEngine.
         """
+        reason = stopped_by(author)
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
         read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
@@ -144,7 +145,7 @@ class Trials:
             )
         if not train.state.terminal and trial.datum is None:
             path = names.params_path(trial.point.params_id)
-            self._pachd.stop_datum(workspace, train.pipeline, train.id, path, STOPPED)
+            self._pachd.stop_datum(workspace, train.pipeline, train.id, path, reason)
         detail = self.detail(workspace, job_id)
         found = next(row for row in detail.trials if row.trial == number)
         return views.TrialAnswer(job=job_id, **dict(found))

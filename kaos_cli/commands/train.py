@@ -425,10 +425,12 @@ def stop(
     workspace: Workspace = None,
 ) -> None:
     """Stop a job, or one trial of it; what its finished trials made is kept."""
+    from kaos_cli.deploying import author
+
     ws = session.workspace(workspace)
     ref = job_ref(session.home, ws, job, job_option, row)
-    client = session.client
-    answer = client.stop(ws, ref) if trial is None else client.stop_trial(ws, ref, trial)
+    client, who = session.client, author(session.env)
+    answer = client.stop(ws, ref, who) if trial is None else client.stop_trial(ws, ref, trial, who)
     if session.terminal.json:
         session.terminal.answer_json(answer)
         return

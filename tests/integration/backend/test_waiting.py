@@ -114,8 +114,13 @@ def test_one_trial_is_stopped_and_the_others_go_on(backend: Backend, workspace: 
     assert (stopped["job"], stopped["trial"], stopped["state"]) == (job, 1 - running, "failed")
     assert stopped["reason"] == "stopped by the user"
     assert sorted(trials(backend, workspace)) == [("failed", "stopped by the user"), ("running", "")]
-    assert backend.call("POST", f"{path}/{running}/stop")["reason"] == "stopped by the user"
-    assert backend.wait(workspace, job)["reason"] == "all 2 trials failed: stopped by the user"
+    by = f"{path}/{running}/stop?author=ada%40lab"
+    assert backend.call("POST", by)["reason"] == "stopped by ada@lab"
+    ended = backend.wait(workspace, job)
+    assert ended["reason"].startswith("all 2 trials failed: stopped by ")
+    assert ended["reason"].count("stopped by ada@lab (1)") == 1
+    assert [(kind["code"], len(kind["trials"])) for kind in ended["failures"]] == [("killed", 1)] * 2
+    backend.error("POST", f"{path}/{running}/stop?author=%1b[2J", 400, "invalid_name")
     # And once more, when it has ended.
     assert backend.call("POST", f"{path}/{running}/stop")["state"] == "failed"
     error = backend.error("POST", f"{path}/2/stop", 404, "not_found")

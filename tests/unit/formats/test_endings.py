@@ -116,3 +116,13 @@ def test_many_endings_in_a_line() -> None:
     assert summary(["exit code 1: a", "exit code 1: b"]) == "exit code 1"
     memory = "out of memory: used 5 MiB of 4 MiB"
     assert summary([memory, "exit code 1: a", memory]) == "out of memory (2), exit code 1 (1)"
+    many = [f"{kind}: x" for kind in "abcde" for _ in range(2)]
+    assert summary(many) == "a (2), b (2), c (2), others (4)"
+
+
+def test_a_shells_word_for_a_signal_adds_nothing() -> None:
+    killed = "killed by signal SIGSEGV"
+    assert of_program(killed, ["epoch 1", "Segmentation fault (core dumped)"]) == killed
+    assert of_program(killed, ["Fatal Python error: Segmentation fault"]).endswith(
+        "Fatal Python error: Segmentation fault"
+    )
