@@ -103,7 +103,10 @@ def stop_job(workspace: str, ref: str, services: Awake, author: _Author = "") ->
 
 
 @router.post(
-    "/{ref}/retry", responses=ends_in(*_OF_A_JOB, errors.NotYet, errors.NeedsEmbeddedEngine, errors.JobOpen)
+    "/{ref}/retry",
+    responses=ends_in(
+        *_OF_A_JOB, errors.NotYet, errors.NeedsEmbeddedEngine, errors.JobOpen, errors.InvalidName
+    ),
 )
 def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -> views.RetryResult:
     """Runs what did not succeed in a job once more, on the inputs that it had. 404 no_such_job; 409 not_yet

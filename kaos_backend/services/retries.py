@@ -11,7 +11,7 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.deploys import Deploys
 from kaos_backend.services.jobs import Jobs
-from kaos_backend.services.requests import Deploy, Retry
+from kaos_backend.services.requests import Deploy, Retry, check_author
 from kaos_formats.names import MASTER
 
 
@@ -29,6 +29,7 @@ class Retries:
         Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotYet (it has not ended); NeedsEmbeddedEngine where the
         job's inputs are not the current ones, or some of its trials never ran and shall not run now.
         """
+        check_author(request.author)
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
         jobs = self._jobs.of_set(workspace, job_id)
