@@ -25,7 +25,7 @@ from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
 from kaos_backend.engine.store.trees.files import Staged
 from kaos_backend.engine.store.trees.tree import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
-from kaos_backend.engine.store.versions import branches, commits, refs, repos, sets
+from kaos_backend.engine.store.versions import branches, commits, refs, repos, sets, triggers
 from kaos_backend.engine.store.versions.state import WriteState
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Txn(Reads):
 
     def fire_trigger(self, key: BranchKey) -> None:
         """The time of a trigger with a cron spec has come: its branch moves to what its source has."""
-        commits.fire_cron_trigger(self._state, key)
+        triggers.fire_by_time(self._state, key)
 
     def delete_branch(self, key: BranchKey, force: bool = False) -> None:
         branches.delete(self._state, key, force)

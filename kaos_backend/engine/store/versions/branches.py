@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from kaos_backend.engine import cronspec
 from kaos_backend.engine.errors import Internal, NotFound, Unknown
 from kaos_backend.engine.store.model import BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
-from kaos_backend.engine.store.versions import commits, refs
+from kaos_backend.engine.store.versions import commits, refs, triggers
 from kaos_backend.engine.store.versions.state import WriteState
 
 
@@ -41,7 +40,7 @@ def create(
     ):
         raise Internal(f"the provenance of branch {key} would be a cycle")
     if trigger is not None:
-        _check_trigger(state, key, repo_id, trigger)
+        triggers.check(state, key, repo_id, trigger)
     before = [] if branch_id is None else [id_ for id_, _ in refs.direct_provenance(db, branch_id)]
     changed = set(before) != set(sources)
     spout = commits.from_own_spec(db, key, [(source, False) for source in sources])
@@ -53,7 +52,7 @@ def create(
             first = None if waits else commits.insert(state, repo_id, key.name, "AUTO", closed=True)
             branch_id = _new_branch(state, repo_id, key.name, first, sources, never)
         else:
-            branch_id = commits.set_head(state, repo_id, key.name, None, head_id)
+            branch_id = state.set_head(repo_id, key.name, None, head_id)
             _set_provenance(state, branch_id, sources, never)
     else:
         _set_provenance(state, branch_id, sources, never)
@@ -61,7 +60,7 @@ def create(
             state.checked.add(branch_id)
             db.execute("UPDATE branches SET updated_us=? WHERE id=?", (state.now_us, branch_id))
         if head_id is not None and row is not None and head_id != row["head_id"]:
-            commits.set_head(state, repo_id, key.name, branch_id, head_id)
+            state.set_head(repo_id, key.name, branch_id, head_id)
         elif head_id is None and sources and changed and not spout:
             commits.open_derived(state, branch_id)
     db.execute("UPDATE branches SET trigger=? WHERE id=?", (trigger, branch_id))
@@ -76,7 +75,7 @@ def _new_branch(
     never: Iterable[BranchKey],
 ) -> int:
     if first is not None:
-        branch_id = commits.set_head(state, repo_id, name, None, first)
+        branch_id = state.set_head(repo_id, name, None, first)
         _set_provenance(state, branch_id, sources, never)
         return branch_id
     id_ = commits.insert(
@@ -90,7 +89,7 @@ def _new_branch(
         ],
     )
     state.opened.append(id_)
-    branch_id = commits.set_head(state, repo_id, name, None, id_)
+    branch_id = state.set_head(repo_id, name, None, id_)
     _set_provenance(state, branch_id, sources, never)
     return branch_id
 
@@ -114,31 +113,6 @@ def _set_provenance(
         "INSERT INTO branch_provenance (branch_id, from_id, position, never) VALUES (?,?,?,?)",
         [(branch_id, source, position, int(source in silent)) for position, source in enumerate(sources)],
     )
-
-
-def _check_trigger(state: WriteState, key: BranchKey, repo_id: int, trigger: bytes) -> None:
-    """Refuse triggers that lead back to their branch, and sizes that are none."""
-    spec = json.loads(trigger)
-    if spec.get("size"):
-        commits.size_of(str(spec["size"]))
-    if spec.get("cron_spec") and any(spec.get(name) for name in ("rate_limit_spec", "size", "commits")):
-        raise Unknown(f"trigger of branch {key}: cron_spec cannot be combined with other conditions")
-    for condition in ("cron_spec", "rate_limit_spec"):
-        try:
-            cronspec.parse(str(spec.get(condition) or "@never"))
-        except ValueError as error:
-            raise Unknown(f"trigger of branch {key}: {condition}: {error}") from None
-    source, seen = str(spec["branch"]), {key.name}
-    while True:
-        if source in seen:
-            raise Unknown(f"triggers cannot form a loop: branch {key} would trigger itself")
-        seen.add(source)
-        row = state.db.execute(
-            "SELECT trigger FROM branches WHERE repo_id=? AND name=?", (repo_id, source)
-        ).fetchone()
-        if row is None or row["trigger"] is None:
-            return
-        source = str(json.loads(row["trigger"])["branch"])
 
 
 def delete(state: WriteState, key: BranchKey, force: bool = False) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
-from kaos_backend.engine import cronspec
 from kaos_backend.engine.errors import CommitFinished, Unknown
 from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.trees.tree import find_flaw, root_node
-from kaos_backend.engine.store.versions import refs
+from kaos_backend.engine.store.versions import refs, triggers
 from kaos_backend.engine.store.versions.propagation import BranchNode, connected, plan, validate
 from kaos_backend.engine.store.versions.state import WriteState
 
@@ -119,7 +115,7 @@ def start(
         parent=parent_id,
         provenance=_heads(db, sources),
     )
-    set_head(state, repo_id, branch.name, None if row is None else row["id"], id_)
+    state.set_head(repo_id, branch.name, None if row is None else row["id"], id_)
     return CommitKey(branch.repo, state.set_id)
 
 
@@ -131,24 +127,6 @@ def from_own_spec(db: sqlite3.Connection, branch: BranchKey, sources: Sequence[t
 
 def _heads(db: sqlite3.Connection, sources: Sequence[tuple[int, bool]]) -> list[int]:
     return [db.execute("SELECT head_id FROM branches WHERE id=?", (id_,)).fetchone()[0] for id_, _ in sources]
-
-
-def set_head(state: WriteState, repo_id: int, name: str, branch_id: int | None, commit_id: int) -> int:
-    """Point a branch (a new one when `branch_id` is None) at a commit; return the branch's id."""
-    if branch_id is None:
-        cursor = state.db.execute(
-            "INSERT INTO branches (repo_id, name, head_id, created_us, updated_us) VALUES (?,?,?,?,?)",
-            (repo_id, name, commit_id, state.now_us, state.now_us),
-        )
-        branch_id = cursor.lastrowid
-        assert branch_id is not None
-    else:
-        state.db.execute(
-            "UPDATE branches SET head_id=?, updated_us=? WHERE id=?", (commit_id, state.now_us, branch_id)
-        )
-    state.moved.add(branch_id)
-    state.checked.add(branch_id)
-    return branch_id
 
 
 def open_derived(state: WriteState, branch_id: int) -> int:
@@ -163,7 +141,7 @@ def open_derived(state: WriteState, branch_id: int) -> int:
         parent=row["head_id"],
         provenance=_heads(db, refs.direct_provenance(db, branch_id)),
     )
-    set_head(state, row["repo_id"], row["name"], branch_id, id_)
+    state.set_head(row["repo_id"], row["name"], branch_id, id_)
     state.opened.append(id_)
     return id_
 
@@ -199,7 +177,7 @@ def start_alike(state: WriteState, key: CommitKey, instead: Mapping[CommitKey, C
         provenance=provenance,
     )
     if branch is not None:
-        set_head(state, row["repo_id"], branch["name"], branch["id"], id_)
+        state.set_head(row["repo_id"], branch["name"], branch["id"], id_)
     return CommitKey(key.repo, state.set_id)
 
 
@@ -235,7 +213,7 @@ def finish(
     )
     _settle_children(state, id_)
     if not error:
-        _fire_triggers(state, id_)
+        triggers.fire(state, id_)
 
 
 def unfinished_base(state: WriteState, row: sqlite3.Row) -> Unknown:
@@ -317,92 +295,3 @@ def _graph(db: sqlite3.Connection, start: set[int]) -> Mapping[int, BranchNode]:
                 id_, refs.branch_key(db, id_), row[0], tuple(refs.direct_provenance(db, id_))
             )
     return graph
-
-
-# Triggers
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
-
-
-def size_of(text: str) -> int:
-    """Bytes of a size text such as ``10M`` or ``1.5 GiB`` (a bare number is bytes).
-
-    Raises:
-        Unknown: it is none.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise Unknown(f"trigger size {text!r} is no size: write it like 500K, 10MB or 1GiB")
-    power = " kmgtp".index(match[2].lower() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-
-
-def _fire_triggers(state: WriteState, commit_id: int) -> None:
-    """Move the branches whose trigger on the finished commit's branch is satisfied to that commit."""
-    db = state.db
-    row = db.execute("SELECT * FROM commits WHERE id=?", (commit_id,)).fetchone()
-    sources = {r[0] for r in db.execute("SELECT name FROM branches WHERE head_id=?", (commit_id,))}
-    sources.add(row["branch"])
-    candidates = db.execute(
-        "SELECT * FROM branches WHERE repo_id=? AND trigger IS NOT NULL ORDER BY id", (row["repo_id"],)
-    ).fetchall()
-    fired = True
-    while fired:
-        fired = False
-        for branch in candidates:
-            trigger = json.loads(branch["trigger"])
-            if trigger["branch"] not in sources or branch["name"] in sources:
-                continue
-            if _satisfied(db, trigger, branch, commit_id):
-                set_head(state, branch["repo_id"], branch["name"], branch["id"], commit_id)
-                db.execute("UPDATE branches SET triggered_id=? WHERE id=?", (commit_id, branch["id"]))
-                sources.add(branch["name"])
-                fired = True
-
-
-def fire_cron_trigger(state: WriteState, key: BranchKey) -> None:
-    """Move a branch with a trigger to the last good commit of the branch that it follows."""
-    db = state.db
-    row = refs.branch_row(db, key)
-    if row is None or row["trigger"] is None:
-        return
-    source = refs.branch_row(db, BranchKey(key.repo, str(json.loads(row["trigger"])["branch"])))
-    if source is None:
-        return
-    for id_ in refs.ancestors(db, source["head_id"]):
-        commit = refs.commit_by_id(db, id_)
-        if commit.finished and not commit.error:
-            if id_ != row["head_id"]:
-                set_head(state, row["repo_id"], row["name"], row["id"], id_)
-                db.execute("UPDATE branches SET triggered_id=? WHERE id=?", (id_, row["id"]))
-            return
-
-
-def _satisfied(
-    db: sqlite3.Connection, trigger: Mapping[str, object], branch: sqlite3.Row, commit_id: int
-) -> bool:
-    last, since = branch["triggered_id"], []
-    for ancestor in refs.ancestors(db, commit_id):
-        if ancestor == last:
-            break
-        since.append(ancestor)
-    answers = []
-    if trigger.get("commits"):
-        answers.append(len(since) >= int(str(trigger["commits"])))
-    if trigger.get("size"):
-        now = db.execute("SELECT size_bytes FROM commits WHERE id=?", (commit_id,)).fetchone()[0] or 0
-        row = db.execute("SELECT size_bytes FROM commits WHERE id=?", (last,)).fetchone()
-        answers.append(now - ((row[0] or 0) if row else 0) >= size_of(str(trigger["size"])))
-    if trigger.get("rate_limit_spec"):
-        times = [
-            datetime.fromtimestamp(
-                (db.execute("SELECT finishing_us FROM commits WHERE id=?", (id_,)).fetchone()[0] or 0) / 1e6,
-                UTC,
-            )
-            for id_ in (branch["head_id"], commit_id)
-        ]
-        allowed = cronspec.parse(str(trigger["rate_limit_spec"]))(times[0])
-        answers.append(allowed is not None and allowed <= times[1])
-    if not answers:
-        return False
-    return all(answers) if trigger.get("all") else any(answers)

@@ -33,3 +33,20 @@ class WriteState:
     moved: set[int] = field(default_factory=set)
     checked: set[int] = field(default_factory=set)
     opened: list[int] = field(default_factory=list)
+
+    def set_head(self, repo_id: int, name: str, branch_id: int | None, commit_id: int) -> int:
+        """Point a branch (a new one when `branch_id` is None) at a commit; return the branch's id."""
+        if branch_id is None:
+            cursor = self.db.execute(
+                "INSERT INTO branches (repo_id, name, head_id, created_us, updated_us) VALUES (?,?,?,?,?)",
+                (repo_id, name, commit_id, self.now_us, self.now_us),
+            )
+            branch_id = cursor.lastrowid
+            assert branch_id is not None
+        else:
+            self.db.execute(
+                "UPDATE branches SET head_id=?, updated_us=? WHERE id=?", (commit_id, self.now_us, branch_id)
+            )
+        self.moved.add(branch_id)
+        self.checked.add(branch_id)
+        return branch_id
