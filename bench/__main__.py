@@ -1,4 +1,4 @@
-"""`python -m bench [a] [b] [c] [d] [e] [--quick] [--keep]`: measure, print a Markdown table, exit 0."""
+"""`python -m bench [a] [b] [c] [d] [e] [f] [--quick] [--keep]`: measure, print a Markdown table, exit 0."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import bundles, containers, grid, report, startup
+from bench import bundles, containers, grid, rebuild, report, startup
 from bench.measure import BenchError, Row
 from bench.places import REPOSITORY, Run, begin
 
@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[str, Callable[[Run], list[Row]]]] = {
     "c": ("--help", startup.measure_help),
     "d": ("big bundles", bundles.measure),
     "e": ("trials in containers", containers.measure),
+    "f": ("code-only rebuild in containers", rebuild.measure),
 }
 
 

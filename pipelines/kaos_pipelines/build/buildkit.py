@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kaos_formats.build_secrets import variable
@@ -43,16 +44,29 @@ def client(env: Mapping[str, str]) -> str | None:
     return next((program for program in programs if _can(program, env)), None)
 
 
+def search(env: Mapping[str, str]) -> Callable[[], str | None]:
+    """Begin to look for the `client`, in a thread; what is returned waits for what was found."""
+    found: list[str | None] = []
+    thread = threading.Thread(target=lambda: found.append(client(env)), daemon=True)
+    thread.start()
+
+    def result() -> str | None:
+        thread.join()
+        return found[0] if found else None
+
+    return result
+
+
 def _can(program: str, env: Mapping[str, str]) -> bool:
     try:
-        if subprocess.run([program, "buildx", "version"], env=env, capture_output=True).returncode == 0:
-            return True
         # Unlike `docker version`, this asks no engine.
         said = subprocess.run([program, "--version"], env=env, capture_output=True, text=True).stdout
+        version = _VERSION.match(said)
+        if version is not None and int(version[1]) < _BUILT_IN:
+            return True
+        return subprocess.run([program, "buildx", "version"], env=env, capture_output=True).returncode == 0
     except OSError:
         return False
-    version = _VERSION.match(said)
-    return version is not None and int(version[1]) < _BUILT_IN
 
 
 def carry_out(program: str, order: Order, env: Mapping[str, str], log: BuildLog) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import docker
@@ -33,8 +35,10 @@ def build(
     env: Mapping[str, str],
     log: BuildLog,
     arguments: Mapping[str, str] | None = None,
+    client: Callable[[], str | None] | None = None,
 ) -> dict[str, Any]:
-    """Build `image` on the engine that `DOCKER_HOST` in `env` names, with build `arguments`.
+    """Build `image` on the engine that `DOCKER_HOST` in `env` names, with build `arguments`, and the `client`
+    that can ask for BuildKit (default: the first on the PATH).
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then the engine has no
     image of that name that it had not before.
@@ -52,7 +56,7 @@ def build(
             elif remote := registry and _fetched(api, image, bundle.id, registry, log):
                 _name(api, remote, image, env)
             else:
-                made = _carry_out(api, bundle, steps, arguments, env, log)
+                made = _carry_out(api, bundle, steps, arguments, env, log, client)
                 try:
                     _check_train(api, made)
                 except BuildError:
@@ -98,6 +102,7 @@ def _carry_out(
     arguments: Mapping[str, str],
     env: Mapping[str, str],
     log: BuildLog,
+    client: Callable[[], str | None] | None,
 ) -> str:
     """The id of the image, made by BuildKit where that can be asked."""
     order = Order(
@@ -110,7 +115,7 @@ def _carry_out(
         authorities=trusted(env),
         secrets=in_environment(env),
     )
-    if program := buildkit.client(env):
+    if program := (client() if client is not None else buildkit.client(env)):
         # The classic builder says so itself.
         log.warn_unused(name for name in arguments.keys() - declared(steps) if not _PROXIES.fullmatch(name))
         return buildkit.carry_out(program, order, env, log)
@@ -143,7 +148,7 @@ def _check_train(api: docker.APIClient, image: str) -> None:
     where = f"{workdir.rstrip('/')}/train"
     container: str = api.create_container(image, entrypoint=["train"], command=[])["Id"]
     try:
-        _, status = api.get_archive(container, where)
+        status = _status(api, container, where)
     except NotFound:
         raise without_train(where) from None
     finally:
@@ -151,3 +156,17 @@ def _check_train(api: docker.APIClient, image: str) -> None:
     # A link's own mode says nothing of what it leads to.
     if not status["linkTarget"] and not status["mode"] & 0o111:
         raise not_executable(where)
+
+
+def _status(api: docker.APIClient, container: str, path: str) -> dict[str, Any]:
+    """What the engine says of a file in a container. Raises NotFound.
+
+    Without its content, for which the engine would start a process of its own: the package has no call.
+    """
+    url = f"{api.base_url}/v{api.api_version}/containers/{container}/archive"
+    answer = api.head(url, params={"path": path})
+    if answer.status_code == requests.codes.not_found:
+        raise NotFound(path)
+    answer.raise_for_status()
+    found: dict[str, Any] = json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))
+    return found
