@@ -28,6 +28,7 @@ from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.queue import Queue
+from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
@@ -90,7 +91,8 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     stored = Bundles(pachd, owner, locks, now)
     recovery = Recovery(pachd, stored, locks, now)
     listed = Jobs(pachd, now)
-    trials = Trials(pachd, listed)
+    reasons = Reasons(pachd)
+    trials = Trials(pachd, listed, reasons)
     deploys = Deploys(pachd, stored, recovery, locks, now)
     return Services(
         settings=settings,
@@ -105,7 +107,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         queue=Queue(pachd, listed),
         trials=trials,
         retries=Retries(pachd, listed, deploys),
-        logs=Logs(pachd, listed, trials),
+        logs=Logs(pachd, listed, trials, reasons),
         archives=Archives(pachd, listed, trials),
         checks=Checks(pachd),
     )

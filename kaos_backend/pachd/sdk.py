@@ -15,6 +15,7 @@ from pachyderm_sdk.api import pfs, pps, transaction
 from kaos_backend import errors
 from kaos_backend.domain.deploys import ANNOTATION
 from kaos_backend.domain.descriptions import parse
+from kaos_backend.domain.metas import reason_of
 from kaos_backend.domain.models import (
     Cluster,
     Commit,
@@ -254,13 +255,7 @@ class SdkPachd:
             content = b"".join(m.value for m in self._connection.stream(lambda c: c.pfs.get_file(file=file)))
         except (errors.NotFound, errors.Internal):
             return ""
-        try:
-            # Readers take only the first JSON message of a meta file (reference 11.5).
-            meta, _ = json.JSONDecoder().raw_decode(content.decode("utf-8", "replace").lstrip())
-        except ValueError:
-            return ""
-        reason = str(meta.get("reason", "")) if isinstance(meta, dict) else ""
-        return reason.encode("utf-8", "replace").decode()
+        return reason_of(content)
 
     def logs(
         self,

@@ -14,6 +14,7 @@ from kaos_backend.domain.stages import Stage, fold, outcomes
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.jobs import Jobs, with_trials
+from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_backend.services.trials import TrialDatum, Trials, numbered, params_of_paths, standing
 from kaos_formats import names
@@ -68,10 +69,11 @@ class TrialEnd:
 class Logs:
     """Reading logs before, during and after a run."""
 
-    def __init__(self, pachd: Pachd, jobs: Jobs, trials: Trials) -> None:
+    def __init__(self, pachd: Pachd, jobs: Jobs, trials: Trials, reasons: Reasons) -> None:
         self._pachd = pachd
         self._jobs = jobs
         self._trials = trials
+        self._reasons = reasons
 
     def open(self, workspace: str, ref: str, query: LogQuery) -> LogReading:
         """A reading of a job's log. Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotFound (no such
@@ -80,7 +82,9 @@ class Logs:
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
         read = self._jobs.inputs_of(workspace, job_id)
-        reading = LogReading(self._pachd, self._jobs, self._trials, workspace, job_id, read, query)
+        reading = LogReading(
+            self._pachd, self._jobs, self._trials, self._reasons, workspace, job_id, read, query
+        )
         reading.check()
         return reading
 
@@ -96,6 +100,7 @@ class LogReading:
         pachd: Pachd,
         jobs: Jobs,
         trials: Trials,
+        reasons: Reasons,
         workspace: str,
         job_id: str,
         read: inputs.JobInputs,
@@ -104,6 +109,7 @@ class LogReading:
         self._pachd = pachd
         self._jobs = jobs
         self._trials_service = trials
+        self._reasons = reasons
         self._workspace = workspace
         self._job_id = job_id
         self._read = read
@@ -163,7 +169,7 @@ class LogReading:
                 trial = self._trials(job)[self._query.trial]
                 trial_state, why = standing(trial, job, outcome)
                 if trial_state == "failed" and trial.datum is not None:
-                    why = self._trials_service.why_failed(self._workspace, job.id, trial.datum)
+                    why = self._reasons.why_failed(self._workspace, job.id, trial.datum)
                 ended = replace(ended, trial=TrialEnd(trial_state, why))
         return ended
 

@@ -20,6 +20,7 @@ from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, truenames, views
 from kaos_backend.services.jobs import Jobs, stopped_by, with_trials
+from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
 from kaos_formats.build_secrets import ids_of
@@ -27,7 +28,6 @@ from kaos_formats.endings import Code, alike, code_of
 from kaos_formats.tar import TarReader
 
 METRICS_GLOB = "/**/metrics*.json"
-MAX_REASONS = 200
 _CACHED_JOBS = 64
 
 FAILED = (DatumState.FAILED, DatumState.RECOVERED)
@@ -48,8 +48,9 @@ class TrialDatum:
 class Trials:
     """Reading trials; what ended jobs' models hold is remembered, since it can not change."""
 
-    def __init__(self, pachd: Pachd, jobs: Jobs) -> None:
+    def __init__(self, pachd: Pachd, jobs: Jobs, reasons: Reasons) -> None:
         self._pachd = pachd
+        self._reasons = reasons
         self._jobs = jobs
         self._guard = threading.Lock()
         self._ended: LRUCache[tuple[str, str], _Results] = LRUCache(_CACHED_JOBS)
@@ -172,7 +173,8 @@ class Trials:
                 return known
         has_models = any(t.datum is not None and t.datum.state not in FAILED for t in trials)
         found = self._metrics(workspace, train.id) if has_models else {}
-        results = _Results(found, self._reasons(workspace, train.id, trials))
+        failed = [t.datum for t in trials if t.datum is not None and t.datum.state in FAILED]
+        results = _Results(found, self._reasons.of(workspace, train.id, failed))
         if train.state.terminal:
             with self._guard:
                 self._ended[key] = results
@@ -194,19 +196,6 @@ class Trials:
             return {model: metrics.read(file for _, file in files) for model, files in by_model}
         except errors.NotFound:
             return {}
-
-    def _reasons(self, workspace: str, job_id: str, trials: Sequence[TrialDatum]) -> dict[str, str]:
-        failed = [t.datum for t in trials if t.datum is not None and t.datum.state in FAILED]
-        return {d.id: self.why_failed(workspace, job_id, d) for d in failed[:MAX_REASONS]}
-
-    def why_failed(self, workspace: str, job_id: str, datum: Datum) -> str:
-        """What is recorded of a datum that failed; "" if nothing is."""
-        recorded = self._pachd.datum_reason(workspace, names.TRAIN, job_id, datum.id)
-        if recorded:
-            return recorded
-        log = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id, tail=_TAIL)
-        said = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
-        return said[-1].removeprefix(_FAILED_LINE) if said else ""
 
     def _build(self, workspace: str, read: inputs.JobInputs) -> Mapping[str, Any] | None:
         """What the image was made with in which a job trains, or which the job makes."""
@@ -299,11 +288,6 @@ def _failures(rows: Sequence[views.Trial]) -> list[views.Failure]:
         views.Failure(code=code, reason=found[0].reason, trials=[row.trial for row in found])
         for (code, _), found in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
     ]
-
-
-_FAILED_LINE = "datum failed: "
-# What may follow that line in a log: the words of err_cmd.
-_TAIL = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,14 @@ def test_source_alone_builds_and_waits_for_data(backend: Backend, workspace: str
     assert [t["params"] for t in job["trials"]] == [{}]
 
 
+def test_many_that_fail_are_told_by_their_kinds(backend: Backend, workspace: str) -> None:
+    backend.deploy_all(workspace, {"lr": [n / 100 for n in range(23)], "fail": [True]})
+    job = backend.wait(workspace)
+    assert (job["state"], job["reason"]) == ("failed", "all 23 trials failed: exit code 3: failing as told")
+    (kind,) = job["failures"]
+    assert (kind["code"], kind["trials"]) == ("exit_code", list(range(23)))
+
+
 def test_a_failing_trial_keeps_the_others(backend: Backend, workspace: str) -> None:
     made = backend.deploy_all(workspace, {"lr": [0.1, 0.5], "fail": [True, False]})
     job = backend.wait(workspace)

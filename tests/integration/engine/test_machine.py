@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.jobs.schedule.machine import Machine
+from kaos_backend.engine.main import start
+from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+from kaos_formats import kaos_v1
 from tests.integration.engine.conftest import Engine, eventually
 
 # Long enough that everything that may overlap does.
@@ -85,3 +92,32 @@ def test_a_grid_does_not_keep_a_trial_of_another_workspace_waiting(engine: Engin
         (engine.side / datum).touch()
     engine.ran("all")
     engine.wait("grid")
+
+
+def test_each_gpu_is_handed_to_one_trial_and_the_queue_tells_to_whom(tmp_path: Path) -> None:
+    machine = Machine(cpus=4, memory_bytes=4 << 30, gpus=2)
+    handle = start(
+        tmp_path / "e", "127.0.0.1", 0, "t", ProcessRuntime(tmp_path / "e", isolate=False), machine
+    )
+    try:
+        port = int(handle.address.rpartition(":")[2])
+        client = Client(host="127.0.0.1", port=port, auth_token="t")
+        engine = Engine(client, tmp_path / "side", handle)
+        engine.repo("a", {f"/{i}": b"" for i in range(4)})
+        script = "echo $CUDA_VISIBLE_DEVICES >> $SIDE/gpus\nuntil [ -e $SIDE/all ]; do sleep 0.01; done"
+        gpu = pps.ResourceSpec(cpu=1, gpu=pps.GpuSpec(type="nvidia.com/gpu", number=1))
+        places = pps.ParallelismSpec(constant=4)
+        engine.pipeline("p", script, {"a": "/*"}, resource_limits=gpu, parallelism_spec=places)
+        eventually(lambda: len(engine.runs("gpus")) == 2, "both GPUs are taken")
+        call = client._channel.unary_unary(kaos_v1.method("Queue"), bytes, kaos_v1.QueueResponse.FromString)
+        job = engine.last_job("p")
+        told = call(kaos_v1.QueueRequest())
+        assert [(gpu.device, gpu.job) for gpu in told.gpus] == [("0", job.job.id), ("1", job.job.id)]
+        assert [(one.pipeline, one.total, one.running, one.at_once) for one in told.jobs] == [("p", 4, 2, 2)]
+        assert "2 datums wait for 1 gpu (0 of 2 free)" in job.reason
+        assert engine.runs("gpus") == ["0", "1"]
+        (engine.side / "all").touch()
+        assert engine.wait("p").data_processed == 4
+        assert call(kaos_v1.QueueRequest()).jobs == []
+    finally:
+        handle.stop()

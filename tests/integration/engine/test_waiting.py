@@ -52,6 +52,16 @@ def test_who_has_the_machine_is_named(slow: Engine) -> None:
     assert slow.wait("q").state == pps.JobState.JOB_SUCCESS
 
 
+def test_room_on_the_disk_that_is_not_there_is_waited_for(engine: Engine) -> None:
+    engine.repo("a", {"/1": b"1"})
+    # A billion gigabytes; `requests` of other kinds may be left out.
+    engine.pipeline("p", "true", {"a": "/*"}, resource_requests=pps.ResourceSpec(disk="1E"))
+    info = reason(engine, "p", "1 datum waits for ")
+    assert " of disk (" in info.reason
+    engine.client.pps.stop_job(job=info.job)
+    assert engine.wait("p").state == pps.JobState.JOB_KILLED
+
+
 def test_a_job_names_the_one_before_it(slow: Engine) -> None:
     first = slow.last_job("p").job.id
     slow.put("a", {"/4": b"4"})
