@@ -123,7 +123,7 @@ def _python(source: str, names: Collection[str], read: Read, project: dict[str, 
     if not fitting:
         raise InvalidBundle(f"{where} asks for Python {wanted}: there is no such image")
     if here in fitting:
-        return f"3.{here}", "as here" if not wanted else f"as here, and {where} allows it"
+        return f"3.{here}", "as here"
     return f"3.{fitting[0]}", f"{where} asks for {wanted}"
 
 

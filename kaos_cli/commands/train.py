@@ -81,7 +81,10 @@ def deploy(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--source", "-s", metavar="SRC", help="Folder with a Dockerfile and an executable train."
+            "--source",
+            "-s",
+            metavar="SRC",
+            help="Folder with an executable train and a Dockerfile, or a list of what to install.",
         ),
     ] = None,
     data: Annotated[

@@ -21,6 +21,9 @@ from kaos_pipelines.build.sandbox import Sandbox
 from kaos_pipelines.build.shell import Given, Other, Steps
 from kaos_pipelines.build.venvs import Recipe, VenvStore
 
+MAX_REPEATED = 100_000
+"""As many lines of an attempt are recognised in the next one."""
+
 
 def carry_out(
     plan: Plan,
@@ -95,7 +98,7 @@ class _Log:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._said: list[str] = []
+        self._said: list[int] = []
         self._at = 0
         self._own = ""
 
@@ -104,9 +107,12 @@ class _Log:
         self._at, self._own = 0, own
 
     def __call__(self, line: str) -> None:
-        same = line.replace(self._own, "")
-        if self._said[self._at : self._at + 1] != [same]:
-            del self._said[self._at :]
+        same = hash(line.replace(self._own, ""))
+        if self._said[self._at : self._at + 1] == [same]:
+            self._at += 1
+            return
+        del self._said[self._at :]
+        if self._at < MAX_REPEATED:
             self._said.append(same)
-            self._say(line)
-        self._at += 1
+            self._at += 1
+        self._say(line)

@@ -107,6 +107,7 @@ class Steps:
         }
         self._mounts = tuple(self._shared_mounts())
         self._baseline: Mapping[str, str] = {}
+        self._network = True
         self._running: subprocess.Popen[bytes] | None = None
         self._other: Other | None = None
 
@@ -125,7 +126,7 @@ class Steps:
         )
         beside += tuple(Mount(self._bound(source), target) for source, target in action.binds)
         mounts = (*self._mounts, Mount(self._given.path, str(self._given.path)), *beside)
-        env = self._environment(action.env)
+        env, self._network = self._environment(action.env), action.network
         with serve(self._ours, self._handle), self._sandbox.ready(fs.root, mounts) as start:
             self._running = start(action.words, cwd=action.cwd, env=env, network=action.network)
             code = follow(self._running, tell)
@@ -250,7 +251,7 @@ class Steps:
         env["PATH"] = env.get("PATH", BASE_PATH).replace(f"{OURS}/bin:", "")
         words = command_line(command, self._given.path, self._python, fs, self._pip(), sees_host=False)
         with self._sandbox.ready(fs.root, mounts) as start:
-            return follow(start(words, cwd=command.cwd, env=env), say)
+            return follow(start(words, cwd=command.cwd, env=env, network=self._network), say)
 
     def _own_pip(self, words: Iterable[str]) -> Execute:
         env = {"PYTHONPATH": "", "PIP_CACHE_DIR": PIP_CACHE, "UV_CACHE_DIR": f"{PIP_CACHE}/uv"}

@@ -33,7 +33,6 @@ def main() -> int:
             elif "send" in message:
                 _send_file(stream, message["send"])
             elif "exec" in message:
-                os.environ.pop("PYTHONPATH", None)
                 os.environ.update(message["env"])
                 os.execv(message["exec"][0], message["exec"])  # noqa: S606
             elif "exit" in message:

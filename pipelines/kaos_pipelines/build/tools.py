@@ -29,6 +29,7 @@ from kaos_pipelines.build.rootfs import RootFs
 
 SOCKET = "socket"
 LONGEST_MESSAGE = 1 << 22
+_NONSENSE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, tarfile.TarError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,43 +131,39 @@ def serve(folder: Path, handle: Callable[[Request, Client], int | Execute]) -> I
     finally:
         os.close(fd)
     listener.listen()
-    turn = threading.Lock()
-    talks: list[tuple[threading.Thread, socket.socket]] = []
+    talking: list[socket.socket] = []
+    ended = threading.Event()
 
     def talk(connection: socket.socket) -> None:
-        # One that ends, or sends nonsense, has nobody to tell.
-        with suppress(OSError, ValueError, KeyError, TypeError, EOFError, tarfile.TarError), connection:
-            client = Client(connection.makefile("rwb"))
-            request = client.request()
-            with turn:
-                try:
-                    answer = handle(request, client)
-                except Refused as refused:
-                    client.say(f"ERROR: {refused}")
-                    answer = 1
-                client.answer(answer)
+        client = Client(connection.makefile("rwb"))
+        request = client.request()
+        try:
+            answer = handle(request, client)
+        except (Refused, OSError) as error:
+            client.say(f"ERROR: {error}")
+            answer = 1
+        client.answer(answer)
 
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
+    def serve_all() -> None:
+        while not ended.is_set():
+            # One that ends, or sends nonsense, has nobody to tell.
+            with suppress(*_NONSENSE):
                 connection, _ = listener.accept()
-                thread = threading.Thread(target=talk, args=(connection,), daemon=True)
-                talks.append((thread, connection))
-                thread.start()
+                with connection:
+                    talking[:] = [connection]
+                    talk(connection)
 
-    accepting = threading.Thread(target=accept, daemon=True)
-    accepting.start()
+    serving = threading.Thread(target=serve_all, daemon=True)
+    serving.start()
     try:
         yield
     finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        accepting.join()
-        for thread, connection in talks:
+        ended.set()
+        for one in (listener, *talking):
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            thread.join()
+                one.shutdown(socket.SHUT_RDWR)
+        serving.join()
+        listener.close()
         (folder / SOCKET).unlink(missing_ok=True)
 
 
