@@ -113,8 +113,10 @@ def test_the_image_is_the_bundles_context(build: Builder, capsys: pytest.Capture
     # The same again builds nothing, other code no more than its own layer.
     build(source, image)
     assert capsys.readouterr().out == f"{image} is there already\n"
-    build(build.bundle(STEPS, {**files, "a/b.py": "other"}))
+    rebuilt, _ = build(build.bundle(STEPS, {**files, "a/b.py": "other"}))
     assert " ---> Using cache" in capsys.readouterr().out
+    before, after = (build.api.inspect_image(name)["RootFS"]["Layers"] for name in (image, rebuilt))
+    assert (before[:-1], before[-1] == after[-1]) == (after[:-1], False)
 
 
 def test_a_step_that_fails(build: Builder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,8 @@ class DockerRuntime:
         self._lock = threading.Lock()
         self._known: Setting | None = None
         self.notes: tuple[str, ...] = (self._note(),)
+        if registry:
+            self.notes += (f"images are pushed to {registry}, and pulled from there",)
 
     @property
     def own_network(self) -> bool:

@@ -120,6 +120,24 @@ def test_no_image_goes_that_another_home_claims_or_a_worker_uses(
     assert api.images(image) == api.images(claim(image, there)) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["127.0.0.1:5000", "localhost/team", "registry.example.org/a/b-c/", "[::1]:5"]
+)
+def test_a_registry_is_told(name: str, tmp_path: Path) -> None:
+    env = {"KAOS_RUNTIME": "docker", "KAOS_REGISTRY": name, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    pair = choose(env, tmp_path / "engine", tmp_path)
+    assert pair.notes[-1] == f"images are pushed to {name.rstrip('/')}, and pulled from there"
+
+
+@pytest.mark.parametrize(
+    "name", ["team", "team/x", "http://h:1", "h.org/UPPER", "h.org//a", "h.org/a b", "h.org/.."]
+)
+def test_what_is_no_registry_is_refused(name: str, tmp_path: Path) -> None:
+    env = {"KAOS_RUNTIME": "docker", "KAOS_REGISTRY": name, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    with pytest.raises(EngineError, match=r"KAOS_REGISTRY is .*host:port/prefix"):
+        choose(env, tmp_path / "engine", tmp_path)
+
+
 def test_cores_are_a_quota(docked: Bench) -> None:
     script = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null"
     _, text = docked.run(script, grant=Grant(0.5, (), None, ()))
