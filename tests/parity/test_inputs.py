@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.parity.pachd import UNKNOWN, Pachd, eventually, is_set, refused
+from tests.parity.pachd import UNKNOWN, Pachd, eventually, file, is_set, paths, refused
 
 pytestmark = pytest.mark.workers("waits for jobs")
 
@@ -194,7 +194,7 @@ def test_a_trigger_in_an_input(pachd: Pachd) -> None:
 
 
 def ticks(pachd: Pachd, repo: str = "p_tick") -> list[str]:
-    return sorted(pachd.files(pachd.commit(repo)))
+    return paths(pachd.client.pfs.list_file(file=file(pachd.commit(repo), "/")))
 
 
 def cron(spec: str, **more: object) -> pps.Input:

@@ -55,7 +55,8 @@ class Clockwork:
         failed = False
         self._look(now)
         for cron in [one for found in self._crons.values() for one in found]:
-            while cron.due is not None and cron.due <= now and not failed:
+            # One at a time: however many were missed, jobs go on between them.
+            if cron.due is not None and cron.due <= now:
                 try:
                     self._tick(cron)
                 except EngineError as error:

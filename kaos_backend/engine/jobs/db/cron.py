@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from kaos_backend.engine import cronspec
+from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.jobs.spec.spec import CronInput
 from kaos_backend.engine.store.model import USER_REPO, BranchKey, RepoKey
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.store import Txn
 from kaos_backend.engine.store.trees.upload import Upload
+
+_MOST_MISSED = 10_000
 
 
 def branch_of(cron: CronInput) -> BranchKey:
@@ -47,3 +51,17 @@ def tick(txn: Txn, cron: CronInput, at: datetime, upload: Upload) -> None:
     upload.seal()
     txn.apply(commit, upload)
     txn.finish_commit(commit)
+
+
+def check_missed(reads: Reads, cron: CronInput, now: datetime) -> None:
+    """Raise Unknown for an input with more ticks to make up than anybody can have meant."""
+    schedule, at = cronspec.parse(cron.spec), latest(reads, cron)
+    for _ in range(_MOST_MISSED):
+        following = schedule(at)
+        if following is None or following > now:
+            return
+        at = following
+    raise Unknown(
+        f'cron input "{cron.name}" would make up for more than {_MOST_MISSED} ticks, each with a job, since'
+        f" {latest(reads, cron):%Y-%m-%d %H:%M}: choose a later start"
+    )

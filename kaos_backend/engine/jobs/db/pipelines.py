@@ -13,6 +13,7 @@ import msgspec.structs
 
 from kaos_backend.engine.errors import AlreadyExists, NeverFits, NotFound, Unknown
 from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.cron import check_missed, moment
 from kaos_backend.engine.jobs.db.lifecycle import Cancel, kill_open_jobs
 from kaos_backend.engine.jobs.db.rows import Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import check_mounts
@@ -173,6 +174,7 @@ def _make_cron_repos(txn: Txn, spec: Spec, key: PipelineKey) -> None:
         repo = RepoKey(cron.project, cron.repo, USER_REPO)
         if txn.find_repo(repo) is None:
             txn.create_repo(repo, description=f"Cron tick repo for pipeline {key}.")
+        check_missed(txn, cron, moment(txn.now_us))
 
 
 def _set_trigger(txn: Txn, branch: BranchKey, used: InputBranch) -> None:

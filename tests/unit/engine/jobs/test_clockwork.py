@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.jobs.clockwork import Clockwork
 from kaos_backend.engine.jobs.db.pipelines import create_pipeline, stop_pipeline, with_defaults
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, PipelineKey
@@ -52,6 +53,12 @@ def pipeline(store: Store, **cron: object) -> None:
         create_pipeline(txn, creation, Machine(1, 1 << 30, 0), lambda _seq: None, "salt")
 
 
+def catch_up(clockwork: Clockwork) -> None:
+    """Turn until nothing is due."""
+    while clockwork.turn() == 0:
+        pass
+
+
 def ticks(store: Store) -> list[str]:
     root = store.resolve_commit(TICKS, "master").root
     return [entry.path for entry in store.list_dir(root, "/")]
@@ -74,7 +81,7 @@ def test_what_was_missed_is_made_up_after_a_restart(store: Store, time: Time) ->
     time.set("2024-01-01T00:01:05")
     Clockwork(store, time).turn()
     time.set("2024-01-01T00:04:10")
-    Clockwork(store, time).turn()
+    catch_up(Clockwork(store, time))
     assert ticks(store) == [f"/2024-01-01T00:0{minute}:00Z" for minute in (1, 2, 3, 4)]
     sets = [commit.key.id for commit in store.list_commits(TICKS) if commit.origin == "USER"]
     assert len(sets) == 4, "each is a commit of its own"
@@ -83,8 +90,20 @@ def test_what_was_missed_is_made_up_after_a_restart(store: Store, time: Time) ->
 def test_overwrite_keeps_the_latest(store: Store, time: Time) -> None:
     pipeline(store, spec="@every 60s", overwrite=True)
     time.set("2024-01-01T00:03:00")
-    Clockwork(store, time).turn()
+    catch_up(Clockwork(store, time))
     assert ticks(store) == ["/2024-01-01T00:02:30Z"]
+
+
+def test_jobs_go_on_between_ticks_that_are_made_up(store: Store, time: Time) -> None:
+    pipeline(store, spec="* * * * *")
+    time.set("2024-01-01T00:10:00")
+    assert Clockwork(store, time).turn() == 0
+    assert len(ticks(store)) == 1
+
+
+def test_more_ticks_than_anybody_can_mean(store: Store) -> None:
+    with pytest.raises(Unknown, match="choose a later start"):
+        pipeline(store, spec="@every 1s", start="2000-01-01T00:00:00Z")
 
 
 def test_a_stopped_pipeline_does_not_tick(store: Store, time: Time) -> None:
