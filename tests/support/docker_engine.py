@@ -88,6 +88,11 @@ class Dockerd:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
+        # It leaves mounts behind, each of which every sandbox on this machine would have to step over.
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        left = [mount for mount in mounts if Path(mount).is_relative_to(self._folder)]
+        for mount in reversed(left):
+            subprocess.run(["umount", "--lazy", mount], check=True)
         clean_up(self._folder)
 
 
