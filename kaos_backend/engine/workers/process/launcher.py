@@ -180,16 +180,19 @@ class Datum:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     break
+                # A sandbox leaves without waiting for its init, which has what the command used.
+                self.peak = max(self.peak, usage.ru_maxrss * 1024)
                 if pid == self.pid:
                     self.status = status
-                    self.peak = max(self.peak, usage.ru_maxrss * 1024)
 
     def finish(self) -> dict[str, Any]:
         """After the command ended: kill what it left running, take the last output, tell how it went."""
         until = time.monotonic() + DRAIN_S
         while time.monotonic() < until:
             try:
-                if os.wait4(-1, os.WNOHANG)[0] == 0:
+                pid, _, usage = os.wait4(-1, os.WNOHANG)
+                self.peak = max(self.peak, usage.ru_maxrss * 1024)
+                if pid == 0:
                     for pid in _descendants(os.getpid()):
                         with contextlib.suppress(OSError):
                             os.kill(pid, signal.SIGKILL)
