@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 OWN_PREFIX = "kaos/"
@@ -61,3 +62,10 @@ def directory_name(image: str) -> str:
     """Folder of an image below images/: readable, and distinct for distinct names."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", image).strip("-.")[:64]
     return f"{readable}-{hashlib.sha256(image.encode()).hexdigest()[:16]}"
+
+
+def place_of_environment(path: Sequence[str]) -> int:
+    """Where in the PATH of an image, by its elements, the programs of its environment go: where Python images
+    have theirs. So what a Dockerfile puts before it (`ENV PATH=/opt/venv/bin:$PATH`) stays there.
+    """
+    return path.index("/usr/local/bin") if "/usr/local/bin" in path else 0

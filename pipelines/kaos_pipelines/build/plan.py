@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kaos_pipelines.build.commands import Note
+from kaos_pipelines.build import commands
+from kaos_pipelines.build.commands import WHY, Note
 from kaos_pipelines.build.dockerfile import Instruction
 from kaos_pipelines.build.errors import USE_DOCKER, BuildError, Refused
 from kaos_pipelines.build.pip import PipCommand
@@ -39,6 +40,7 @@ NOTED = frozenset(
         "VOLUME",
     ]
 )
+SYSTEM_PACKAGES = re.compile(rf"(?:sudo )?({'|'.join(commands.SYSTEM_PACKAGES)}) [^;|&\n]*(&&|$)")
 ARCHIVE = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 
 
@@ -244,6 +246,9 @@ def _actions(instruction: Instruction, state: _State, before_from: bool) -> tupl
 
 def _shell(instruction: Instruction, state: _State, env: Mapping[str, str]) -> Shell:
     words = instruction.exec_form or (*(state.shell or ()), instruction.value)
+    # What is bound to fail there is refused before anything is installed.
+    if (first := SYSTEM_PACKAGES.match(instruction.value)) is not None:
+        raise Refused(f"{WHY[first[1]]}: {USE_DOCKER}")
     caches: list[str] = []
     binds: list[tuple[Word, str]] = []
     for mount in instruction.mounts:

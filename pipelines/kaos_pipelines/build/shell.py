@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from kaos_formats.images import place_of_environment
 from kaos_formats.sandbox import HOST
 from kaos_pipelines.build import authorities
 from kaos_pipelines.build.commands import ACCOUNTS, SYSTEM_PACKAGES, WHY
@@ -147,7 +148,9 @@ class Steps:
         return place / "file" if (place / "file").exists() else place / "of"
 
     def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
-        path = f"{OURS}/bin:{self._given.path}/bin"
+        path = own.get("PATH", BASE_PATH).split(":")
+        at = place_of_environment(path)
+        path[at:at] = [f"{OURS}/bin", f"{self._given.path}/bin"]
         self._baseline = {
             **self._host,
             "HOME": "/root",
@@ -161,7 +164,7 @@ class Steps:
         return {
             **self._baseline,
             **own,
-            "PATH": f"{path}:{own.get('PATH', BASE_PATH)}",
+            "PATH": ":".join(path),
             "PYTHONPATH": ":".join(filter(None, (f"{OURS}/lib", own.get("PYTHONPATH")))),
         }
 

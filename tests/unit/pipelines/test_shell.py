@@ -15,7 +15,7 @@ from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.sandbox import Sandbox
 
-from kaos_backend.engine.workers.process import images
+from kaos_backend.engine.workers.process import environment, images
 from tests.unit.pipelines.test_build import HERE, bundle, config, make, wheels
 
 __all__ = ["wheels"]
@@ -113,7 +113,8 @@ def test_with_and_without_a_shell_it_is_the_same_environment(tmp_path: Path) -> 
     ("run", "reason"),
     [
         ("echo one; echo two; exit 3", r"exit code 3: two"),
-        ("apt-get update && apt-get install -y gcc", "exit code 100: apt-get: it installs system packages"),
+        ("apt-get update && apt-get install -y gcc", "gcc: it installs system packages"),
+        ("set -e; apt-get update", "exit code 100: apt-get: it installs system packages"),
         ("pip install tiny==99", "exit code 1: ERROR: No matching distribution found for tiny==99"),
         ("pip install -e .", "exit code 1: ERROR: there is no /app/pyproject.toml"),
         ("pip install -r none.txt", "exit code 1: ERROR: there is no /app/none.txt"),
@@ -126,7 +127,7 @@ def test_a_run_that_fails_is_named_with_its_line(tmp_path: Path, run: str, reaso
     with pytest.raises(BuildError, match=reason) as caught:
         build(bundle(tmp_path, f"{START}RUN {run}\n"), engine)
     assert caught.value.line == 4
-    assert [path for path in (engine / "images" / ".building").iterdir() if path.is_dir()] == []
+    assert not list((engine / "images" / ".building").glob("*/"))
     assert list((engine / "venvs" / ".making").glob("*")) == []
 
 
@@ -178,12 +179,15 @@ def test_concurrent_builders_share_one_install(tmp_path: Path, capfd: pytest.Cap
 
 def test_an_environment_that_the_dockerfile_makes_has_its_own_pip(tmp_path: Path) -> None:
     run = (
-        "RUN python -m venv --without-pip /opt/venv\n"
+        "RUN python -m venv --without-pip /opt/venv\nENV PATH=/opt/venv/bin:$PATH\n"
         "RUN pip install --target /opt/venv/lib/python*/site-packages tiny\n"
-        "RUN /opt/venv/bin/python -c 'import tiny; print(tiny.VALUE)' > value\n"
+        "RUN python -c 'import tiny; print(tiny.VALUE)' > value\n"
     )
     root = build(bundle(tmp_path, START + run), tmp_path / "engine")
     assert (root / "app/value").read_text() == "two\n"
+    image = images.ImageStore(tmp_path / "engine").get("kaos/w:1")
+    path = environment.container({}, image, {}, "/root", str)["PATH"].split(":")
+    assert path[:3] == ["/opt/venv/bin", f"{image.venv}/bin", "/usr/local/bin"]
 
 
 def test_what_the_image_preloads_is_not_loaded_outside(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kaos_backend.engine.workers.process.images import Image
+from kaos_formats.images import place_of_environment
 from kaos_formats.sandbox import HOST
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -22,11 +23,12 @@ def container(
     env = {name: value for name, value in host.items() if HOST.fullmatch(name)}
     env |= {"HOME": home}
     env |= {name: ":".join(locate(item) for item in value.split(":")) for name, value in image.env.items()}
-    path = [env.get("PATH", ""), host.get("PATH", DEFAULT_PATH)]
+    named = image.env.get("PATH", "").split(":")
+    path = [*map(locate, named), *host.get("PATH", DEFAULT_PATH).split(":")]
     if image.venv is not None:
-        path.insert(0, str(image.venv / "bin"))
-        env["VIRTUAL_ENV"] = str(image.venv)
-    elements = [item for item in ":".join(path).split(":") if item.startswith("/")]
+        path.insert(place_of_environment(named), str(image.venv / "bin"))
+        env.setdefault("VIRTUAL_ENV", str(image.venv))
+    elements = [item for item in path if item.startswith("/")]
     env["PATH"] = ":".join(dict.fromkeys(elements))
     return env | {"PYTHONUNBUFFERED": "1"} | dict(spec)
 
