@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
 from kaos_backend import __version__
-from kaos_backend.api import bundles, errors, jobs, system, workspaces
+from kaos_backend.api import bundles, errors, foreground, jobs, system, workspaces
 from kaos_backend.api import deploys as deploy_routes
 from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
@@ -24,6 +24,7 @@ from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles
 from kaos_backend.services.checks import Checks
 from kaos_backend.services.deploys import Deploys
+from kaos_backend.services.foreground import Foregrounds
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.logs import Logs
@@ -67,7 +68,7 @@ def create_app(
     )  # fmt: skip
     app.state.services = services
     root = APIRouter(prefix="/v1")
-    for module in (system, workspaces, bundles, deploy_routes, jobs):
+    for module in (system, workspaces, bundles, deploy_routes, jobs, foreground):
         root.include_router(module.router)
     app.include_router(root)
     errors.install(app)
@@ -109,6 +110,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         retries=Retries(pachd, listed, deploys),
         logs=Logs(pachd, listed, trials, reasons),
         archives=Archives(pachd, listed, trials),
+        foregrounds=Foregrounds(pachd, listed, trials, stored),
         checks=Checks(pachd),
     )
 

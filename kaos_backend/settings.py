@@ -49,6 +49,7 @@ class Limits:
     uploads: int = 4
     downloads: int = 8
     logs: int = 32
+    foreground: int = 8
     large_bodies: int = 2
     queue: int = 64
     """Requests that may wait for a place of each kind, for ``queue_s`` at most."""
@@ -62,7 +63,7 @@ class Limits:
     @property
     def threads(self) -> int:
         """As many as there are places, so that no request waits for the thread of another kind."""
-        return self.calls + self.uploads + self.downloads + self.logs
+        return self.calls + self.uploads + self.downloads + self.logs + self.foreground
 
 
 @dataclass(frozen=True, slots=True)

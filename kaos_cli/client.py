@@ -331,6 +331,21 @@ class KaosClient:
         body = {"workspace": ws, "paused": paused}
         return self._retrying(lambda t: t.json("POST", "/pause", body))
 
+    def run(self, ws: str, request: Json) -> Iterator[Json]:
+        """The lines of one trial in the foreground. Raises ConnectionLost when the stream breaks off."""
+        with self._stream(f"/workspaces/{ws}/run", {}, None, request) as response:
+            yield from _json_lines(response)
+
+    def shell(self, ws: str, ref: str, trial: int, terminal: Json) -> Iterator[Json]:
+        """The lines of a shell where a trial was. Raises ConnectionLost when the stream breaks off."""
+        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/shell"
+        with self._stream(path, {}, None, terminal) as response:
+            yield from _json_lines(response)
+
+    def type(self, name: str, typed: Json) -> None:
+        """Pass on what is typed at a command in the foreground, or another size of its terminal."""
+        self._retrying(lambda t: t.json("POST", f"/foreground/{name}", typed), repeatable=False)
+
     def retry(self, ws: str, ref: str, failed: bool, author: str) -> Json:
         path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/retry"
         body = {"failed": failed, "author": author}

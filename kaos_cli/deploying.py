@@ -55,8 +55,10 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
     check_resources(request.parallelism, request.cpu, request.memory, request.gpu, request.tries)
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
-    with _interrupted("interrupted; nothing was sent"):
-        bundles = [_read(session, folder, kind) for kind, folder in folders.items() if folder is not None]
+    with interrupted("interrupted; nothing was sent"):
+        bundles = [
+            read_bundle(session, folder, kind) for kind, folder in folders.items() if folder is not None
+        ]
     ids = {one.kind: one.id for one in bundles}
     asked = {
         "source": ids.get("source"),
@@ -104,7 +106,7 @@ def _send_and_start(
     """The answer, what was sent for it, and what is left of the time limit. With ``after``, jobs that stand
     in the way are waited for.
     """
-    sent, again = _send_all(session, ws, bundles), False
+    sent, again = send_all(session, ws, bundles), False
     while True:
         try:
             return _start(session, ws, asked), sent, timeout_s
@@ -114,7 +116,7 @@ def _send_and_start(
             elif error.code == "no_bundle" and bundles and not again:
                 # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
                 again = True
-                sent = _send_all(session, ws, bundles)
+                sent = send_all(session, ws, bundles)
             else:
                 raise
 
@@ -132,7 +134,7 @@ def _wait_for_the_end(
     started = time.monotonic()
     nothing = f"nothing was deployed, and job {shown} goes on"
     session.terminal.say(f"waiting for the end of job {shown} before anything is deployed")
-    with _interrupted(f"interrupted; {nothing}"):
+    with interrupted(f"interrupted; {nothing}"):
         try:
             with time_limit(timeout_s):
                 for job_id in jobs:
@@ -237,7 +239,7 @@ def _cut(value: str, width: int) -> str:
 
 
 @contextmanager
-def _interrupted(message: str, hint: str = "") -> Iterator[None]:
+def interrupted(message: str, hint: str = "") -> Iterator[None]:
     """What Ctrl-C during the block means."""
     try:
         yield
@@ -246,24 +248,24 @@ def _interrupted(message: str, hint: str = "") -> Iterator[None]:
 
 
 def _start(session: Session, ws: str, asked: dict[str, Any]) -> dict[str, Any]:
-    with _interrupted(
+    with interrupted(
         "interrupted while the job was being started: it may have",
         f"kaos train list{session.flag(ws)} shows whether it did",
     ):
         return session.client.deploy(ws, asked)
 
 
-def _read(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
+def read_bundle(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
     with stage(session.terminal, f"read {kind}", in_bytes=True) as progress:
         return bundle.read(folder, kind, session.home.cache, progress.advance)
 
 
-def _send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[Sent]:
+def send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[Sent]:
     """Send them in turn; when one is refused, those that went before it leave no trace either."""
     sent: list[Sent] = []
     try:
         for one in bundles:
-            with _interrupted(f"interrupted while the {one.kind} was being sent; nothing was deployed"):
+            with interrupted(f"interrupted while the {one.kind} was being sent; nothing was deployed"):
                 sent.append(_send(session, ws, one))
     except KaosError:
         for done in sent:

@@ -8,6 +8,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Logs(pps_v2.GetLogsRequest) → stream of LogLines
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
+    Foreground(stream of ForegroundInput) → stream of ForegroundOutput
     Pause(PauseRequest) → PausedResponse
     Paused(PausedRequest) → PausedResponse
     Queue(QueueRequest) → QueueResponse
@@ -201,6 +202,90 @@ class QueueResponse(Message):
 
     jobs: list[OpenJob] = []
     gpus: list[Device] = []
+
+
+class TerminalSize(Message):
+    """In characters."""
+
+    rows: int
+    columns: int
+
+
+class DatumOf(Message):
+    """The datum of a job that reads a file at `path`."""
+
+    pipeline: str
+    job: str
+    path: str
+
+
+class CommitInput(Message):
+    """An input: what is at `path` of a commit, as a datum whose glob is that path has it."""
+
+    name: str
+    repo: str
+    commit: str
+    path: str
+
+
+class FileInput(Message):
+    """An input with one small file that no commit holds; `path` is what the variable `name` leads to."""
+
+    name: str
+    path: str
+    file: str
+    content: bytes
+
+
+class ForegroundOpen(Message):
+    """Run one command as a datum of the project is run: image, inputs, limits, isolation, a share of the
+    machine.
+
+    Either as a `datum` of a job was, with its output folder as that left it; or as `spec` says (the JSON of a
+    CreatePipelineRequest), with the inputs given. `cmd` is run in place of the transform's when it is not
+    empty, `env` is added. With a `terminal` the command has one. `keep`: its output folder is sent at the
+    end. Nothing of it is stored; when the call ends, so does the command.
+    """
+
+    project: str
+    datum: DatumOf | None = None
+    spec: str = ""
+    commits: list[CommitInput] = []
+    files: list[FileInput] = []
+    cmd: list[str] = []
+    env: dict[str, str] = {}
+    terminal: TerminalSize | None = None
+    keep: bool = False
+
+
+class ForegroundInput(Message, omit_defaults=True):
+    """The first has `open`; then what is typed, or the terminal's new size; an empty one says that all is
+    well.
+    """
+
+    open: ForegroundOpen | None = None
+    typed: bytes = b""
+    size: TerminalSize | None = None
+
+
+class ForegroundEnd(Message):
+    """`code` by shell convention; `reason` why it failed where the code does not tell all, or ""."""
+
+    code: int
+    reason: str = ""
+
+
+class ForegroundOutput(Message, omit_defaults=True):
+    """One of: what is waited for, that it runs now, a remark of the runtime, what was printed, a piece of the
+    tar of its output folder, the end. An empty one says that all is well.
+    """
+
+    waiting: str = ""
+    running: bool = False
+    note: str = ""
+    printed: bytes = b""
+    output: bytes = b""
+    end: ForegroundEnd | None = None
 
 
 def method(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from kaos_backend.errors import Busy
 from kaos_backend.settings import Limits
 
-Place = Literal["none", "calls", "uploads", "downloads", "logs"]
+Place = Literal["none", "calls", "uploads", "downloads", "logs", "foreground"]
 
 
 class Admission:
@@ -23,6 +23,7 @@ class Admission:
             "uploads": _Places("uploads", limits.uploads, limits),
             "downloads": _Places("downloads", limits.downloads, limits),
             "logs": _Places("log streams", limits.logs, limits),
+            "foreground": _Places("commands in the foreground", limits.foreground, limits),
         }
         self._large = _Places("requests with a large body", limits.large_bodies, limits)
 

@@ -13,6 +13,7 @@ from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles
 from kaos_backend.services.checks import Checks
 from kaos_backend.services.deploys import Deploys
+from kaos_backend.services.foreground import Foregrounds
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.queue import Queue
@@ -41,6 +42,7 @@ class Services:
     retries: Retries
     logs: Logs
     archives: Archives
+    foregrounds: Foregrounds
     checks: Checks
 
     def awake(self) -> None:

@@ -12,6 +12,7 @@ from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.detect import outside
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.facade.engine.control import ControlService
+from kaos_backend.engine.facade.engine.foreground import ForegroundService
 from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.queue import QueueService
 from kaos_backend.engine.facade.engine.service import EngineService
@@ -102,6 +103,7 @@ def start(
             ControlService(jobs),
             QueueService(jobs, inventory),
             LogService(LogCalls(jobs, own_log).blocks),
+            ForegroundService(jobs.foregrounds),
         ]
         server, bound = build_server(services, token, host, port)
     except BaseException:

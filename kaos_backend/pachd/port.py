@@ -38,6 +38,18 @@ class LogStream(Protocol):
     def close(self) -> None: ...
 
 
+class ForegroundCall(Protocol):
+    """A command in the foreground. Iterating blocks until it has ended; the other two are of any thread."""
+
+    def __iter__(self) -> Iterator[kaos_v1.ForegroundOutput]: ...
+
+    def type(self, typed: bytes, size: kaos_v1.TerminalSize | None) -> None:
+        """Pass on what is typed, and the terminal's new size."""
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+
+
 class Pachd(Protocol):
     """What kaos asks of Pachyderm. Safe to use from several threads."""
 
@@ -184,6 +196,11 @@ class Pachd(Protocol):
 
     def paused(self) -> kaos_v1.PausedResponse:
         """What is paused; elsewhere nothing ever is."""
+
+    def foreground(self, ask: kaos_v1.ForegroundOpen) -> ForegroundCall:
+        """A command in the foreground, see ``kaos_v1.ForegroundOpen``. Iterating raises
+        NeedsEmbeddedEngine.
+        """
 
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         """The files at and below a path that are known to be damaged; elsewhere none ever is."""

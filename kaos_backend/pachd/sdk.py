@@ -34,7 +34,8 @@ from kaos_backend.domain.models import (
 from kaos_backend.pachd import convert, wire
 from kaos_backend.pachd.connection import Connection, Engine, in_transaction
 from kaos_backend.pachd.errors import CommitFinished, translate
-from kaos_backend.pachd.port import LogStream
+from kaos_backend.pachd.foreground import SdkForeground
+from kaos_backend.pachd.port import ForegroundCall, LogStream
 from kaos_backend.pachd.prefetch import prefetch
 from kaos_formats import kaos_v1
 from kaos_formats.names import meta_repo
@@ -330,6 +331,9 @@ class SdkPachd:
             return self._connection.read(call)
         except errors.NeedsEmbeddedEngine:
             return kaos_v1.PausedResponse()
+
+    def foreground(self, ask: kaos_v1.ForegroundOpen) -> ForegroundCall:
+        return SdkForeground(self._connection, ask)
 
     def rerun_job(self, project: str, pipelines: Sequence[str], job_id: str, *, only_failed: bool) -> str:
         request = kaos_v1.RerunJobRequest(

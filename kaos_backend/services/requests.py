@@ -36,6 +36,7 @@ _CPU = {"type": "number", "exclusiveMinimum": 0}
 _MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMGT]i?)?$"}
 AUTHOR: dict[str, Any] = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
 _GPU = {"type": "integer", "minimum": 0}
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _TRIES = {"type": "integer", "minimum": 1, "maximum": resources.MAX_TRIES}
 _BUILD_ARGS = {
     "type": "object",
@@ -120,6 +121,40 @@ class Pause(Request):
 
     workspace: str | None
     paused: bool
+
+
+_Characters = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
+
+
+class Shell(Request):
+    """The terminal: its size in characters, and its kind as ``TERM`` names it."""
+
+    rows: _Characters = 24
+    columns: _Characters = 80
+    term: Annotated[str, Field(max_length=64, pattern="^[A-Za-z0-9._+-]*$")] = "dumb"
+
+
+class Typed(Request):
+    """What is ``typed`` (base64), the new size of the terminal, or that all is to ``end``."""
+
+    typed: Annotated[str, Field(max_length=64 << 10, pattern=_BASE64)] = ""
+    rows: _Characters | None = None
+    columns: _Characters | None = None
+    end: bool = False
+
+
+class Run(Request):
+    """One trial: bundles (None: the current ones), parameters of one value each, what it is granted where
+    that differs from what is in force; ``keep``: its output folder is sent.
+    """
+
+    source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    params: Annotated[
+        dict[str, Any], Field(json_schema_extra={"type": "object", "additionalProperties": _SCALAR})
+    ] = {}
+    resources: Resources | None = None
+    keep: bool = False
 
 
 class Retry(Request):

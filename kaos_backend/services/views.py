@@ -277,6 +277,28 @@ class PausedAnswer(Answer, Paused):
     pass
 
 
+class ForegroundLine(Answer):
+    """One line of a command in the foreground: its ``session`` first, then what is waited for, that it runs,
+    a remark, bytes that it ``printed``, a piece of its ``output`` folder (a tar in zstd), and the end; or
+    nothing, which says that all is well. ``stage`` where it is not the trial's.
+    """
+
+    session: str = ""
+    stage: str = ""
+    waiting: str = ""
+    running: bool = False
+    note: str = ""
+    printed: bytes = b""
+    output: bytes = b""
+    end: bool = False
+    code: int | None = None
+    reason: str = ""
+
+
+class Typed(Answer):
+    ok: bool
+
+
 class RetryResult(Answer):
     """``job``: the new one, or the one asked about (``of``) when there is nothing to run."""
 

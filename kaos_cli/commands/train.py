@@ -506,3 +506,69 @@ def _pause(session: Session, workspace: str | None, everywhere: bool, paused: bo
     else:
         what = "nothing is paused" if ws is None else f"{where} not paused"
         print(f"{what}: what waits starts as there is room")
+
+
+@app.command("run")
+@command
+def run_(
+    session: Session,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", "-s", metavar="SRC", help="Folder with the code; else what is deployed."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", metavar="DATA", help="Folder with the data; else what is deployed."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter; may be given more than once."),
+    ] = None,
+    cpu: Annotated[float | None, typer.Option("--cpu", metavar="F", help="Cores; else as deployed.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="STR", help="Memory: 512Mi, 4G, …; else as deployed.")
+    ] = None,
+    gpu: Annotated[int | None, typer.Option("--gpu", metavar="N", help="GPUs; else as deployed.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="TIME", parser=_limit, help="End it if it takes longer."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for what it writes; else that is not kept."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files of another content.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Run one trial here and now, in the very environment that a deploy would give it.
+
+    Nothing is deployed and no model is stored. The exit code is the trial's; Ctrl-C ends it.
+    """
+    from kaos_cli.foreground import Run, parse_settings, run
+
+    ws = session.workspace(workspace)
+    params = parse_settings(settings or [])
+    if code := run(session, ws, Run(source, data, params, cpu, memory, gpu, timeout, out, force)):
+        raise typer.Exit(code)
+
+
+@app.command()
+@command
+def shell(
+    session: Session,
+    job: JobArgument = None,
+    job_option: JobOption = None,
+    row: RowOption = None,
+    trial: Annotated[int, typer.Option("--trial", "-t", min=0, metavar="N", help="The trial.")] = 0,
+    workspace: Workspace = None,
+) -> None:
+    """Open a shell where a trial was: its image, inputs, parameters and limits, its output folder as it left
+    it.
+
+    What is done in there is lost with it. The exit code is the shell's.
+    """
+    from kaos_cli.foreground import shell
+
+    ws = session.workspace(workspace)
+    if code := shell(session, ws, job_ref(session.home, ws, job, job_option, row), trial):
+        raise typer.Exit(code)

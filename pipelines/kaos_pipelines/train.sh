@@ -1,7 +1,7 @@
 # Runs one trial: the script that the `train` pipeline feeds to `sh` (POSIX; a shell, mkdir, mv, ln, rm and od).
 # In:  $build, $data, $hyper = this datum's files; PACH_PFS = where /pfs is, unless it is /pfs;
 #      KAOS_ANY_NAME = 1 where the worker itself gives and stores files of any name; KAOS_TIMEOUT = seconds that the
-#      trial may take, if there is a limit.
+#      trial may take, if there is a limit; KAOS_SHELL = 1 for a shell in place of train.
 # Out: ./train <output folder>, with the variables of docs/training-contract.md. Where PFS is the worker's (a real
 #      Pachyderm), a bundle that has a map of names (kaos_formats/stored.py) is seen through a view of links, and
 #      what the trial wrote is renamed to what PFS can hold, with such a map.
@@ -72,6 +72,11 @@ KAOS_MEMORY=${KAOS_MEMORY:-}
 KAOS_GPU=${KAOS_GPU:-0}
 export KAOS_DATA_DIR KAOS_PARAMS KAOS_OUTPUT_DIR KAOS_JOB_ID KAOS_MODEL_ID KAOS_CPU KAOS_MEMORY KAOS_GPU
 mkdir -p "$KAOS_OUTPUT_DIR" || fail 1 "cannot make the output folder $KAOS_OUTPUT_DIR"
+if [ -n "${KAOS_SHELL:-}" ]; then # somebody looks at a trial (kaos train shell)
+  unset KAOS_SHELL
+  command -v bash >/dev/null 2>&1 && exec bash
+  exec sh -i
+fi
 set -- ./train "$KAOS_OUTPUT_DIR"
 [ -f ./train ] || fail 127 "there is no train in $PWD, the image's working directory; COPY it there, or change WORKDIR"
 [ -x ./train ] || fail 126 "train in $PWD is not executable; run chmod +x on it (or add RUN chmod +x train to the Dockerfile)"

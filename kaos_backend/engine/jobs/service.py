@@ -23,6 +23,7 @@ from kaos_backend.engine.jobs.db.lifecycle import (
 )
 from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import Vault
+from kaos_backend.engine.jobs.foregrounds import Foregrounds
 from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
 from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.env import RunEnv
@@ -74,6 +75,7 @@ class Jobs(Queries):
             access=lambda: self.access,
         )
         super().__init__(store, Controller(env, monotonic))
+        self.foregrounds = Foregrounds(env, self)
         store.hooks.opened.append(create_jobs)
         store.hooks.before_drop.append(lambda txn, commits: drop_jobs(txn, commits, self._controller.cancel))
         store.hooks.before_repo_delete.append(guard_repo)
@@ -84,6 +86,7 @@ class Jobs(Queries):
 
     def stop(self) -> None:
         """Interrupt running datums and return when nothing runs any more."""
+        self.foregrounds.stop()
         self._controller.stop()
 
     # --- pipelines

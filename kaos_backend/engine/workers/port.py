@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from kaos_backend.engine.workers.terminal import Terminal
+
 BUILDER_IMAGE = "kaos/builder"
 """The image of pipelines whose command makes images: their workers are the builder's."""
 
@@ -53,8 +55,9 @@ class DatumRun:
 
     `inputs`: input name → read-only host directory that appears as `/pfs/<name>`.
     `input_paths`: input name → path in the repo; the worker sets env `<name>` to `<pfs root>/<name><path>`.
-    `out`: empty host directory that appears as `/pfs/out`. `log`: file that is appended to, one line
-    `<unix µs> <u|s> <text>` per line the command prints.
+    `out`: host directory that appears as `/pfs/out`, mostly an empty one. `log`: file that is appended to,
+    one line `<unix µs> <u|s> <text>` per line the command prints. `terminal`: what the command's input and
+    output are instead; `stdin` and `log` are nothing to it then.
     """
 
     cmd: tuple[str, ...]
@@ -66,6 +69,7 @@ class DatumRun:
     log: Path
     grant: Grant
     timeout_s: float | None
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, slots=True)

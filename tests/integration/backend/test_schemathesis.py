@@ -36,6 +36,15 @@ bundle_id = "head"
 include-method = "DELETE"
 enabled = false
 
+# These go on for as long as somebody listens.
+[[operations]]
+include-path = "/v1/workspaces/{workspace}/jobs/{ref}/trials/{trial}/shell"
+enabled = false
+
+[[operations]]
+include-path = "/v1/workspaces/{workspace}/run"
+enabled = false
+
 [[operations]]
 include-path = "/v1/workspaces/{workspace}/deploys"
 # What this machine has no schema knows either.

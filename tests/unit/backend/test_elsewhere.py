@@ -15,6 +15,7 @@ from kaos_backend.engine.facade.server import build_server
 from kaos_backend.errors import NeedsEmbeddedEngine
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.pachd.sdk import SdkPachd
+from kaos_formats import kaos_v1
 
 
 class Somewhere:
@@ -103,3 +104,8 @@ def test_nothing_is_paused(pachd: SdkPachd) -> None:
     assert not pachd.paused().everywhere
     with pytest.raises(NeedsEmbeddedEngine):
         pachd.pause("default", paused=True)
+
+
+def test_nothing_runs_in_the_foreground(pachd: SdkPachd) -> None:
+    with pytest.raises(NeedsEmbeddedEngine):
+        list(pachd.foreground(kaos_v1.ForegroundOpen(project="default")))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kaos_cli.errors import KaosError
+from kaos_cli.foreground import parse_settings
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, archive, job, stage, trial
 
@@ -406,3 +408,18 @@ def test_get_what_failed_trials_left(cli: Cli, two: FakeBackend, tmp_path: Path)
     assert (out / "failed" / model / "half").read_bytes() == b"h"
     assert cli("train", "get", JOB_ID, "--failed", "--trial", 0).code == 1
     assert cli("train", "get", JOB_ID, "--failed", "--model", "best").code == 2
+
+
+def test_a_shell_needs_a_terminal(cli: Cli, two: FakeBackend) -> None:
+    done = cli("train", "shell", JOB_ID, "--trial", 0)
+    assert done.code == 2
+    assert "needs a terminal" in done.err
+    assert not two.requests
+
+
+def test_settings_of_a_run() -> None:
+    given = ["lr=0.1", "name=a=b", "on=true", 'text="1"']
+    assert parse_settings(given) == {"lr": 0.1, "name": "a=b", "on": True, "text": "1"}
+    for wrong in (["lr"], ["=1"], ["a=1", "a=2"]):
+        with pytest.raises(KaosError):
+            parse_settings(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline
+from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Transform
 from kaos_backend.engine.workers.port import Exit, WorkerSpec
@@ -18,17 +18,22 @@ MACHINE_OUT_OF_MEMORY = "the machine ran out of memory"
 
 def worker_spec(pipeline: Pipeline) -> WorkerSpec:
     """The workers of one pipeline version, named as Pachyderm names their pods."""
-    transform = pipeline.spec.transform or Transform()
     key = pipeline.key
+    name = f"{key.project}-{key.name}-v{pipeline.version}".lower().replace("_", "-")
+    return worker_of(name, key, pipeline.spec.transform or Transform(), pipeline.spec_commit)
+
+
+def worker_of(name: str, key: PipelineKey, transform: Transform, spec_commit: str) -> WorkerSpec:
+    """A worker for the code of a pipeline."""
     return WorkerSpec(
-        name=f"{key.project}-{key.name}-v{pipeline.version}".lower().replace("_", "-"),
+        name=name,
         image=transform.image,
         env={
             **transform.env,
             "PACH_IN_WORKER": "true",
             "PPS_PROJECT_NAME": key.project,
             "PPS_PIPELINE_NAME": key.name,
-            "PPS_SPEC_COMMIT": pipeline.spec_commit,
+            "PPS_SPEC_COMMIT": spec_commit,
         },
         user=transform.user,
         working_dir=transform.working_dir or None,

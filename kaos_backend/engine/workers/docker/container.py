@@ -21,8 +21,10 @@ from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.workers.docker.keeper import SCRIPT, Counts, Keeper
 from kaos_backend.engine.workers.docker.pfs import Pfs
 from kaos_backend.engine.workers.docker.stream import Stream
+from kaos_backend.engine.workers.docker.terminal import TerminalStream
 from kaos_backend.engine.workers.port import Reason
 from kaos_backend.engine.workers.process.launcher import Log
+from kaos_backend.engine.workers.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,7 @@ class Container:
         log: Path,
         timeout_s: float | None,
         cancel: threading.Event,
+        terminal: Terminal | None = None,
     ) -> Ended:
         """Run a command; nothing of it is alive afterwards, and what it wrote has its owner.
 
@@ -134,7 +137,9 @@ class Container:
         lines = _Said(log, cmd[0])
         keeper = self._kept()
         started: _Started
-        if user in _ROOT and keeper.can_start(cmd, stdin, env):
+        if terminal is not None:
+            started = _ByExec(self._api, self.id, cmd, b"", env, user, terminal)
+        elif user in _ROOT and keeper.can_start(cmd, stdin, env):
             keeper.start(cmd, stdin, env, self.shape.workdir)
             started = _ByKeeper(keeper)
         else:
@@ -287,13 +292,16 @@ class _ByExec:
         stdin: bytes,
         env: Mapping[str, str],
         user: str,
+        terminal: Terminal | None = None,
     ) -> None:
         self._api = api
+        tty = terminal is not None
         self._id: str = api.exec_create(
-            container, list(cmd), stdin=True, environment=dict(env), user=user, workdir=None
+            container, list(cmd), stdin=True, tty=tty, environment=dict(env), user=user, workdir=None
         )["Id"]
-        self._stream = Stream(api.exec_start(self._id, socket=True))
-        self._stream.send(stdin, last=True)
+        raw = api.exec_start(self._id, socket=True, tty=tty)
+        self._stream = Stream(raw) if terminal is None else TerminalStream(raw, terminal, self._resize)
+        self._stream.send(stdin, last=terminal is None)
 
     @property
     def ended(self) -> bool:
@@ -301,6 +309,10 @@ class _ByExec:
 
     def receive(self, timeout_s: float) -> bytes:
         return self._stream.receive(timeout_s)
+
+    def _resize(self, rows: int, columns: int) -> None:
+        with contextlib.suppress(APIError):  # it has just ended
+            self._api.exec_resize(self._id, rows, columns)
 
     def runs(self) -> bool:
         return bool(self._api.exec_inspect(self._id)["Running"])

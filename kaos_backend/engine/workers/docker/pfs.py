@@ -40,7 +40,7 @@ class Pfs:
         }
 
     def fill(self, run: DatumRun, mounted: Mapping[str, Path]) -> None:
-        """Make ready for `run`: its other inputs as copies, an empty output, nothing of an earlier run."""
+        """Make ready for `run`: its other inputs as copies, its output, nothing of an earlier run."""
         wanted = {name: folder for name, folder in run.inputs.items() if name not in mounted}
         keep = {"out", *mounted, *(name for name, at in self._copied.items() if wanted.get(name) == at)}
         for entry in self.root.iterdir():
@@ -55,6 +55,9 @@ class Pfs:
                 self._copied[name] = folder
         for entry in self.out.iterdir():
             clean_up(entry)
+        # What an earlier trial left, where somebody looks at it.
+        for entry in list(run.out.iterdir()):
+            _open_to_all(entry.rename(self.out / entry.name))
 
     def hand_over(self, out: Path) -> None:
         """Move what was written to /pfs/out into the empty folder `out`, on the same disk."""
@@ -64,6 +67,13 @@ class Pfs:
     def sight(self, run: DatumRun) -> Sight:
         """Where the run sees its files."""
         return Sight("/pfs/out", {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()})
+
+
+def _open_to_all(path: Path) -> None:
+    """Whoever the image runs as may change it, as what it writes itself."""
+    for entry in (path, *path.rglob("*")):
+        if not entry.is_symlink():
+            entry.chmod(0o777 if entry.is_dir() else 0o666)
 
 
 def _is_small(folder: Path) -> bool:

@@ -46,15 +46,23 @@ class Stream:
     def frames(self, timeout_s: float) -> list[tuple[int, bytes]]:
         """As `receive`, each piece with its stream: 1 is stdout, 2 stderr."""
         if not (found := self._frames()) and not self.ended:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._to_send else 0))
-            for _, events in poll.poll(timeout_s * 1000):
-                if events & (select.POLLOUT | select.POLLERR):
-                    self._write()
-                if events & ~select.POLLOUT:
-                    self._read()
+            self.wait(timeout_s)
             found = self._frames()
         return found
+
+    def wait(self, timeout_s: float, also: int | None = None) -> None:
+        """Read and send what can be, waiting at most so long, and not while there is something in `also`."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._to_send else 0))
+        if also is not None:
+            poll.register(also, select.POLLIN)
+        for fd, events in poll.poll(timeout_s * 1000):
+            if fd == also:
+                continue
+            if events & (select.POLLOUT | select.POLLERR):
+                self._write()
+            if events & ~select.POLLOUT:
+                self._read()
 
     def close(self) -> None:
         """End the connection. Idempotent."""

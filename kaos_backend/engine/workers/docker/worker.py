@@ -83,6 +83,7 @@ class DockerWorker:
                     run.log,
                     run.timeout_s,
                     cancel,
+                    run.terminal,
                 )
                 self._pfs.hand_over(run.out)
             return replace(_exit(ended, run, started), output=output, image=self._image.digest)

@@ -96,16 +96,22 @@ class Datum:
         self._group_kills = _oom_kills(self.ooms) if self.ooms else 0
         self._feed = request["stdin"].encode("latin-1")
         self.log = Log(request["log"])
+        self.out: int | None = None
+        self.input: int | None = None
+        parent = os.getpid()
+        if request["tty"] is not None:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become(request, parent, -1, -1)
+            return
         in_r, in_w = os.pipe()
         out_r, out_w = os.pipe()
-        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             _become(request, parent, in_r, out_w)
         os.close(in_r)
         os.close(out_w)
-        self.out: int | None = out_r
-        self.input: int | None = in_w
+        self.out, self.input = out_r, in_w
         for fd in (out_r, in_w):
             os.set_blocking(fd, False)
         self.feed()
@@ -242,6 +248,10 @@ def _become(request: dict[str, Any], parent: int, stdin: int, output: int) -> No
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the line above took effect
             os._exit(1)
+        if request["tty"] is not None:
+            # The first terminal that the leader of a session opens is the one whose keys send it signals.
+            stdin = output = os.open(request["tty"], os.O_RDWR)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.dup2(stdin, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)

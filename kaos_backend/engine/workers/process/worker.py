@@ -103,6 +103,7 @@ class ProcessWorker:
             "groups": self._group.members if self._group else [],
             "ooms": self._group.ooms if self._group else None,
             "timeout": run.timeout_s,
+            "tty": run.terminal.path if run.terminal is not None else None,
         }
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kaos_backend.engine.errors import EngineError, Unknown
-from kaos_backend.engine.workers.port import Grant
+from kaos_backend.engine.workers.port import DatumRun, Exit, Grant
+from kaos_backend.engine.workers.terminal import Terminal
 from kaos_formats.folders import clean_up
 
 from .conftest import Bench, collected, named, text_of, until
@@ -379,3 +380,61 @@ def test_folders_of_any_depth_go_with_their_worker(bench: Bench) -> None:
     assert (exit_.code, text) == (0, "")
     worker.close()
     assert list((bench.engine_dir / "scratch" / "workers").iterdir()) == []
+
+
+def _until_size(size: str) -> bytes:
+    """A loop in a shell, as a container learns of it a moment later."""
+    look = "import os; print(*os.get_terminal_size(0))"
+    return f'until [ "$(python3 -c \'{look}\')" = "{size}" ]; do :; done; '.encode()
+
+
+def test_a_command_on_a_terminal(bench: Bench, tmp_path: Path) -> None:
+    """Its size, also a new one, keys that are signals, and the code; its output folder as it was left."""
+    worker = bench.worker()
+    out, terminal = tmp_path / "out", Terminal(30, 100)
+    (out / "model").mkdir(parents=True)
+    (out / "model" / "half").write_text("left")
+    grant, cancel = Grant(1.0, (), None, ()), threading.Event()
+    half = "$PACH_PFS/out/model/half"
+    shell = "command -v bash >/dev/null && exec bash --norc -i; exec sh -i"
+    cmd = ("sh", "-c", f"cat {half}; echo more > {half}; {shell}")
+    run = DatumRun(cmd, b"", {"PS1": "> "}, {}, {}, out, tmp_path / "log", grant, None, terminal)
+    ended: list[Exit] = []
+    thread = threading.Thread(target=lambda: ended.append(worker.run(run, cancel)))
+    thread.start()
+    shown = ""
+
+    def shows(text: str, again: bytes = b"") -> None:
+        """Waits for a text; what is typed `again` and again brings it about."""
+
+        def look() -> bool:
+            nonlocal shown
+            terminal.write(again)
+            shown += terminal.read(0.2).decode()
+            return text in shown
+
+        until(look, f"{text!r} to be shown")
+
+    try:
+        shows("left")
+        # Put together by the shell what is waited for: what is typed is shown, too.
+        terminal.write(_until_size("100 30") + b"echo si''zed\n")
+        shows("sized")
+        terminal.write(b"(trap : INT; echo be''gun; sleep 600; echo inter''rupted)\n")
+        shows("begun")
+        shows("interrupted", again=b"\x03")
+        # One that comes late takes away what is typed then.
+        shows("settled", again=b"echo se''ttled\n")
+        terminal.resize(10, 40)
+        terminal.write(_until_size("40 10") + b"echo re''sized; exit 7\n")
+        shows("resized")
+        thread.join(20)
+    finally:
+        cancel.set()
+        thread.join()
+        terminal.close()
+    (exit_,) = ended
+    assert (exit_.reason, exit_.code) == ("exited", 7), shown
+    assert exit_.output is not None
+    assert [(file.path, file.data.read()) for file in exit_.output.files()] == [("/model/half", b"more\n")]
+    exit_.output.close()

@@ -1,0 +1,91 @@
+"""Routes of what runs in the foreground: a stream of lines as long as it lasts, and calls for what is
+typed.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import StreamingResponse
+
+from kaos_backend import errors
+from kaos_backend.api.deps import Awake, Plain
+from kaos_backend.api.openapi import ends_in
+from kaos_backend.api.operations import PLACE
+from kaos_backend.api.streams import ndjson
+from kaos_backend.services import requests, views
+from kaos_backend.services.foreground import Session
+
+router = APIRouter(tags=["foreground"])
+
+_MAX_NUMBER = 10_000_000
+_STREAM = {PLACE: "foreground"}
+
+
+class _JsonLines(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
+@router.post(
+    "/workspaces/{workspace}/run",
+    response_class=_JsonLines,
+    responses=ends_in(
+        errors.NoSuchWorkspace,
+        errors.NoBundle,
+        errors.InvalidHyper,
+        errors.InvalidResources,
+        errors.NeverFits,
+    ),
+    openapi_extra=_STREAM,
+)
+def run(workspace: str, body: requests.Run, request: Request, services: Awake) -> _JsonLines:
+    """One trial in the foreground: JSON lines as long as it runs; it ends when they are not read any more."""
+    return _lines(services.foregrounds.run(workspace, body), request)
+
+
+@router.post(
+    "/workspaces/{workspace}/jobs/{ref}/trials/{trial}/shell",
+    response_class=_JsonLines,
+    responses=ends_in(
+        errors.NoSuchWorkspace, errors.NoSuchJob, errors.Ambiguous, errors.NotFound, errors.NotYet
+    ),
+    openapi_extra=_STREAM,
+)
+def shell(
+    workspace: str,
+    ref: str,
+    trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)],
+    body: requests.Shell,
+    request: Request,
+    services: Awake,
+) -> _JsonLines:
+    """A shell where a trial was: JSON lines as long as it runs; it ends when they are not read any more."""
+    return _lines(services.foregrounds.shell(workspace, ref, trial, body), request)
+
+
+@router.post("/foreground/{session}", responses=ends_in(errors.NotFound))
+def type_(session: str, body: requests.Typed, services: Plain) -> views.Typed:
+    """What is typed at a command in the foreground, or the new size of its terminal; ``end`` ends it. 404
+    not_found: it has ended.
+    """
+    services.foregrounds.type(session, body)
+    return views.Typed(ok=True)
+
+
+def _lines(session: Session, request: Request) -> _JsonLines:
+    async def lines() -> Any:
+        # A generator of its own: the event loop is known only once the response is being sent.
+        async for chunk in ndjson(session, _encode, request.is_disconnected):
+            yield chunk
+
+    return _JsonLines(lines(), headers={"Cache-Control": "no-store"})
+
+
+def _encode(line: views.ForegroundLine) -> dict[str, Any]:
+    told = line.model_dump(exclude_defaults=True)
+    for name in ("printed", "output"):
+        if name in told:
+            told[name] = b64encode(told[name]).decode()
+    return told | ({"code": line.code, "reason": line.reason} if line.end else {})

@@ -1,0 +1,283 @@
+"""Commands that somebody waits for: one trial in the foreground, and a shell where a trial was.
+
+They last as long as who asked for them listens. What is typed comes by calls of its own and finds its command
+by a name that nobody can guess.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import zstandard
+from kaos_pipelines.specs import train_script
+
+from kaos_backend import errors
+from kaos_backend.domain import deploys, hyperparams, resources
+from kaos_backend.domain.machine import builder_of, check_fits, machine_of
+from kaos_backend.domain.models import JobState
+from kaos_backend.domain.stages import Target
+from kaos_backend.pachd.port import ForegroundCall, Pachd
+from kaos_backend.services import inputs, views
+from kaos_backend.services.bundles import Bundles, no_bundle
+from kaos_backend.services.jobs import Jobs, with_trials
+from kaos_backend.services.requests import Run, Shell, Typed
+from kaos_backend.services.stages import BUILD, TRAIN
+from kaos_backend.services.trials import Trials, numbered
+from kaos_formats import kaos_v1, names
+from kaos_formats.tar import TarReader
+
+_IMAGE_FILE = "image.json"
+_MAX_IMAGE_BYTES = 1 << 20
+_LEVEL = 1
+Json = Mapping[str, Any]
+
+
+class Session:
+    """Iterate over it once for lines of the answer, the end last. ``close`` from any thread ends the
+    command.
+    """
+
+    def __init__(self, name: str, steps: Iterator[views.ForegroundLine], over: Callable[[], None]) -> None:
+        self.name = name
+        self._steps = steps
+        self._over = over
+        self._guard = threading.Lock()
+        self._call: ForegroundCall | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[views.ForegroundLine]:
+        try:
+            yield views.ForegroundLine(session=self.name)
+            yield from self._steps
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._guard:
+            self._closed = True
+            call = self._call
+        self._over()
+        if call is not None:
+            call.close()
+
+    def at(self, call: ForegroundCall) -> bool:
+        """From now on this is what runs; False, and it is closed, if nobody listens any more."""
+        with self._guard:
+            self._call = call
+            closed = self._closed
+        if closed:
+            call.close()
+        return not closed
+
+    def type(self, typed: bytes, rows: int | None, columns: int | None) -> None:
+        """Pass on what is typed, and the new size of the terminal."""
+        with self._guard:
+            call = self._call
+        if call is not None:
+            size = (
+                None if rows is None or columns is None else kaos_v1.TerminalSize(rows=rows, columns=columns)
+            )
+            call.type(typed, size)
+
+
+class Foregrounds:
+    """The sessions of this backend; nothing of them outlasts it."""
+
+    def __init__(self, pachd: Pachd, jobs: Jobs, trials: Trials, bundles: Bundles) -> None:
+        self._pachd = pachd
+        self._jobs = jobs
+        self._trials = trials
+        self._bundles = bundles
+        self._sessions: dict[str, Session] = {}
+
+    def type(self, name: str, typed: Typed) -> None:
+        """Raises NotFound when the command has ended."""
+        session = self._sessions.get(name)
+        if session is None:
+            raise errors.NotFound("that command has ended")
+        if typed.end:
+            session.close()
+        else:
+            session.type(b64decode(typed.typed), typed.rows, typed.columns)
+
+    def shell(self, workspace: str, ref: str, number: int, request: Shell) -> Session:
+        """A shell in the image of a job's trial, with its inputs, limits, and its output folder as it was
+        left.
+
+        Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotFound (no such trial), NotYet; NeedsEmbeddedEngine at
+        the first line.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        read = self._jobs.inputs_of(workspace, job_id)
+        train = with_trials(self._jobs.of_set(workspace, job_id))
+        trial = numbered(job_id, [] if train is None else self._trials.of_job(workspace, train, read), number)
+        assert train is not None
+        if train.state in (JobState.CREATED, JobState.STARTING):
+            raise errors.NotYet(
+                f"job {job_id[:8]} has not begun to train", hint=f"`kaos train info {job_id[:8]}` says why"
+            )
+        ask = kaos_v1.ForegroundOpen(
+            project=workspace,
+            datum=kaos_v1.DatumOf(
+                pipeline=train.pipeline, job=job_id, path=names.params_path(trial.point.params_id)
+            ),
+            cmd=["sh", "-c", "\n".join(train_script()), "train.sh"],
+            env={"KAOS_SHELL": "1", "TERM": request.term},
+            terminal=kaos_v1.TerminalSize(rows=request.rows, columns=request.columns),
+        )
+        return self._session(lambda session: self._one(session, ask, views.ForegroundLine))
+
+    def run(self, workspace: str, request: Run) -> Session:
+        """One trial as a deploy of the same would run it, its image made first. Nothing of it is stored.
+
+        Raises NoSuchWorkspace, NoBundle, InvalidHyper, InvalidResources, NeverFits; NeedsEmbeddedEngine at
+        the first line.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        grid = hyperparams.parse_grid(request.params) if request.params else hyperparams.expand({})
+        if len(grid.trials) != 1:
+            raise errors.InvalidHyper(
+                f"one trial takes one value of each parameter, and these span {len(grid.trials)} trials",
+                hint="`kaos train deploy -h GRID.json` runs a grid",
+            )
+        source, source_commit = self._bundle(workspace, names.SOURCE, request.source)
+        data, data_commit = self._bundle(workspace, names.DATA, request.data)
+        target = self._target(workspace, source, request)
+        build = kaos_v1.ForegroundOpen(
+            project=workspace,
+            spec=json.dumps(BUILD.spec(target)),
+            commits=[
+                kaos_v1.CommitInput(name=names.SOURCE, repo=names.SOURCE, commit=source_commit, path="/")
+            ],
+            keep=True,
+        )
+        point = grid.trials[0]
+        params = names.params_path(point.params_id)
+        at = _input(names.DATA, data_commit, names.bundle_dir(data))
+
+        def train(image: bytes) -> kaos_v1.ForegroundOpen:
+            made = f"/{source}/"
+            return kaos_v1.ForegroundOpen(
+                project=workspace,
+                spec=json.dumps(TRAIN.spec(target)),
+                commits=[at],
+                files=[
+                    kaos_v1.FileInput(name=names.BUILD, path=made, file=made + _IMAGE_FILE, content=image),
+                    kaos_v1.FileInput(
+                        name=names.HYPER, path=params, file=params, content=point.text.encode()
+                    ),
+                ],
+                keep=request.keep,
+            )
+
+        return self._session(lambda session: self._build_and_train(session, build, train))
+
+    def _bundle(self, workspace: str, kind: names.BundleKind, wanted: str | None) -> tuple[str, str]:
+        """(id, commit) of a bundle: what is current, or was sent for this. Raises NoBundle."""
+        head = inputs.head(self._pachd, workspace, kind)
+        if head is not None and wanted in (None, head.description.id):
+            return head.description.id, head.commit.id
+        staged = self._bundles.staged(workspace, kind, wanted) if wanted is not None else None
+        if staged is None or wanted is None:
+            if wanted is None:
+                raise errors.NoBundle(
+                    f"workspace {workspace} has no {kind} bundle", hint=f"give one with -{kind[0]}", kind=kind
+                )
+            raise no_bundle(workspace, kind, wanted)
+        return wanted, staged[0].id
+
+    def _target(self, workspace: str, source: str, request: Run) -> Target:
+        specs = {pipeline.name: pipeline.spec for pipeline in self._pachd.pipelines(workspace)}
+        settings = deploys.settings_of(specs.get(names.TRAIN)).resources
+        if (asked := request.resources) is not None:
+            settings = resources.apply(settings, asked.cpu, asked.memory, asked.gpu, None, asked.timeout_s)
+        cluster = self._pachd.cluster()
+        check_fits(machine_of(cluster), settings)
+        arguments = deploys.arguments_of(specs.get(names.BUILD))
+        return Target(workspace, source, builder_of(cluster), settings, 1, True, arguments)
+
+    # --- the steps of a session
+
+    def _session(self, steps: Callable[[Session], Iterator[views.ForegroundLine]]) -> Session:
+        name = secrets.token_hex(16)
+
+        def over() -> None:
+            self._sessions.pop(name, None)
+
+        def run() -> Iterator[views.ForegroundLine]:
+            yield from steps(session)
+
+        session = Session(name, run(), over)
+        self._sessions[name] = session
+        return session
+
+    def _one(
+        self, session: Session, ask: kaos_v1.ForegroundOpen, line: Callable[..., views.ForegroundLine]
+    ) -> Iterator[views.ForegroundLine]:
+        """Whatever one command brings, its end too; its output in zstd."""
+        call = self._pachd.foreground(ask)
+        if not session.at(call):
+            return
+        compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+        for told in call:
+            if told.output:
+                if data := compressor.compress(told.output):
+                    yield line(output=data)
+            elif told.end is not None:
+                if ask.keep and (data := compressor.flush()):
+                    yield line(output=data)
+                yield line(end=True, code=told.end.code, reason=told.end.reason)
+                return
+            else:
+                yield line(waiting=told.waiting, running=told.running, note=told.note, printed=told.printed)
+        raise errors.EngineUnavailable("the engine ended the command", hint="try again")
+
+    def _build_and_train(
+        self,
+        session: Session,
+        build: kaos_v1.ForegroundOpen,
+        train: Callable[[bytes], kaos_v1.ForegroundOpen],
+    ) -> Iterator[views.ForegroundLine]:
+        packed: list[bytes] = []
+
+        def of_build(**told: Any) -> views.ForegroundLine:
+            return views.ForegroundLine(stage=names.BUILD, **told)
+
+        for line in self._one(session, build, of_build):
+            if line.output:
+                packed.append(line.output)
+            elif not line.end:
+                yield line
+            elif line.code:
+                yield of_build(end=True, code=line.code, reason=line.reason or "the build failed")
+                return
+        yield from self._one(session, train(_image(b"".join(packed))), views.ForegroundLine)
+
+
+def _input(repo: str, commit: str, path: str) -> kaos_v1.CommitInput:
+    return kaos_v1.CommitInput(name=repo, repo=repo, commit=commit, path=path)
+
+
+def _file(name: str, path: str, file: str, content: bytes) -> kaos_v1.FileInput:
+    return kaos_v1.FileInput(name=name, path=path, file=file, content=content)
+
+
+def _image(packed: bytes) -> bytes:
+    """What the build says of the image it made."""
+    tar = io.BytesIO()
+    with suppress(zstandard.ZstdError):
+        tar = io.BytesIO(zstandard.ZstdDecompressor().decompressobj().decompress(packed))
+    reader = TarReader(tar)
+    for member in reader:
+        if member.name.endswith(f"/{_IMAGE_FILE}") and member.size <= _MAX_IMAGE_BYTES:
+            return b"".join(reader.payload())
+    raise errors.Internal("the build has not said which image it made", hint="see engine.log")
