@@ -41,7 +41,7 @@ def build(
     that can ask for BuildKit (default: the first on the PATH).
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then the engine has no
-    image of that name that it had not before.
+    image of that name that it had not before, unless it was the push that failed.
     """
     steps = written(bundle.dockerfile)
     arguments = arguments or {}
