@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import socket
 import socketserver
 import threading
@@ -30,12 +29,15 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, port: int, target: Target) -> None:
         self.target = target
         self._open: set[socket.socket] = set()
+        self._ended = False
         self._lock = threading.Lock()
         super().__init__((HOST, port), _Handler)
 
-    def keep(self, connection: socket.socket) -> None:
+    def keep(self, *connections: socket.socket) -> bool:
+        """Count connections among those that end with the port; False when it has ended by now."""
         with self._lock:
-            self._open.add(connection)
+            self._open.update(connections)
+            return not self._ended
 
     def end(self, connection: socket.socket) -> None:
         with self._lock:
@@ -44,6 +46,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def end_all(self) -> None:
         with self._lock:
+            self._ended = True
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
@@ -65,10 +68,9 @@ class _Handler(socketserver.BaseRequestHandler):
         except OSError:
             return  # it does not listen yet, or any more: the caller sees its connection closed
         other.settimeout(None)
-        self.server.keep(other)
-        self.server.keep(self.request)
         try:
-            _pump(self.request, other)
+            if self.server.keep(other, self.request):
+                _pump(self.request, other)
         finally:
             self.server.end(other)
             self.server.end(self.request)
@@ -76,21 +78,25 @@ class _Handler(socketserver.BaseRequestHandler):
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
     """Pass bytes both ways until both sides have ended; an end is passed on, too."""
-    partner = {one: other, other: one}
-    with selectors.DefaultSelector() as selector:
-        for each in partner:
-            selector.register(each, selectors.EVENT_READ)
-        while selector.get_map():
-            for key, _ in selector.select():
-                source = key.fileobj
-                assert isinstance(source, socket.socket)
-                data = source.recv(_CHUNK)
-                if data:
-                    partner[source].sendall(data)
-                else:
-                    selector.unregister(source)
-                    with contextlib.suppress(OSError):
-                        partner[source].shutdown(socket.SHUT_WR)
+    # Each way a thread: neither waits for the other side to read.
+    back = threading.Thread(target=_copy, args=(other, one), daemon=True)
+    back.start()
+    _copy(one, other)
+    back.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(_CHUNK):
+            target.sendall(data)
+    except OSError:
+        # One that broke off is over for both, both ways.
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+    else:
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
 
 
 @contextmanager
