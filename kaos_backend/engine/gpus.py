@@ -16,6 +16,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+# CUDA's Multi-Process Service, which computes nothing of its own.
+_MPS = "nvidia-cuda-mps"
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -73,8 +76,8 @@ def _who(nvml: Any, handle: Any) -> str:
     """Who computes on a device; "" for nobody. A desktop that only draws on it does not count."""
     try:
         pids = sorted({one.pid for one in nvml.nvmlDeviceGetComputeRunningProcesses(handle)})
-        if pids:
-            return ", ".join(map(_named, pids))
+        if named := [_named(pid) for pid in pids if _program(pid) != _MPS]:
+            return ", ".join(named)
         # A container is not told of processes outside it, but of their memory.
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     except nvml.NVMLError as error:
@@ -136,7 +139,13 @@ def _visible(env: Mapping[str, str], devices: Sequence[tuple[str, int, str]]) ->
 
 
 def _named(pid: int) -> str:
+    program = _program(pid)
+    return f"{program} (pid {pid})" if program else f"pid {pid}"
+
+
+def _program(pid: int) -> str:
+    """The name of a process, as the kernel cuts it; "" where it cannot be seen from here."""
     try:
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
-        return f"pid {pid}"
+        return ""

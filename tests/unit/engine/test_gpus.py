@@ -138,6 +138,14 @@ def test_those_of_other_programs_are_told_with_their_names(driver: Callable[...,
     assert gpus.find({"CUDA_VISIBLE_DEVICES": "0"}).others(frozenset()).keys() == {0}
 
 
+def test_the_service_that_shares_a_gpu_does_not_take_it(
+    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(Device("GPU-a", pids=[7]), Device("GPU-b", pids=[7, 8]))
+    monkeypatch.setattr(gpus, "_program", {7: "nvidia-cuda-mps", 8: "blender"}.get)
+    assert gpus.find({}).others(frozenset()) == {1: "blender (pid 8)"}
+
+
 def test_a_number_given_takes_the_first_or_only_counts(driver: Callable[..., None]) -> None:
     driver(Device("GPU-a", pids=[1]), Device("GPU-b"))
     for count, devices, taken in ((1, ("0",), {0}), (3, ("0", "1", "2"), set())):
