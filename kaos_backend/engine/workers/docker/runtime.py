@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 HOME_LABEL = "kaos.home"
 WORKER_LABEL = "kaos.worker"
 _ASK_AGAIN_S = 30.0
+# For a registry that does not answer: all jobs wait meanwhile.
+_PATIENCE_S = 5
 _PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
 
 
@@ -54,8 +57,8 @@ class DockerRuntime:
         self._env = dict(env)
         self._wants_network = network
         self._registry = registry
-        # Images that the registry did not have, and when (monotonic).
-        self._lacking: dict[str, float] = {}
+        # What the registry's answer about an image meant, and when that was (monotonic).
+        self._answers: dict[str, tuple[float, str]] = {}
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
         self.label = home_label(engine_dir)
         self._lock = threading.Lock()
@@ -74,20 +77,24 @@ class DockerRuntime:
             with self._client() as api:
                 if images.find(api, image) is not None or not images.is_own(image):
                     return ""
-                return "" if self._can_be_pulled(api, image) else images.missing(image)
         except EngineError as error:
             return error.message
+        return self._pull_problem(image) if self._registry else images.missing(image)
 
-    def _can_be_pulled(self, api: docker.APIClient, image: str) -> bool:
-        asked = self._lacking.get(image)
-        # This is asked twice a second, as long as an image is being built.
-        if not self._registry or (asked is not None and time.monotonic() - asked < _ASK_AGAIN_S):
-            return False
-        if images.in_registry(api, image, self._registry):
-            self._lacking.pop(image, None)
-            return True
-        self._lacking[image] = time.monotonic()
-        return False
+    def _pull_problem(self, image: str) -> str:
+        """Why one of kaos' own images cannot be had from the registry."""
+        # Asked for twice a second, as long as an image is being built.
+        when, problem = self._answers.get(image, (-math.inf, ""))
+        if time.monotonic() - when < _ASK_AGAIN_S:
+            return problem
+        try:
+            with connect(self._env, _PATIENCE_S) as api:
+                there = images.in_registry(api, image, self._registry)
+                problem = "" if there else images.missing(image)
+        except EngineError as error:
+            problem = error.message
+        self._answers[image] = time.monotonic(), problem
+        return problem
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
         """See `port.Runtime`."""

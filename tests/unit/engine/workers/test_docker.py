@@ -15,6 +15,7 @@ import pytest
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers import choice
 from kaos_backend.engine.workers.choice import choose
+from kaos_backend.engine.workers.docker import images
 from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import owner_in_containers
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
@@ -136,6 +137,28 @@ def test_what_is_no_registry_is_refused(name: str, tmp_path: Path) -> None:
     env = {"KAOS_RUNTIME": "docker", "KAOS_REGISTRY": name, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     with pytest.raises(EngineError, match=r"KAOS_REGISTRY is .*host:port/prefix"):
         choose(env, tmp_path / "engine", tmp_path)
+
+
+def test_a_registry_that_is_gone_is_said_and_not_asked_all_the_time(
+    docked: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = DockerRuntime(tmp_path / "engine2", os.environ, registry="127.0.0.1:1/x")
+    assert runtime.image_problem(docked.image({})) == ""
+    asked: list[str] = []
+    real = images.in_registry
+
+    def counting(api: docker.APIClient, name: str, registry: str) -> bool:
+        asked.append(name)
+        return real(api, name, registry)
+
+    monkeypatch.setattr(images, "in_registry", counting)
+    for _ in range(3):
+        problem = runtime.image_problem("kaos/nobody:1")
+        assert "image kaos/nobody:1 is not on this machine" in problem
+        assert "127.0.0.1:1/x cannot be asked" in problem
+    assert asked == ["kaos/nobody:1"]
+    with pytest.raises(EngineError, match=r"cannot be pulled from 127\.0\.0\.1:1/x"):
+        runtime.start_worker(WorkerSpec("w", "kaos/nobody:1", {}, "", None))
 
 
 def test_cores_are_a_quota(docked: Bench) -> None:
