@@ -75,7 +75,7 @@ def command_line(
     if command.program == "pip":
         words = [*pip, command.verb, *(PIP_FLAGS if command.verb == "install" else ())]
     else:
-        words = [installer(program, venv), *verb]
+        words = [installer(program, venv, sees_host=sees_host), *verb]
         words += ["--no-interaction"] if program == "poetry" else []
         # As uv itself may be in the environment too.
         words += ["--inexact"] if command.verb == "uv sync" and "--inexact" not in command.text else []
@@ -88,10 +88,13 @@ def command_line(
     return words
 
 
-def installer(program: str, venv: Path) -> str:
-    """uv or Poetry: the environment's own, or this machine's. Raises Refused where there is neither."""
+def installer(program: str, venv: Path, *, sees_host: bool) -> str:
+    """uv or Poetry: the environment's own, or this machine's, which for Poetry takes more than the program.
+
+    Raises Refused where there is neither.
+    """
     own = venv / "bin" / program
-    found = str(own) if own.exists() else shutil.which(program)
+    found = str(own) if own.exists() else shutil.which(program) if sees_host or program == "uv" else None
     if found is None:
         raise Refused(f"{program} is not in the image; add RUN pip install {program}")
     return found

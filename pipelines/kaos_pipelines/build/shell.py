@@ -228,7 +228,9 @@ class Steps:
             return Execute(own.words, {**own.env, "PIP_NO_CACHE_DIR": "1"})
         if tool in CONDA:
             return 0
-        return Execute([installer(tool, self._given.path), *words], {**env, "UV_NO_CACHE": "1"})
+        return Execute(
+            [installer(tool, self._given.path, sees_host=False), *words], {**env, "UV_NO_CACHE": "1"}
+        )
 
     def _stop(self, other: Other) -> None:
         """End the RUN that asks. Its caller gets no answer."""

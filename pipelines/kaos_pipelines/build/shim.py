@@ -50,7 +50,7 @@ def _send_file(stream: BufferedRWPair, path: str) -> None:
         with tempfile.TemporaryFile() as data:
             if os.path.isdir(path):  # noqa: PTH112
                 with tarfile.open(fileobj=data, mode="w") as tar:
-                    tar.add(path, ".")
+                    tar.add(os.path.realpath(path), ".")
                 kind = "folder"
             else:
                 with open(path, "rb") as file:  # noqa: PTH123

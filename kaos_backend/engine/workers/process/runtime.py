@@ -22,6 +22,7 @@ NOT_ISOLATED = (
     "code sees and may change what this user may: only file modes protect inputs and other trials",
     "/pfs does not exist: code finds its files by environment variables ($KAOS_DATA_DIR, $PACH_PFS, …)",
     "absolute image paths such as /app do not exist: code starts in WORKDIR and must stay relative",
+    "RUN has no shell: pip, uv, file commands and tests are carried out, the rest is refused with its line",
 )
 ALWAYS_SHARED = (
     "the network is the host's",
