@@ -124,7 +124,7 @@ def _python(source: str, names: Collection[str], read: Read, project: dict[str, 
         raise InvalidBundle(f"{where} asks for Python {wanted}: there is no such image")
     if here in fitting:
         return f"3.{here}", "as here"
-    return f"3.{fitting[0]}", f"{where} asks for {wanted}"
+    return f"3.{fitting[0]}", f"for {wanted}"
 
 
 def _allows(allowed: SpecifierSet, minor: int) -> bool:
