@@ -25,7 +25,7 @@ from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.secrets import Given, given
-from kaos_backend.engine.jobs.run.serving import ServiceRun
+from kaos_backend.engine.jobs.run.serving import ServiceRun, spout_problem
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
 from kaos_backend.engine.jobs.spouts import Spouts
@@ -190,6 +190,7 @@ class Controller:
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
         problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
+        problem = problem or spout_problem(self._env, pipeline)
         self._set_pipeline(pipeline, PipelineState.CRASHING if problem else self._awake(pipeline), problem)
         return not problem
 

@@ -23,6 +23,8 @@ class Spouts:
         self._crashing = crashing
         # By (row, version) of their pipelines; None for one that is no spout.
         self._runs: dict[tuple[int, int], SpoutRun | None] = {}
+        # Rows with what was told to stop and has not yet.
+        self._ending: list[tuple[int, SpoutRun]] = []
 
     def turn(self) -> None:
         """Stop what is not wanted any more, start what is."""
@@ -32,8 +34,11 @@ class Spouts:
             run = self._runs.pop(key)
             if run is not None:
                 run.stop()
-                run.join()  # before another version starts: it may have the same port
-        for key in live.keys() - self._runs.keys():
+                self._ending.append((key[0], run))
+        self._ending = [(row, run) for row, run in self._ending if not run.ended]
+        # Another version of what still ends may have the same port; the end of that wakes the loop.
+        busy = {row for row, _ in self._ending}
+        for key in [key for key in live if key not in self._runs and key[0] not in busy]:
             with self._env.store.read() as db:
                 pipeline = tables.find_pipeline(db, live[key], key[1])
             run = None
@@ -44,11 +49,12 @@ class Spouts:
 
     def running(self) -> set[int]:
         """The rows of the pipelines whose spouts run."""
-        return {row for (row, _), run in self._runs.items() if run is not None}
+        ending = {row for row, _ in self._ending}
+        return {row for (row, _), run in self._runs.items() if run is not None} | ending
 
     def stop(self) -> None:
         """End all of them."""
-        runs = [run for run in self._runs.values() if run is not None]
+        runs = [run for run in self._runs.values() if run is not None] + [run for _, run in self._ending]
         for run in runs:
             run.stop()
         for run in runs:

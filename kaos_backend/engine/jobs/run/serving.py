@@ -209,6 +209,8 @@ class SpoutRun:
         self.pipeline = pipeline
         self._crashing = crashing
         self._job = _no_job(pipeline)
+        # Nothing of it runs any more, nor will.
+        self.ended = False
         self._keeper = Keeper(env, pipeline, DatumRunner(env, pipeline, self._job, pool, crashing), crashing)
         self._thread = threading.Thread(target=self._run, name=f"spout-{pipeline.key.name}", daemon=True)
 
@@ -224,6 +226,14 @@ class SpoutRun:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._run_until_stopped()
+        finally:
+            self.ended = True
+            # What has its place next may be waiting.
+            self._env.store.changes.notify()
+
+    def _run_until_stopped(self) -> None:
         while not self._keeper.ending:
             try:
                 self._serve()
@@ -236,17 +246,21 @@ class SpoutRun:
                 self._keeper.pause(_LAST_PAUSE_S)
 
     def _serve(self) -> None:
-        if self._env.runtime.own_network:
-            why = (
-                "a spout commits through a port of this machine, which containers do not reach: use processes"
-            )
-            note(self._env.logs.datum(self._job.key, SPOUT), self._env.clock(), why)
-            self._crashing(why)
+        if problem := spout_problem(self._env, self.pipeline):
+            note(self._env.logs.datum(self._job.key, SPOUT), self._env.clock(), problem)
+            self._crashing(problem)
             return
         try:
             self._keeper.keep(_its_datum(), again=True)
         finally:
             clean_up(self._env.scratch / str(self._job.seq))
+
+
+def spout_problem(env: RunEnv, pipeline: Pipeline) -> str:
+    """Why a spout cannot run here; "" for any other pipeline. EngineError when nobody can tell."""
+    if pipeline.spec.spout is None or not env.runtime.own_network:
+        return ""
+    return "a spout commits through a port of this machine, which no container reaches: use processes"
 
 
 def _no_job(pipeline: Pipeline) -> Job:
