@@ -66,6 +66,7 @@ def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) 
         "memory": None,
         "groups": [],
         "ooms": None,
+        "tty": None,
         "timeout": None,
     }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
