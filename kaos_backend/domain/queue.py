@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from kaos_backend.domain.models import OpenJob
 
@@ -24,9 +25,18 @@ _WAITS = (
 )
 
 
+# What ends when somebody does something about it, which nobody can tell beforehand.
+_HELD = frozenset({"resume", "image", "docker", "engine"})
+
+
 def waits_for(reason: str) -> list[str]:
     """What a job's reason says that it waits for, by stable names; [] for nothing that has one."""
     return [name for name, pattern in _WAITS if re.search(pattern, reason)]
+
+
+def is_held(waits: Collection[str]) -> bool:
+    """Whether something of what is waited for (``waits_for``) will not pass by itself."""
+    return not _HELD.isdisjoint(waits)
 
 
 def left_s(job: OpenJob, expected: int) -> float | None:

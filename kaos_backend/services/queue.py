@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import OpenJob
-from kaos_backend.domain.queue import left_s, waits_for
+from kaos_backend.domain.queue import is_held, left_s, waits_for
 from kaos_backend.domain.stages import fold
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import views
@@ -47,7 +47,9 @@ class Queue:
             return None  # it has ended meanwhile
         about = self._jobs.inputs_of(workspace, job_id).descriptions.get(names.HYPER)
         trials = about.trials if about is not None else 0
-        left: float | None = 0.0
+        whole = fold(jobs)
+        waits = waits_for(whole.reason)
+        left: float | None = None if is_held(waits) else 0.0
         for stage, _ in jobs:
             job = unfinished.get(stage.name)
             if job is None:
@@ -57,14 +59,13 @@ class Queue:
             left = None if begins is None or takes is None else begins + takes
             free[workspace, stage.name] = left
         counted = next((unfinished.get(stage.name) for stage, _ in jobs if stage.trials), None)
-        whole = fold(jobs)
         created, _, _ = views.span([job for _, job in jobs])
         return views.ActiveJob(
             workspace=workspace,
             id=job_id,
             state=whole.state,
             reason=whole.reason,
-            waits_for=waits_for(whole.reason),
+            waits_for=waits,
             created=rfc3339(created),
             total=(counted.total if counted else 0) or trials,
             done=counted.done if counted else 0,

@@ -253,9 +253,9 @@ def test_a_docker_engine_that_is_down_is_said_and_nothing_else_is_used(
         return job["state"] == "waiting" and "no Docker engine answers" in str(job["reason"])
 
     eventually(reason, "the job's reason")
-    # It had a build and a trial before, so how long they take is known.
     (row,) = docked.json("status")["jobs"]
-    assert (row["waits_for"], row["left_s"] > 0) == (["docker"], True)
+    # Nobody can tell until when.
+    assert (row["waits_for"], row["left_s"]) == (["docker"], None)
     docked.run("down")
     docked.env.pop("DOCKER_HOST")
     docked.env |= {"DOCKER_HOST": host} if host else {}

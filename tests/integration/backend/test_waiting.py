@@ -139,7 +139,9 @@ def test_a_pause_lets_nothing_new_start_and_outlasts_the_engine(home: Path) -> N
         eventually(lambda: info(backend, one)["stages"][0]["reason"] == why)
         stop_engine(home)
         eventually(lambda: info(backend, one)["stages"][0]["reason"] == why)
-        assert backend.call("GET", "/status")["paused"] == {"everywhere": False, "workspaces": [one]}
+        status = backend.call("GET", "/status")
+        assert status["paused"] == {"everywhere": False, "workspaces": [one]}
+        assert [(row["waits_for"], row["left_s"]) for row in status["jobs"]] == [(["resume"], None)]
         everywhere = {"workspace": None, "paused": True}
         assert backend.call("POST", "/pause", json=everywhere)["everywhere"]
         assert backend.call("POST", "/pause", json={**paused, "paused": False})["everywhere"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.domain.models import OpenJob
-from kaos_backend.domain.queue import left_s, waits_for
+from kaos_backend.domain.queue import is_held, left_s, waits_for
 
 
 def job(**more: Any) -> OpenJob:
@@ -42,6 +42,11 @@ def job(**more: Any) -> OpenJob:
 )  # fmt: skip
 def test_what_is_waited_for_has_a_name(reason: str, names: list[str]) -> None:
     assert waits_for(reason) == names
+
+
+def test_what_does_not_pass_by_itself() -> None:
+    assert is_held(["turn", "resume"])
+    assert not is_held(["turn", "cpu", "gpu", "stage"])
 
 
 def test_how_long_a_job_will_take() -> None:
