@@ -72,6 +72,9 @@ def started(home: Path, runtime: str = "process") -> Iterator[Kaos]:
     try:
         yield kaos
     finally:
+        if runtime == "docker":
+            # Its images are not in the folder that is removed.
+            kaos("workspace", "kill", "default", "--yes")
         kaos("down")
 
 
