@@ -16,7 +16,7 @@ from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline
 from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted
 from kaos_backend.engine.jobs.run.env import RunEnv
-from kaos_backend.engine.jobs.run.forward import forwarding
+from kaos_backend.engine.jobs.run.forward import HOST, forwarding
 from kaos_backend.engine.jobs.run.job import JobRun, matches
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.pool import Pool
@@ -146,7 +146,12 @@ class Keeper:
         with self._changed:
             worker = self.running.worker if self.running is not None else None
         service = self._service
-        return None if worker is None or service is None else (worker.host, service.internal_port)
+        if worker is None or service is None:
+            return None
+        host = worker.host
+        if host == HOST and self._env.runtime.own_network:
+            return None  # it has no network at all, and this machine's port is somebody else's
+        return host, service.internal_port
 
 
 class ServiceRun(JobRun):
