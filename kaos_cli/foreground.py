@@ -221,19 +221,21 @@ def _typing(session: Session, name: str) -> Iterator[None]:
     import select
 
     wake_r, wake_w = os.pipe()
-    resized, over = threading.Event(), threading.Event()
+    for end in (wake_r, wake_w):
+        os.set_blocking(end, False)
+    over = threading.Event()
     typist = _typist(session)
 
     def pass_on() -> None:
+        size = os.get_terminal_size(0)
         while not over.is_set():
             ready, _, _ = select.select([0, wake_r], [], [])
-            if wake_r in ready:
-                os.read(wake_r, 1)
             typed: Json = {}
-            if resized.is_set():
-                resized.clear()
-                size = os.get_terminal_size(0)
-                typed |= {"rows": size.lines, "columns": size.columns}
+            if wake_r in ready:
+                os.read(wake_r, _TYPED_BYTES)
+                if (now := os.get_terminal_size(0)) != size:
+                    size = now
+                    typed |= {"rows": size.lines, "columns": size.columns}
             if 0 in ready and not over.is_set():
                 data = os.read(0, _TYPED_BYTES)
                 typed |= {"typed": b64encode(data).decode()} if data else {"end": True}
@@ -243,20 +245,19 @@ def _typing(session: Session, name: str) -> Iterator[None]:
             except (KaosError, ConnectionLost):
                 return  # it has ended, or nobody is there: the other stream says so
 
-    def notice(*_: object) -> None:
-        resized.set()
-        os.write(wake_w, b".")
-
-    before = signal.signal(signal.SIGWINCH, notice)
+    # Of signals the thread that types learns at once; the main one may be waiting for what is printed.
+    before = signal.signal(signal.SIGWINCH, lambda *_: None)
+    waking = signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     thread = threading.Thread(target=pass_on, name="typist", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
+        signal.set_wakeup_fd(waking)
+        signal.signal(signal.SIGWINCH, before)
         os.write(wake_w, b".")
         thread.join()
-        signal.signal(signal.SIGWINCH, before)
         typist.close()
         os.close(wake_r)
         os.close(wake_w)
