@@ -562,10 +562,10 @@ def shell(
     trial: Annotated[int, typer.Option("--trial", "-t", min=0, metavar="N", help="The trial.")] = 0,
     workspace: Workspace = None,
 ) -> None:
-    """Open a shell where a trial was: its image, inputs, parameters and limits, its output folder as it left
-    it.
+    """Open a shell where a trial was: same image, inputs, parameters and limits.
 
-    What is done in there is lost with it. The exit code is the shell's.
+    The output folder is as the trial left it. What is done in there is lost with the shell, whose exit code this
+    has.
     """
     from kaos_cli.foreground import shell
 
