@@ -564,8 +564,7 @@ def shell(
 ) -> None:
     """Open a shell where a trial was: same image, inputs, parameters and limits.
 
-    The output folder is as the trial left it. What is done in there is lost with the shell, whose exit code this
-    has.
+    The output folder is as the trial left it; what is done in there is lost. The exit code is the shell's.
     """
     from kaos_cli.foreground import shell
 
