@@ -60,7 +60,7 @@ def test_an_output_that_can_never_fit_costs_its_own_trial_only(cramped: Home, tm
     big = trials[DISK_MIB * 5 // 8]
     assert big["state"] == "failed"
     log = cramped.run("train", "logs", "--trial", str(big["trial"])).stdout
-    assert "output refused" in log
+    assert "output too large" in log
     assert "can never fit" in log
     # Nothing of it stands in the way of the next.
     grid = write_grid(grid, {"mib": [2]})

@@ -128,17 +128,17 @@ def test_only_what_failed_where_others_never_ran(backend: Backend, workspace: st
     source = backend.put(workspace, "source", {**SOURCE, "train": script(gate, body)})
     data = backend.put(workspace, "data", DATA)
     grid = {"lr": [0.1, 0.2, 0.3, 0.4]}
-    # One at a time: the one that fails, or another first, which is stopped then.
-    job = backend.deploy(workspace, source=source, data=data, hyper=grid, parallelism=1)["job"]
+    # Two at a time: the one that fails and another, or two others first, one of which is stopped then.
+    more = {"parallelism": 2, "resources": {"cpu": 0.5}}
+    job = backend.deploy(workspace, source=source, data=data, hyper=grid, **more)["job"]
     path = f"/workspaces/{workspace}/jobs/{job}"
 
     def failed() -> bool:
-        for trial in backend.call("GET", path)["trials"]:
-            if trial["state"] == "running" and trial["params"]["lr"] != 0.1:
-                backend.call("POST", f"{path}/trials/{trial['trial']}/stop")
-            if trial["state"] == "failed" and trial["params"]["lr"] == 0.1:
-                return True
-        return False
+        trials = backend.call("GET", path)["trials"]
+        others = [t for t in trials if t["state"] == "running" and t["params"]["lr"] != 0.1]
+        if len(others) == 2:
+            backend.call("POST", f"{path}/trials/{others[0]['trial']}/stop")
+        return any(t["state"] == "failed" and t["params"]["lr"] == 0.1 for t in trials)
 
     eventually(failed)
     error = backend.error("POST", f"{path}/retry", 409, "not_yet", json={})
