@@ -42,8 +42,9 @@ types: install
 imports: install
 	$(BIN)/lint-imports
 
+# A third more than two cores have places for: nearly half of the time tests wait for processes and disks.
 unit: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 bench: install  ## speed, as ratios to a peer and to the physical floor
 	$(BIN)/python -m bench
