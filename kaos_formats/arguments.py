@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from kaos_formats.errors import InvalidResources
+from kaos_formats.utf8 import is_utf8
 
 VARIABLE = "KAOS_BUILD_ARGS"
 """A variable in the spec of `build`: the arguments as JSON."""
@@ -25,7 +26,7 @@ def check_arguments(arguments: Mapping[str, str]) -> Mapping[str, str]:
                 hint="--build-arg NAME=VALUE, as an ARG of the Dockerfile is named",
                 build_arg=name,
             )
-        if "\0" in value or not _is_text(value):
+        if "\0" in value or not is_utf8(value):
             raise InvalidResources(
                 f"the value of build argument {name} is not UTF-8 text", hint="give text", build_arg=name
             )
@@ -54,11 +55,3 @@ def variant(arguments: Mapping[str, str]) -> str:
     """What tells the image made with these arguments from that without any; "" for none."""
     text = format_arguments(arguments)
     return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

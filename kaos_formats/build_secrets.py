@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaos_formats.errors import InvalidResources
+from kaos_formats.utf8 import is_utf8
 
 MAX_TOTAL_BYTES = 64 << 10
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -27,7 +28,7 @@ def check_build_secrets(secrets: Mapping[str, str]) -> Mapping[str, str]:
                 hint="letters, digits, '_', '-' and '.', as in RUN --mount=type=secret,id=…",
                 secret=name,
             )
-        if "\0" in value or not _is_text(value):
+        if "\0" in value or not is_utf8(value):
             raise InvalidResources(
                 f"build secret {name} is not UTF-8 text", hint="encode what is binary, in base64 for example"
             )
@@ -62,11 +63,3 @@ def in_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The secrets that the build's program was given: their values by id."""
     found = {name.removeprefix(_PREFIX): value for name, value in env.items() if name.startswith(_PREFIX)}
     return {bytes.fromhex(name).decode(): value for name, value in sorted(found.items())}
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

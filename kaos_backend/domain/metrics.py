@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
 
+from kaos_formats.utf8 import is_utf8
+
 Number = int | float
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 Order = Literal["asc", "desc"]
@@ -204,7 +206,7 @@ class _File:
     def _keep(self, name: str, value: Number) -> None:
         if len(name) > MAX_NAME_LENGTH:
             self.notes.append(f"{_shown(name)}: a name of {len(name)} characters")
-        elif not _is_text(name):
+        elif not is_utf8(name):
             self.notes.append(f"{_shown(name)} is no valid Unicode text")
         else:
             self._found.setdefault(name, value)
@@ -222,14 +224,6 @@ def _int(digits: str) -> Number | object:
 def _float(digits: str) -> float | object:
     value = float(digits)
     return value if math.isfinite(value) else _TOO_LARGE
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(name: str) -> str:

@@ -230,19 +230,6 @@ def _stats(process_us: int, download: int, upload: int) -> pps.ProcessStats:
     )
 
 
-def _file_info(file: File) -> pfs.FileInfo:
-    return pfs.FileInfo(
-        file=pfs.File(
-            commit=commit_message(file.project, file.repo, file.repo_type, file.commit),
-            path=file.path,
-            datum="default",
-        ),
-        file_type=pfs.FileType.DIR if file.is_dir else pfs.FileType.FILE,
-        size_bytes=file.size_bytes,
-        hash=file.hash,
-    )
-
-
 def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
     """A function that encodes a `DatumInfo` of a job that has ended one way or the other.
 
@@ -253,14 +240,7 @@ def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
     pipeline = job.key.pipeline
     job_part = field(1, bytes(job_message(job.key)))
     meta = field(1, bytes(commit_message(pipeline.project, pipeline.name, "meta", job.key.id)))
-    commit = cache(lambda *address: bytes(commit_message(*address)))
-
-    @lru_cache(_SHARED_FILES)  # what all datums of a grid read is encoded once
-    def data(file: File) -> bytes:
-        where = commit(file.project, file.repo, file.repo_type, file.commit)
-        return field(
-            5, wire.file_info(where, file.path, "default", file.is_dir, b"", file.size_bytes, file.hash)
-        )
+    data = _data_encoder()
 
     def encode(datum: DatumRow) -> bytes:
         stats = (
@@ -282,10 +262,26 @@ def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
     return encode
 
 
-def planned_datum_info(datum: Datum) -> pps.DatumInfo:
-    """A datum of a dry enumeration."""
-    return pps.DatumInfo(
-        datum=pps.Datum(id=datum.id),
-        state=pps.DatumState(int(DatumState.UNKNOWN)),
-        data=[_file_info(file) for file in datum.files],
-    )
+def planned_datum_info_encoder() -> Callable[[Datum], bytes]:
+    """A function that encodes the `DatumInfo` of a dry enumeration's datums."""
+    data = _data_encoder()
+
+    def encode(datum: Datum) -> bytes:
+        state = number(2, int(DatumState.UNKNOWN))
+        return b"".join((field(1, text(2, datum.id)), state, *map(data, datum.files)))
+
+    return encode
+
+
+def _data_encoder() -> Callable[[File], bytes]:
+    """A function that encodes the field `data` of `DatumInfo`; what all datums of a grid read, once."""
+    commit = cache(lambda *address: bytes(commit_message(*address)))
+
+    @lru_cache(_SHARED_FILES)
+    def data(file: File) -> bytes:
+        where = commit(file.project, file.repo, file.repo_type, file.commit)
+        return field(
+            5, wire.file_info(where, file.path, "default", file.is_dir, b"", file.size_bytes, file.hash)
+        )
+
+    return data

@@ -54,15 +54,14 @@ class DatumCalls:
             raise Unknown(f"datum {request.datum.id} not found in job {key}")
         return convert.datum_info_encoder(job, self._jobs.image(job))(datum)
 
-    def list_datum(
-        self, request: pps.ListDatumRequest, _context: grpc.ServicerContext
-    ) -> Iterator[pps.DatumInfo | bytes]:
+    def list_datum(self, request: pps.ListDatumRequest, _context: grpc.ServicerContext) -> Iterator[bytes]:
         by_input = request.is_set("input") and betterproto.serialized_on_wire(request.input)
         if request.job.id and by_input:
             raise Unknown("cannot specify both job and input")
         if by_input:
             planned = self._enumerate(request.input)
-            yield from map(convert.planned_datum_info, _page(request, planned, lambda _: DatumState.UNKNOWN))
+            encode_planned = convert.planned_datum_info_encoder()
+            yield from map(encode_planned, _page(request, planned, lambda _: DatumState.UNKNOWN))
         else:
             job = self._jobs.job(convert.job_key(request.job))
             done = [row for row in self._jobs.datums(job) if row.state in DONE_DATUMS]
@@ -77,11 +76,12 @@ class DatumCalls:
 
     def create_datum(
         self, requests: Iterator[pps.CreateDatumRequest], _context: grpc.ServicerContext
-    ) -> Iterator[pps.DatumInfo]:
+    ) -> Iterator[bytes]:
         first = next(requests, None)
         if first is None or betterproto.which_one_of(first, "body")[0] != "start":
             raise Unknown("first message must be a StartCreateDatumRequest message")
         datums = iter(self._enumerate(first.start.input))
+        encode = convert.planned_datum_info_encoder()
         number = first.start.number
         while True:
             if number < 0:
@@ -90,7 +90,7 @@ class DatumCalls:
                 datum = next(datums, None)
                 if datum is None:
                     return
-                yield convert.planned_datum_info(datum)
+                yield encode(datum)
             following = next(requests, None)
             if following is None:
                 return
