@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import stat
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,10 @@ SYSTEM = ("bin", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", 
 SCAFFOLD = ("dev", "home", "mnt", "pfs", "proc", "root", "run", "tmp", "var/tmp")
 # Below /run, which is private: name resolution on systemd machines, and what NixOS keeps there.
 RUN_PATHS = ("/run/systemd/resolve", "/run/current-system", "/run/opengl-driver", "/mnt/wsl/resolv.conf")
+# Where a host keeps what is for its root alone, which a sandbox that root makes would read: /etc at any
+# depth, of the others what lies at their top.
+_PRIVATE_BELOW = "/etc"
+_PRIVATE_IN = ("/opt", "/sys/fs", "/sys/kernel")
 NAMESPACES = (
     "--unshare-pid",
     "--unshare-ipc",
@@ -128,6 +133,49 @@ def intact(root: Path, targets: Iterable[str]) -> bool:
                 return False
             seen.add(folder)
     return True
+
+
+def private(host: Path = Path("/")) -> tuple[Path, ...]:
+    """What of the system folders not everybody on the host may read: /etc/shadow, the keys of ssh.
+
+    Without capabilities an engine's user sees of them what it always sees; it is root whose sandboxes would
+    hand them out, as the files are its own. So for any other user this is empty.
+    """
+    if os.geteuid() != 0:
+        return ()
+    found: list[Path] = []
+    folders = [host / name[1:] for name in (_PRIVATE_BELOW, *_PRIVATE_IN)]
+    for folder in folders:  # grows meanwhile
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    is_folder = stat.S_ISDIR(info.st_mode)
+                    if is_folder and info.st_mode & 0o005 != 0o005:
+                        found.append(Path(entry.path))
+                    elif is_folder and folder.is_relative_to(host / _PRIVATE_BELOW[1:]):
+                        folders.append(Path(entry.path))
+                    elif stat.S_ISREG(info.st_mode) and not info.st_mode & 0o004 and info.st_size:
+                        found.append(Path(entry.path))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+def cover(hidden: Iterable[Path], binds: Collection[str]) -> list[str]:
+    """Options of bubblewrap that keep `hidden` out of sight, as far as `binds` would show it.
+
+    A folder is empty, and a file cannot be opened: what is bound without leave to be a device is refused.
+    """
+    options: list[str] = []
+    for path in hidden:
+        if not below(path, binds):
+            continue
+        if path.is_dir():
+            options += ["--tmpfs", str(path)]
+        elif path.exists():
+            options += ["--ro-bind", os.devnull, str(path)]
+    return options
 
 
 def below(path: Path, folders: Iterable[str | Path]) -> bool:

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kaos_formats.sandbox import NAMESPACES, RUN_PATHS, Layout, below, intact, layout, prepare, scan
+from kaos_formats.sandbox import (
+    NAMESPACES,
+    RUN_PATHS,
+    Layout,
+    below,
+    cover,
+    intact,
+    layout,
+    prepare,
+    private,
+    scan,
+)
 from kaos_formats.sandbox import split_environment as split
 from kaos_pipelines.build.errors import Refused
 from kaos_pipelines.build.rootfs import MAX_DEPTH
@@ -72,9 +83,7 @@ class Sandbox:
         line = [self.bwrap, *NAMESPACES, *(() if network else ("--unshare-net",)), "--bind", str(root), "/"]
         for path in plan.binds:
             line += ["--ro-bind", path, path]
-        for folder in self.hidden:
-            if below(folder, plan.binds):
-                line += ["--tmpfs", str(folder)]
+        line += cover((*self.hidden, *private()), plan.binds)
         line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
         for name in RUN_PATHS:
             line += ["--ro-bind-try", name, name]

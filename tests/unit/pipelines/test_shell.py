@@ -44,6 +44,7 @@ def test_a_run_is_what_a_shell_does_in_the_images_own_root(
         START + "ARG WHO=world\nENV GREETING=hello\n"
         'RUN echo "$GREETING $WHO" | tr a-z A-Z > said && for i in 1 2; do echo $i; done >> said\n'
         "RUN (touch /usr/bin/x; ls /root/.ssh; ls -d " + f"{engine}/images || true) 2>&1 | wc -l > refused\n"
+        "RUN cat /etc/shadow /etc/gshadow /etc/ssh/ssh_host_* > secrets 2>/dev/null || true\n"
         "RUN useradd me && chown -R me . && mkfifo pipe && chmod u+s train\n"
         "RUN echo x > /etc/x && echo > $HOME/y\n"
         'SHELL ["/bin/bash", "-o", "pipefail", "-c"]\n'
@@ -57,6 +58,7 @@ def test_a_run_is_what_a_shell_does_in_the_images_own_root(
     assert (root / "app/refused").read_text() == "3\n"
     assert (root / "usr/local/bin/answer").read_text() == "42\n"
     assert (root / "app/version").read_text().startswith(HERE)
+    assert (root / "app/secrets").read_text() == ""
     assert (root / "app/routes").read_text() == "1\n"  # the heading alone
     assert not (root / "app/train").stat().st_mode & 0o6000
     said = capfd.readouterr().out
@@ -64,7 +66,7 @@ def test_a_run_is_what_a_shell_does_in_the_images_own_root(
     assert "/app/pipe is left out" in said
     # Nothing is left of what was mounted.
     found = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
-    app = {"Dockerfile", "train", "said", "refused", "version", "routes"}
+    app = {"Dockerfile", "train", "said", "refused", "secrets", "version", "routes"}
     assert found == {"etc/x", "root/y", "usr/local/bin/answer", *(f"app/{name}" for name in app)}
 
 

@@ -15,7 +15,7 @@ from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
 from kaos_formats.folders import clean_up
-from kaos_formats.sandbox import intact, layout, prepare, scan, split_environment, visible_path
+from kaos_formats.sandbox import intact, layout, prepare, private, scan, split_environment, visible_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Sandbox:
         self._secrets = secrets
         self._root, self._image, self._workdir, self._bwrap = folder / "root", image, workdir, bwrap
         self._binds: tuple[str, ...] = ()
+        self._hidden = (*bwrap.hidden, *private())
         self._devices = sandbox.gpu_devices()
         self._lay_out()
         host = dict(os.environ)
@@ -101,7 +102,7 @@ class Sandbox:
         return sandbox.View(
             root=self._root,
             binds=self._binds,
-            hidden=self._bwrap.hidden,
+            hidden=self._hidden,
             extra=tuple(dict.fromkeys((*prefixes, *venv))),
             inputs=run.inputs,
             out=run.out,

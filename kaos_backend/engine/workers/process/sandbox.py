@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kaos_formats.sandbox import NAMESPACES, RUN_PATHS, below
+from kaos_formats.sandbox import NAMESPACES, RUN_PATHS, below, cover
 
 _SH = "/bin/sh"
 GPU_NODES = ("nvidia", "dri", "kfd", "dxg")
@@ -48,9 +48,7 @@ def argv(bwrap: str, view: View, command: Iterable[str], options: Sequence[str] 
     line = [bwrap, *NAMESPACES, "--bind", str(view.root), "/"]
     for path in view.binds:
         line += ["--ro-bind", path, path]
-    for folder in view.hidden:
-        if below(folder, view.binds):
-            line += ["--tmpfs", str(folder)]
+    line += cover(view.hidden, view.binds)
     line += ["--proc", "/proc", "--dev", "/dev"]
     if view.shm_bytes is not None:
         line += ["--size", str(view.shm_bytes), "--tmpfs", "/dev/shm"]  # noqa: S108

@@ -19,6 +19,7 @@ from kaos_backend.engine.workers.process.launch import SCRIPT
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.images import directory_name
+from kaos_formats.sandbox import private
 
 from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
 
@@ -150,6 +151,19 @@ def test_sandbox_hides_the_store_and_protects_inputs(sandboxed: Bench, tmp_path:
     assert text.count("Read-only file system") >= 3
     assert "lib.py\no" in text
     assert sandboxed.runtime.isolation == "bubblewrap"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandboxes could read them")
+@pytest.mark.parametrize("files", [{}, {"/etc/own": "o"}], ids=["the host's /etc", "merged"])
+def test_sandbox_hides_what_only_root_may_read(sandboxed: Bench, files: dict[str, str]) -> None:
+    secret = private()
+    assert secret
+    names = " ".join(f"'{path}'" for path in secret)
+    _, text = sandboxed.run(
+        f"for p in {names}; do ls -A $p/* || cat $p; done 2>/dev/null; cat /etc/passwd",
+        sandboxed.worker(sandboxed.image({"/app/train": "", **files})),
+    )
+    assert text == Path("/etc/passwd").read_text().strip()
 
 
 def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> None:

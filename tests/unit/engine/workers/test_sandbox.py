@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.engine.workers.process import sandbox
-from kaos_formats.sandbox import SYSTEM, Listing, layout, prepare, scan, split_environment, visible_path
+from kaos_formats.sandbox import (
+    SYSTEM,
+    Listing,
+    layout,
+    prepare,
+    private,
+    scan,
+    split_environment,
+    visible_path,
+)
 
 HOST: dict[str, dict[str, str]] = {
     "/": {
@@ -67,8 +76,8 @@ def view(**changes: object) -> sandbox.View:
     values: dict[str, object] = {
         "root": Path("/k/scratch/root"),
         "binds": ("/usr", "/etc"),
-        "hidden": (Path("/k"), Path("/usr/kaos")),
-        "extra": (Path("/usr/lib/py"), Path("/usr/kaos/venvs/1"), Path("/home/me/.pyenv/3")),
+        "hidden": (Path("/k"), Path("/usr/share")),
+        "extra": (Path("/usr/lib/py"), Path("/usr/share/venvs/1"), Path("/home/me/.pyenv/3")),
         "inputs": {"data": Path("/k/trees/1"), "build": Path("/k/trees/2")},
         "out": Path("/k/out"),
         "workdir": "/app",
@@ -80,10 +89,10 @@ def test_argv() -> None:
     line = sandbox.argv("bwrap", view(), ["x", "y"])
     text = " ".join(line)
     assert line[0] == "bwrap"
-    assert "--bind /k/scratch/root / --ro-bind /usr /usr --ro-bind /etc /etc --tmpfs /usr/kaos" in text
+    assert "--bind /k/scratch/root / --ro-bind /usr /usr --ro-bind /etc /etc --tmpfs /usr/share" in text
     assert "--tmpfs /k " not in text  # not visible anyway
     assert "--ro-bind /usr/lib/py" not in text  # below a bind already
-    assert "--ro-bind /usr/kaos/venvs/1 /usr/kaos/venvs/1" in text
+    assert "--ro-bind /usr/share/venvs/1 /usr/share/venvs/1" in text
     assert "--ro-bind /home/me/.pyenv/3 /home/me/.pyenv/3" in text
     pfs = "--tmpfs /pfs --ro-bind /k/trees/2 /pfs/build --ro-bind /k/trees/1 /pfs/data --bind /k/out /pfs/out"
     assert f"{pfs} --remount-ro /pfs --chdir /app -- /bin/sh -c" in text
@@ -133,6 +142,30 @@ def test_prepare_and_scan(tmp_path: Path) -> None:
     assert found("/usr") == {"bin": "d", "lib": "d", "local": "d"}
     assert found("/nothing") == {}
     assert (tmp_path / "root" / "tmp").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_what_the_host_keeps_for_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {
+        "etc/passwd": 0o644,
+        "etc/shadow": 0o640,
+        "etc/empty": 0o600,
+        "etc/ssh/key": 0o600,
+        "etc/ssl/private/key": 0o644,
+        "opt/own/key": 0o644,
+        "opt/tool/key": 0o600,
+    }
+    for name, mode in modes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("" if name.endswith("empty") else "x")
+        (tmp_path / name).chmod(mode)
+    for name in ("etc/ssl/private", "opt/own"):
+        (tmp_path / name).chmod(0o710)
+    (tmp_path / "etc" / "link").symlink_to("shadow")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    hidden = {"etc/shadow", "etc/ssh/key", "etc/ssl/private", "opt/own"}
+    assert {str(path.relative_to(tmp_path)) for path in private(tmp_path)} == hidden
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert private(tmp_path) == ()
 
 
 def test_what_the_loader_reads_never_reaches_bubblewrap_itself() -> None:
