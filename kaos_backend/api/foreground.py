@@ -8,29 +8,22 @@ from base64 import b64encode
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import StreamingResponse
 
 from kaos_backend import errors
 from kaos_backend.api.deps import Awake, Plain
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
-from kaos_backend.api.streams import ndjson
+from kaos_backend.api.streams import JsonLines, json_lines
 from kaos_backend.services import requests, views
-from kaos_backend.services.foreground import Session
 
 router = APIRouter(tags=["foreground"])
 
-_MAX_NUMBER = 10_000_000
 _STREAM = {PLACE: "foreground"}
-
-
-class _JsonLines(StreamingResponse):
-    media_type = "application/x-ndjson"
 
 
 @router.post(
     "/workspaces/{workspace}/run",
-    response_class=_JsonLines,
+    response_class=JsonLines,
     responses=ends_in(
         errors.NoSuchWorkspace,
         errors.NoBundle,
@@ -40,14 +33,14 @@ class _JsonLines(StreamingResponse):
     ),
     openapi_extra=_STREAM,
 )
-def run(workspace: str, body: requests.Run, request: Request, services: Awake) -> _JsonLines:
+def run(workspace: str, body: requests.Run, request: Request, services: Awake) -> JsonLines:
     """One trial in the foreground: JSON lines as long as it runs; it ends when they are not read any more."""
-    return _lines(services.foregrounds.run(workspace, body), request)
+    return json_lines(services.foregrounds.run(workspace, body), _encode, request)
 
 
 @router.post(
     "/workspaces/{workspace}/jobs/{ref}/trials/{trial}/shell",
-    response_class=_JsonLines,
+    response_class=JsonLines,
     responses=ends_in(
         errors.NoSuchWorkspace, errors.NoSuchJob, errors.Ambiguous, errors.NotFound, errors.NotYet
     ),
@@ -56,13 +49,13 @@ def run(workspace: str, body: requests.Run, request: Request, services: Awake) -
 def shell(
     workspace: str,
     ref: str,
-    trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)],
+    trial: Annotated[int, Path(ge=0, le=requests.MAX_NUMBER)],
     body: requests.Shell,
     request: Request,
     services: Awake,
-) -> _JsonLines:
+) -> JsonLines:
     """A shell where a trial was: JSON lines as long as it runs; it ends when they are not read any more."""
-    return _lines(services.foregrounds.shell(workspace, ref, trial, body), request)
+    return json_lines(services.foregrounds.shell(workspace, ref, trial, body), _encode, request)
 
 
 @router.post("/foreground/{session}", responses=ends_in(errors.NotFound))
@@ -72,15 +65,6 @@ def type_(session: str, body: requests.Typed, services: Plain) -> views.Typed:
     """
     services.foregrounds.type(session, body)
     return views.Typed(ok=True)
-
-
-def _lines(session: Session, request: Request) -> _JsonLines:
-    async def lines() -> Any:
-        # A generator of its own: the event loop is known only once the response is being sent.
-        async for chunk in ndjson(session, _encode, request.is_disconnected):
-            yield chunk
-
-    return _JsonLines(lines(), headers={"Cache-Control": "no-store"})
 
 
 def _encode(line: views.ForegroundLine) -> dict[str, Any]:

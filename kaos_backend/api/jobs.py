@@ -12,7 +12,7 @@ from kaos_backend import errors
 from kaos_backend.api.deps import Awake
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
-from kaos_backend.api.streams import ndjson
+from kaos_backend.api.streams import JsonLines, json_lines
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import requests, views
 from kaos_backend.services.archives import What
@@ -20,16 +20,11 @@ from kaos_backend.services.logs import End, Line, LogQuery, Waiting
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
-_MAX_NUMBER = 10_000_000
 _OF_A_JOB = (errors.NoSuchWorkspace, errors.NoSuchJob, errors.Ambiguous)
 
 
 # Who asks; told to those who look.
 _Author = Annotated[str, Query(json_schema_extra=requests.AUTHOR)]
-
-
-class _JsonLines(StreamingResponse):
-    media_type = "application/x-ndjson"
 
 
 class _Archive(StreamingResponse):
@@ -62,7 +57,7 @@ def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
 
 @router.get(
     "/{ref}/logs",
-    response_class=_JsonLines,
+    response_class=JsonLines,
     responses=ends_in(*_OF_A_JOB, errors.NotFound),
     openapi_extra={PLACE: "logs"},
 )
@@ -71,16 +66,16 @@ def get_logs(
     ref: str,
     request: Request,
     services: Awake,
-    trial: Annotated[int | None, Query(ge=0, le=_MAX_NUMBER)] = None,
+    trial: Annotated[int | None, Query(ge=0, le=requests.MAX_NUMBER)] = None,
     stage: str | None = None,
     follow: bool = False,
-    tail: Annotated[int, Query(ge=0, le=_MAX_NUMBER)] = 0,
-) -> _JsonLines:
+    tail: Annotated[int, Query(ge=0, le=requests.MAX_NUMBER)] = 0,
+) -> JsonLines:
     """Log lines as JSON lines, the last one ``{"end":true,"state":…}``. 404 no_such_job, not_found (no
     such trial).
     """
     reading = services.logs.open(workspace, ref, LogQuery(trial, stage, follow, tail))
-    return _JsonLines(_lines(reading, request), headers={"Cache-Control": "no-store"})
+    return json_lines(reading, _encode, request)
 
 
 @router.get(
@@ -124,7 +119,7 @@ def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -
 def stop_trial(
     workspace: str,
     ref: str,
-    trial: Annotated[int, Path(ge=0, le=_MAX_NUMBER)],
+    trial: Annotated[int, Path(ge=0, le=requests.MAX_NUMBER)],
     services: Awake,
     author: _Author = "",
 ) -> views.TrialAnswer:
@@ -132,12 +127,6 @@ def stop_trial(
     not_found (no such trial); 409 not_yet (before the training began); 501 needs_embedded_engine.
     """
     return services.trials.stop(workspace, ref, trial, author)
-
-
-async def _lines(reading: Any, request: Request) -> Any:
-    # A generator of its own: the event loop is known only once the response is being sent.
-    async for chunk in ndjson(reading, _encode, request.is_disconnected):
-        yield chunk
 
 
 def _encode(item: Line | Waiting | End) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Between asyncio and the threads that do the work: request bodies in, log lines out, both bounded."""
+"""Between asyncio and the threads that do the work: request bodies in, JSON lines out, both bounded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Protocol
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
 
 from kaos_backend.errors import Internal, InvalidBundle, KaosError
 
@@ -94,10 +97,30 @@ class BodyPipe:
             self._condition.notify_all()
 
 
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class JsonLines(StreamingResponse):
+    """An answer of one JSON object per line."""
+
+    media_type = "application/x-ndjson"
+
+
 class Closable(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
     def close(self) -> None: ...
+
+
+def json_lines(reading: Closable, encode: Callable[[Any], dict[str, Any]], request: Request) -> JsonLines:
+    """The answer with what ``ndjson`` makes of ``reading``, for as long as it is read."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        # A generator of its own: the event loop is known only once the response is being sent.
+        async for chunk in ndjson(reading, encode, request.is_disconnected):
+            yield chunk
+
+    return JsonLines(lines(), headers=NO_STORE)
 
 
 async def ndjson(
@@ -108,7 +131,7 @@ async def ndjson(
     An error on the way ends the stream with ``{"end":true,"state":null,"error":{…}}``.
     """
     pump = _Pump(reading, encode)
-    thread = threading.Thread(target=pump.run, name="log-stream", daemon=True)
+    thread = threading.Thread(target=pump.run, name="json-lines", daemon=True)
     thread.start()
     try:
         while True:
@@ -144,8 +167,8 @@ class _Pump:
         except KaosError as error:
             self._put(_failed(error))
         except Exception:
-            _log.exception("a log stream failed")
-            self._put(_failed(Internal("the log could not be read", hint="see backend.log")))
+            _log.exception("a stream of lines failed")
+            self._put(_failed(Internal("the answer could not be made to its end", hint="see backend.log")))
         finally:
             with self._condition:
                 self._ended = True

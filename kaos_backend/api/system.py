@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
 
 from kaos_backend import __version__
 from kaos_backend.api import errors, schemas
 from kaos_backend.api.deps import Awake, Plain
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
+from kaos_backend.api.streams import NO_STORE, JsonLines
 from kaos_backend.domain import machine
 from kaos_backend.errors import KaosError, NeedsEmbeddedEngine, NoSuchWorkspace
 from kaos_backend.services import requests, views
@@ -89,24 +89,20 @@ def environment(services: Plain) -> schemas.Environment:
     return schemas.Environment(env=env)
 
 
-class _JsonLines(StreamingResponse):
-    media_type = "application/x-ndjson"
-
-
 @router.post(
     "/check",
-    response_class=_JsonLines,
+    response_class=JsonLines,
     responses=ends_in(NeedsEmbeddedEngine),
     openapi_extra={PLACE: "logs"},
 )
-def check(body: requests.Check, services: Awake) -> _JsonLines:
+def check(body: requests.Check, services: Awake) -> JsonLines:
     """Reads and compares all that is stored: JSON lines of progress, findings and an end. 501
     needs_embedded_engine.
     """
     lines = services.checks.run(body.repair)
     # The first one is made now, so that what cannot be done is an answer and not a broken stream.
     first = next(lines)
-    return _JsonLines(_check_lines(first, lines), headers={"Cache-Control": "no-store"})
+    return JsonLines(_check_lines(first, lines), headers=NO_STORE)
 
 
 @router.post("/pause", responses=ends_in(NoSuchWorkspace, NeedsEmbeddedEngine))

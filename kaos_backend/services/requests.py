@@ -19,6 +19,8 @@ class Request(BaseModel):
 
 MAX_DESCRIPTION_LENGTH = 4096
 MAX_AUTHOR_LENGTH = 256
+MAX_NUMBER = 10_000_000
+"""Of a trial, or of lines: more than there can be."""
 
 # What the services check, with words of their own, is only described here, for the OpenAPI document.
 _ID = {"type": "string", "pattern": "^[0-9a-f]{32}$"}

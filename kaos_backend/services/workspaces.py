@@ -9,10 +9,9 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.requests import MAX_DESCRIPTION_LENGTH
 from kaos_formats import names
 from kaos_formats.build_secrets import secret_name
-
-MAX_DESCRIPTION_LENGTH = 4096
 
 
 class Workspaces:

@@ -261,7 +261,7 @@ def test_a_follower_that_goes_away_frees_its_thread(backend: Backend, running: s
     headers = {"Authorization": f"Bearer {backend.token}"}
 
     def streams() -> list[threading.Thread]:
-        return [t for t in threading.enumerate() if t.name == "log-stream"]
+        return [t for t in threading.enumerate() if t.name == "json-lines"]
 
     response = requests.get(path, headers=headers, stream=True, timeout=30)
     received = response.iter_lines(chunk_size=1)
