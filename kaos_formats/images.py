@@ -21,6 +21,9 @@ from pathlib import Path
 OWN_PREFIX = "kaos/"
 """Names of images that kaos' builders make, and nobody else does."""
 
+BUILDER_IMAGE = "kaos/builder"
+"""The image of pipelines whose command makes images: their workers are the builder's."""
+
 BUILDING = ".building"
 """Below images/: what is not one yet, or not any more. Each has a lock; what nobody locks may go."""
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from kaos_formats import proxies
+
 # Folders of the host that programs need; everything else of the host stays outside.
 SYSTEM = ("bin", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "sbin", "sys", "usr")
 # Folders that programs expect to find in any root, empty at first and the worker's own.
@@ -37,7 +39,7 @@ LOADER = re.compile(r"LD_|GLIBC_TUNABLES$|GCONV_PATH$|LOCPATH$")
 # What a program needs of the machine it runs on; nothing else of the engine's environment reaches user code.
 HOST = re.compile(
     r"LANG|LANGUAGE|LC_[A-Z]+|TZ|LD_LIBRARY_PATH|CUDA_HOME|CUDA_PATH|NIX_SSL_CERT_FILE|SSL_CERT_(FILE|DIR)"
-    r"|[A-Z]+_CA_BUNDLE|(?i:(https?|ftp|no|all)_proxy)"
+    rf"|[A-Z]+_CA_BUNDLE|{proxies.PATTERN}"
 )
 
 Listing = Callable[[str], Mapping[str, str]]

@@ -15,9 +15,8 @@ from typing import Any
 from kaos_formats.arguments import VARIABLE as BUILD_ARGS
 from kaos_formats.arguments import format_arguments, variant
 from kaos_formats.build_secrets import mounts
+from kaos_formats.images import BUILDER_IMAGE
 from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TIMEOUT, TRAIN, image_name
-
-BUILDER_IMAGE = "kaos/builder"
 
 Json = dict[str, Any]
 

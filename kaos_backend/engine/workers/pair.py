@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kaos_backend.engine.workers.port import BUILDER_IMAGE, Builder, Runtime, Worker, WorkerSpec
+from kaos_backend.engine.workers.port import Builder, Runtime, Worker, WorkerSpec
+from kaos_formats.images import BUILDER_IMAGE
 
 
 class Pair:

@@ -15,9 +15,6 @@ from typing import BinaryIO, Literal, Protocol
 
 from kaos_backend.engine.workers.terminal import Terminal
 
-BUILDER_IMAGE = "kaos/builder"
-"""The image of pipelines whose command makes images: their workers are the builder's."""
-
 Reason = Literal["exited", "signal", "oom", "timeout", "canceled", "error"]
 
 

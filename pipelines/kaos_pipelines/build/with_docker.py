@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kaos_formats.build_secrets import in_environment
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
+from kaos_formats.proxies import is_proxy, proxies_of
 from kaos_pipelines.build import buildkit, classic
 from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
@@ -25,7 +25,6 @@ from kaos_pipelines.build.order import Order
 from kaos_pipelines.build.registry import fetch, is_there, push
 
 SOURCE_LABEL = "kaos.source"
-_PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
 _TIMEOUT_S = 24 * 3600
 
 
@@ -110,14 +109,14 @@ def _carry_out(
         steps=steps,
         labels={SOURCE_LABEL: bundle.id},
         arguments=arguments,
-        proxies={name: value for name, value in env.items() if _PROXIES.fullmatch(name)},
+        proxies=proxies_of(env),
         network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
         authorities=trusted(env),
         secrets=in_environment(env),
     )
     if program := (client() if client is not None else buildkit.client(env)):
         # The classic builder says so itself.
-        log.warn_unused(name for name in arguments.keys() - declared(steps) if not _PROXIES.fullmatch(name))
+        log.warn_unused(name for name in arguments.keys() - declared(steps) if not is_proxy(name))
         return buildkit.carry_out(program, order, env, log)
     if order.secrets and "type=secret" in bundle.dockerfile:
         raise BuildError(

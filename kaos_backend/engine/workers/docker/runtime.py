@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from kaos_backend.engine.workers.docker.worker import DockerWorker
 from kaos_backend.engine.workers.port import WorkerSpec
 from kaos_formats.folders import empty_folder, folder
 from kaos_formats.images import home_label
+from kaos_formats.proxies import proxies_of
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ WORKER_LABEL = "kaos.worker"
 _ASK_AGAIN_S = 30.0
 # For a registry that does not answer: all jobs wait meanwhile.
 _PATIENCE_S = 5
-_PROXIES = re.compile(r"(?i:(https?|ftp|no|all)_proxy)")
 
 
 class DockerRuntime:
@@ -107,12 +106,11 @@ class DockerRuntime:
         api = self._client()
         try:
             image = images.obtain(api, spec.image, self.label, self._registry)
-            proxies = {name: value for name, value in os.environ.items() if _PROXIES.fullmatch(name)}
             return DockerWorker(
                 self._scratch / uuid.uuid4().hex,
                 api,
                 image.run_as(spec.user, spec.working_dir),
-                proxies | dict(image.env) | {"PYTHONUNBUFFERED": "1"} | dict(spec.env),
+                proxies_of(os.environ) | dict(image.env) | {"PYTHONUNBUFFERED": "1"} | dict(spec.env),
                 Setting(setting.owner, setting.network, {**setting.labels, WORKER_LABEL: spec.name}),
                 spec.secrets,
             )
