@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.docker import docker_engine
 from bench.grid import PARALLEL, Grid
 from bench.kaos import started, write_source
 from bench.measure import Command, Row, Timing, clean_env, seconds, timed
 from bench.measure import run as call
 from bench.places import Run
-from kaos_backend.engine.errors import EngineError
-from kaos_backend.engine.workers.docker.engine import connect
 from tests.support.docker_engine import base_image
 
 EXEC_AIM, RUN_AIM = 1.3, 3.0
@@ -26,10 +23,7 @@ def measure(run: Run) -> list[Row]:
 
     Left out with a word where no Docker engine answers.
     """
-    try:
-        api = connect(os.environ)
-    except EngineError as error:
-        print(f"(e) is left out, {error.message}", file=sys.stderr)
+    if (api := docker_engine("e")) is None:
         return []
     short, long, rounds = (4, 12, 1) if run.quick else (10, 100, 3)
     image = base_image(api)
