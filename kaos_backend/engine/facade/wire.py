@@ -91,21 +91,16 @@ def bytes_value(data: bytes) -> bytes:
     return b"\x0a" + protobuf.varint(len(data)) + data
 
 
-def timestamp(us: int) -> bytes:
-    """An encoded `Timestamp` of microseconds since the epoch."""
+def microseconds(us: int) -> bytes:
+    """An encoded `Timestamp` or `Duration`, not negative: both are {seconds 1, nanos 2}."""
     seconds, rest = divmod(us, 1_000_000)
     nanos = b"\x10" + protobuf.varint(rest * 1000) if rest else b""
     return (b"\x08" + protobuf.varint(seconds) if seconds else b"") + nanos
 
 
-def duration(us: int) -> bytes:
-    """An encoded `Duration` of microseconds, none of them negative; it has the fields of a `Timestamp`."""
-    return timestamp(us)
-
-
 def file_info_encoder(commit: bytes, committed_us: int | None) -> Callable[[FileEntry], bytes]:
     """A function that encodes `FileInfo`s of one commit (given as an encoded `Commit`)."""
-    committed = b"" if committed_us is None else protobuf.field(3, timestamp(committed_us))
+    committed = b"" if committed_us is None else protobuf.field(3, microseconds(committed_us))
 
     def encode(entry: FileEntry) -> bytes:
         is_dir = entry.kind == "dir"

@@ -244,7 +244,7 @@ def datum_info_encoder(job: Job, image: str) -> Callable[[DatumRow], bytes]:
 
     def encode(datum: DatumRow) -> bytes:
         stats = (
-            field(2, wire.duration(datum.process_us)),
+            field(2, wire.microseconds(datum.process_us)),
             number(4, datum.download_bytes),
             number(5, datum.upload_bytes),
         )

@@ -148,7 +148,7 @@ def _encoder(source: Source) -> Callable[[Line], bytes]:
 
     def encode(line: Line) -> bytes:
         return b"".join(
-            (head, number(7, line.user), field(8, wire.timestamp(line.ts_us)), text(9, line.text))
+            (head, number(7, line.user), field(8, wire.microseconds(line.ts_us)), text(9, line.text))
         )
 
     return encode
