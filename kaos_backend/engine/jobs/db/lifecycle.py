@@ -28,6 +28,11 @@ def meta_commit(key: JobKey) -> CommitKey:
     return CommitKey(RepoKey(key.pipeline.project, key.pipeline.name, META_REPO), key.id)
 
 
+def commit_of(file: File) -> CommitKey:
+    """The commit that a datum reads a file of."""
+    return CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
+
+
 def create_jobs(txn: Txn, commits: Sequence[Commit]) -> None:
     """The store's hook: one job for each new output commit of a pipeline."""
     for commit in commits:
@@ -71,7 +76,7 @@ def show_meta(txn: Txn, job: Job, datums: Sequence[DatumRow]) -> None:
     roots: dict[CommitKey, bytes | None] = {}
 
     def root_of(file: File) -> bytes | None:
-        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
+        key = commit_of(file)
         if key not in roots:
             commit = txn.find_commit(key)
             roots[key] = commit.root if commit else None

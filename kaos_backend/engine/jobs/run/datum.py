@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from kaos_backend.engine.errors import DiskFull, EngineError
+from kaos_backend.engine.jobs.db.lifecycle import commit_of
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.inputs import root_of
 from kaos_backend.engine.jobs.run.logs import last_lines, note, size
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
 from kaos_backend.engine.jobs.run.places import Places
@@ -28,7 +30,7 @@ from kaos_backend.engine.jobs.schedule.machine import Allocation, request_of
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Transform
-from kaos_backend.engine.store.model import CommitKey, FileEntry, RepoKey
+from kaos_backend.engine.store.model import CommitKey, FileEntry
 from kaos_backend.engine.store.store import Staged
 from kaos_backend.engine.workers.port import DatumRun, Output, OutputFile, Worker
 from kaos_formats.folders import clean_up
@@ -329,14 +331,10 @@ class DatumRunner:
             )
 
     def _root_of(self, file: File) -> bytes:
-        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
-        root = self._roots.get(key)
-        if root is None:
-            root = self._env.store.inspect_commit(key).root
-            if root is None:
-                raise EngineError(f"commit {key} has no files")
-            self._roots[key] = root
-        return root
+        key = commit_of(file)
+        if key not in self._roots:
+            self._roots[key] = root_of(self._env.store, key)
+        return self._roots[key]
 
     def _stage(self, datum: DatumRow, sofar: _Try) -> Staged | None:
         """What the last run left, on its way into the store."""

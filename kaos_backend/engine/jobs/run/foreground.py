@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.jobs.db.lifecycle import commit_of
 from kaos_backend.engine.jobs.db.rows import JobKey
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.inputs import root_of
 from kaos_backend.engine.jobs.run.logs import Tail
 from kaos_backend.engine.jobs.run.names import place_of_inputs
 from kaos_backend.engine.jobs.run.secrets import given
@@ -21,7 +23,6 @@ from kaos_backend.engine.jobs.schedule.fair import Party
 from kaos_backend.engine.jobs.schedule.machine import request_of
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Spec, Transform
-from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, Output, WorkerSpec
 from kaos_backend.engine.workers.terminal import Terminal
 from kaos_formats import tar
@@ -213,11 +214,7 @@ class Foreground:
         )
 
     def _root_of(self, file: File) -> bytes:
-        key = CommitKey(RepoKey(file.project, file.repo, file.repo_type), file.commit)
-        root = self._env.store.inspect_commit(key).root
-        if root is None:
-            raise EngineError(f"commit {key} has no files")
-        return root
+        return root_of(self._env.store, commit_of(file))
 
     def _follow(self, run: DatumRun, execute: Callable[[DatumRun, threading.Event], Exit]) -> Exit:
         """Run it, and pass on what it prints meanwhile."""

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kaos_backend.engine.errors import DataLoss, Unknown
+from kaos_backend.engine.errors import DataLoss, EngineError, Unknown
 from kaos_backend.engine.jobs.run.names import place_of_inputs
 from kaos_backend.engine.jobs.spec.plan import File
-from kaos_backend.engine.store.model import FileSource, Subtree
+from kaos_backend.engine.store.model import CommitKey, FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 from kaos_formats.folders import clean_up, empty_folder, folder, remove_tree
 
@@ -35,6 +35,14 @@ def input_key(files: Sequence[File]) -> str:
         path = file.path.encode()
         digest.update(len(path).to_bytes(8, "big") + path + file.hash + bytes([file.empty_files]))
     return digest.hexdigest()
+
+
+def root_of(store: Store, commit: CommitKey) -> bytes:
+    """The tree that an input is of. Raises EngineError: the commit is gone, or has no files."""
+    root = store.inspect_commit(commit).root
+    if root is None:
+        raise EngineError(f"commit {commit} has no files")
+    return root
 
 
 class InputCache:
