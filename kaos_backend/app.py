@@ -110,7 +110,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         retries=Retries(pachd, listed, deploys),
         logs=Logs(pachd, listed, trials, reasons),
         archives=Archives(pachd, listed, trials),
-        foregrounds=Foregrounds(pachd, listed, trials, stored),
+        foregrounds=Foregrounds(pachd, trials, stored),
         checks=Checks(pachd),
     )
 

@@ -11,7 +11,7 @@ import json
 import secrets
 import threading
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -26,36 +26,40 @@ from kaos_backend.domain.stages import Target
 from kaos_backend.pachd.port import ForegroundCall, Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.bundles import Bundles, no_bundle
-from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.requests import Run, Shell, Typed
 from kaos_backend.services.stages import BUILD, TRAIN
-from kaos_backend.services.trials import Trials, numbered
+from kaos_backend.services.trials import Trials
 from kaos_formats import kaos_v1, names
 from kaos_formats.tar import TarReader
 
 _IMAGE_FILE = "image.json"
 _MAX_IMAGE_BYTES = 1 << 20
 _LEVEL = 1
-Json = Mapping[str, Any]
+Steps = Callable[["Session"], Iterator[views.ForegroundLine]]
 
 
 class Session:
     """Iterate over it once for lines of the answer, the end last. ``close`` from any thread ends the
     command.
+
+    Args:
+        listed: has the session by its name as long as it is iterated over.
     """
 
-    def __init__(self, name: str, steps: Iterator[views.ForegroundLine], over: Callable[[], None]) -> None:
-        self.name = name
+    def __init__(self, steps: Steps, listed: dict[str, Session]) -> None:
+        self.name = secrets.token_hex(16)
         self._steps = steps
-        self._over = over
+        self._listed = listed
         self._guard = threading.Lock()
         self._call: ForegroundCall | None = None
         self._closed = False
 
     def __iter__(self) -> Iterator[views.ForegroundLine]:
+        # Not before: whoever asked may be gone by now, and then nobody ever begins, or ends it.
+        self._listed[self.name] = self
         try:
             yield views.ForegroundLine(session=self.name)
-            yield from self._steps
+            yield from self._steps(self)
         finally:
             self.close()
 
@@ -64,7 +68,7 @@ class Session:
         with self._guard:
             self._closed = True
             call = self._call
-        self._over()
+        self._listed.pop(self.name, None)
         if call is not None:
             call.close()
 
@@ -91,9 +95,8 @@ class Session:
 class Foregrounds:
     """The sessions of this backend; nothing of them outlasts it."""
 
-    def __init__(self, pachd: Pachd, jobs: Jobs, trials: Trials, bundles: Bundles) -> None:
+    def __init__(self, pachd: Pachd, trials: Trials, bundles: Bundles) -> None:
         self._pachd = pachd
-        self._jobs = jobs
         self._trials = trials
         self._bundles = bundles
         self._sessions: dict[str, Session] = {}
@@ -115,26 +118,22 @@ class Foregrounds:
         Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotFound (no such trial), NotYet; NeedsEmbeddedEngine at
         the first line.
         """
-        inputs.require_workspace(self._pachd, workspace)
-        job_id = self._jobs.resolve(workspace, ref)
-        read = self._jobs.inputs_of(workspace, job_id)
-        train = with_trials(self._jobs.of_set(workspace, job_id))
-        trial = numbered(job_id, [] if train is None else self._trials.of_job(workspace, train, read), number)
-        assert train is not None
+        train, trial = self._trials.find(workspace, ref, number)
         if train.state in (JobState.CREATED, JobState.STARTING):
             raise errors.NotYet(
-                f"job {job_id[:8]} has not begun to train", hint=f"`kaos train info {job_id[:8]}` says why"
+                f"job {train.id[:8]} has not begun to train",
+                hint=f"`kaos train info {train.id[:8]}` says why",
             )
         ask = kaos_v1.ForegroundOpen(
             project=workspace,
             datum=kaos_v1.DatumOf(
-                pipeline=train.pipeline, job=job_id, path=names.params_path(trial.point.params_id)
+                pipeline=train.pipeline, job=train.id, path=names.params_path(trial.point.params_id)
             ),
             cmd=["sh", "-c", "\n".join(train_script()), "train.sh"],
             env={"KAOS_SHELL": "1", "TERM": request.term},
             terminal=kaos_v1.TerminalSize(rows=request.rows, columns=request.columns),
         )
-        return self._session(lambda session: self._one(session, ask, views.ForegroundLine))
+        return Session(lambda session: self._one(session, ask, views.ForegroundLine), self._sessions)
 
     def run(self, workspace: str, request: Run) -> Session:
         """One trial as a deploy of the same would run it, its image made first. Nothing of it is stored.
@@ -155,9 +154,7 @@ class Foregrounds:
         build = kaos_v1.ForegroundOpen(
             project=workspace,
             spec=json.dumps(BUILD.spec(target)),
-            commits=[
-                kaos_v1.CommitInput(name=names.SOURCE, repo=names.SOURCE, commit=source_commit, path="/")
-            ],
+            commits=[_input(names.SOURCE, source_commit, "/")],
             keep=True,
         )
         point = grid.trials[0]
@@ -171,27 +168,25 @@ class Foregrounds:
                 spec=json.dumps(TRAIN.spec(target)),
                 commits=[at],
                 files=[
-                    kaos_v1.FileInput(name=names.BUILD, path=made, file=made + _IMAGE_FILE, content=image),
-                    kaos_v1.FileInput(
-                        name=names.HYPER, path=params, file=params, content=point.text.encode()
-                    ),
+                    _file(names.BUILD, made, made + _IMAGE_FILE, image),
+                    _file(names.HYPER, params, params, point.text.encode()),
                 ],
                 keep=request.keep,
             )
 
-        return self._session(lambda session: self._build_and_train(session, build, train))
+        return Session(lambda session: self._build_and_train(session, build, train), self._sessions)
 
     def _bundle(self, workspace: str, kind: names.BundleKind, wanted: str | None) -> tuple[str, str]:
         """(id, commit) of a bundle: what is current, or was sent for this. Raises NoBundle."""
         head = inputs.head(self._pachd, workspace, kind)
         if head is not None and wanted in (None, head.description.id):
             return head.description.id, head.commit.id
-        staged = self._bundles.staged(workspace, kind, wanted) if wanted is not None else None
-        if staged is None or wanted is None:
-            if wanted is None:
-                raise errors.NoBundle(
-                    f"workspace {workspace} has no {kind} bundle", hint=f"give one with -{kind[0]}", kind=kind
-                )
+        if wanted is None:
+            raise errors.NoBundle(
+                f"workspace {workspace} has no {kind} bundle", hint=f"give one with -{kind[0]}", kind=kind
+            )
+        staged = self._bundles.staged(workspace, kind, wanted)
+        if staged is None:
             raise no_bundle(workspace, kind, wanted)
         return wanted, staged[0].id
 
@@ -206,19 +201,6 @@ class Foregrounds:
         return Target(workspace, source, builder_of(cluster), settings, 1, True, arguments)
 
     # --- the steps of a session
-
-    def _session(self, steps: Callable[[Session], Iterator[views.ForegroundLine]]) -> Session:
-        name = secrets.token_hex(16)
-
-        def over() -> None:
-            self._sessions.pop(name, None)
-
-        def run() -> Iterator[views.ForegroundLine]:
-            yield from steps(session)
-
-        session = Session(name, run(), over)
-        self._sessions[name] = session
-        return session
 
     def _one(
         self, session: Session, ask: kaos_v1.ForegroundOpen, line: Callable[..., views.ForegroundLine]

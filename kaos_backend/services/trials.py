@@ -133,23 +133,31 @@ class Trials:
         Raises NoSuchJob, Ambiguous, NotFound (no such trial), NotYet, NeedsEmbeddedEngine.
         """
         reason = stopped_by(author)
-        inputs.require_workspace(self._pachd, workspace)
-        job_id = self._jobs.resolve(workspace, ref)
-        read = inputs.InputReader(self._pachd, workspace).of_job(job_id)
-        train = with_trials(self._jobs.of_set(workspace, job_id))
-        trial = numbered(job_id, self.of_job(workspace, train, read) if train is not None else [], number)
-        assert train is not None
+        train, trial = self.find(workspace, ref, number)
         if train.state in (JobState.CREATED, JobState.STARTING):
             raise errors.NotYet(
-                f"job {job_id[:8]} has not begun to train: its trials cannot be stopped one by one",
-                hint=f"`kaos train stop {job_id[:8]}` stops all of it",
+                f"job {train.id[:8]} has not begun to train: its trials cannot be stopped one by one",
+                hint=f"`kaos train stop {train.id[:8]}` stops all of it",
             )
         if not train.state.terminal and trial.datum is None:
             path = names.params_path(trial.point.params_id)
             self._pachd.stop_datum(workspace, train.pipeline, train.id, path, reason)
-        detail = self.detail(workspace, job_id)
+        detail = self.detail(workspace, train.id)
         found = next(row for row in detail.trials if row.trial == number)
-        return views.TrialAnswer(job=job_id, **dict(found))
+        return views.TrialAnswer(job=train.id, **dict(found))
+
+    def find(self, workspace: str, ref: str, number: int) -> tuple[Job, TrialDatum]:
+        """A trial by its number, with its train job.
+
+        Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotFound (no such trial, or none yet).
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        train = with_trials(self._jobs.of_set(workspace, job_id))
+        read = self._jobs.inputs_of(workspace, job_id)
+        trial = numbered(job_id, self.of_job(workspace, train, read) if train is not None else [], number)
+        assert train is not None
+        return train, trial
 
     def select(self, trials: Sequence[TrialDatum], model: str) -> TrialDatum:
         """The trial whose model id starts with ``model``. Raises NoSuchModel, Ambiguous."""
