@@ -32,7 +32,9 @@ class _Server(Server):
     """Tells where it listens once it does."""
 
     def __init__(self, chosen: Settings, url: str) -> None:
-        super().__init__(create_app(chosen), chosen.limits, timeout_graceful_shutdown=GRACE_S)
+        app = create_app(chosen)
+        app.state.leave = self._leave
+        super().__init__(app, chosen.limits, timeout_graceful_shutdown=GRACE_S)
         self._home = chosen.home
         self._url = url
 
@@ -41,6 +43,9 @@ class _Server(Server):
         if self.started:
             write_running(self._home, "backend", Running(os.getpid(), __version__, url=self._url))
             _log.info("listening on %s", self._url)
+
+    def _leave(self) -> None:
+        self.should_exit = True
 
 
 def main() -> int:

@@ -174,6 +174,13 @@ class EngineUnavailable(KaosError):
     http_status = 503
 
 
+class SettingsRefused(KaosError):
+    """The engine does not start with the environment that this backend has: no other try would help."""
+
+    code = "settings_refused"
+    http_status = 503
+
+
 class Internal(KaosError):
     code = "internal"
     http_status = 500

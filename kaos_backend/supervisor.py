@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kaos_backend
-from kaos_backend.errors import EngineUnavailable
+from kaos_backend.errors import EngineUnavailable, SettingsRefused
 from kaos_backend.pachd.connection import Endpoint
 from kaos_backend.settings import Settings
 from kaos_formats.files import write_atomically
@@ -25,6 +25,9 @@ from kaos_formats.home import Running, ensure_token, is_locked, log_file, proces
 
 START_TIMEOUT_S = 60.0
 _POLL_S = 0.01
+# The engine's, see kaos_backend.engine.__main__: it cannot start as asked.
+_REFUSES = 2
+_SAYS = "kaos engine: "
 _LOG_TAIL_BYTES = 2000
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,8 @@ class EmbeddedEngine:
     def ensure(self) -> Endpoint:
         """The endpoint of a living engine: adopts one that holds the lock, else starts one.
 
-        Cheap while it lives. Raises EngineUnavailable with the end of engine.log if it does not come up.
+        Cheap while it lives. Raises EngineUnavailable with the end of engine.log if it does not come up, and
+        SettingsRefused if it refuses what the environment asks for.
         """
         with self._guard:
             if self._endpoint is not None and self.lives():
@@ -86,6 +90,7 @@ class EmbeddedEngine:
             command += ["--port", str(self._port)]
         log_path = log_file(self._home, "engine")
         with log_path.open("ab") as log:
+            before = log.tell()
             # From the folder above the package, so that a checkout that is not installed works too.
             self._process = subprocess.Popen(
                 command,
@@ -104,6 +109,10 @@ class EmbeddedEngine:
             if self._process.poll() is not None:
                 if is_locked(self._lock):
                     return self._adopt()  # somebody else's was faster
+                if self._process.returncode == _REFUSES and (why := _said(log_path, before)):
+                    raise SettingsRefused(
+                        why, hint="mend or unset it and try again; nothing was started, nothing is lost"
+                    )
                 raise EngineUnavailable(
                     f"the engine ended with exit code {self._process.returncode}: {_tail(log_path)}",
                     hint=f"see {log_path}",
@@ -141,6 +150,17 @@ class RemoteEngine:
 
     def ensure(self) -> Endpoint:
         return self._endpoint
+
+
+def _said(path: Path, offset: int) -> str:
+    """What an engine that refuses to start has said for people; "" if it has not."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            lines = file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix(_SAYS) for line in lines[::-1] if line.startswith(_SAYS)), "")
 
 
 def _tail(path: Path) -> str:

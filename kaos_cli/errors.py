@@ -49,6 +49,7 @@ EXIT_CODES: dict[str, int] = {
     "headers_too_large": USAGE,
     "unsupported_media_type": USAGE,
     "needs_embedded_engine": USAGE,
+    "settings_refused": USAGE,
     # It is not there.
     "not_found": MISSING,
     "no_such_workspace": MISSING,

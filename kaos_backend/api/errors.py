@@ -9,10 +9,18 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from kaos_backend import __version__
-from kaos_backend.errors import Busy, Internal, InvalidRequest, KaosError, MethodNotAllowed
+from kaos_backend.errors import (
+    Busy,
+    Internal,
+    InvalidRequest,
+    KaosError,
+    MethodNotAllowed,
+    SettingsRefused,
+)
 from kaos_backend.services.views import FORMAT
 
 VERSION_HEADER = "X-Kaos-Version"
@@ -22,8 +30,9 @@ _log = logging.getLogger(__name__)
 
 def install(app: FastAPI) -> None:
     """Registers the handlers: every error answer has the body ``{"version", "error": {code,
-    message, hint, fields}}``.
+    message, hint, fields}}``. With ``app.state.leave`` a backend whose settings are refused ends itself.
     """
+    app.state.leave = lambda: None
     app.add_exception_handler(KaosError, _kaos_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -67,7 +76,11 @@ async def _kaos_error(request: Request, error: Exception) -> JSONResponse:
         _log.error(
             "%s %s: %s: %s", request.method, request.url.path, error.code, error.message, exc_info=trace
         )
-    return _answer(error)
+    answer = _answer(error)
+    if isinstance(error, SettingsRefused):
+        # Its environment stays as it is; the next one has that of whoever starts it.
+        answer.background = BackgroundTask(request.app.state.leave)
+    return answer
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:

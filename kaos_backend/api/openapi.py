@@ -28,6 +28,7 @@ _WITH_BODY: tuple[type[errors.KaosError], ...] = (errors.UnsupportedMediaType,)
 _WITH_PLACE: tuple[type[errors.KaosError], ...] = (
     errors.Busy,
     errors.EngineUnavailable,
+    errors.SettingsRefused,
     errors.DiskFull,
     errors.DataLoss,
 )

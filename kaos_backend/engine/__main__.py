@@ -28,6 +28,7 @@ from kaos_formats.home import (
 )
 
 HOST = "127.0.0.1"
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
 
@@ -35,7 +36,7 @@ log = logging.getLogger("kaos_backend.engine")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run an engine; the exit status. 2: cannot start as asked. 3: one is running already."""
+    """Run an engine; the exit status. 1: cannot start. 2: refuses a setting. 3: one is running already."""
     parser = argparse.ArgumentParser(prog="kaos-engine", description="The embedded Pachyderm engine of kaos.")
     parser.add_argument("--home", type=Path, required=True, help="state of kaos (KAOS_HOME)")
     parser.add_argument("--port", type=int, default=0, help="loopback port (default: the last one, else any)")
@@ -50,16 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    settled = False
     try:
         machine, gpus = detect_machine(os.environ, home.path / "engine")
         runtime = choose(os.environ, home.path / "engine", home.path)
+        settled = True
         port = args.port or _last_free_port(home)
         token = ensure_token(home.token_file)
         handle = start(home.path / "engine", HOST, port, token, runtime, machine, gpus=gpus)
     except EngineError as e:
         log.error("%s", e.message)
         print(f"kaos engine: {e.message}", file=sys.stderr)
-        return EXIT_USAGE
+        return EXIT_FAILED if settled else EXIT_USAGE
     except Exception:
         log.exception("the engine could not start")
         raise

@@ -74,6 +74,21 @@ def test_a_port_that_is_none(home: Path) -> None:
     assert "KAOS_PORT='http'" in stderr
 
 
+def test_a_refused_setting_costs_nothing(home: Path) -> None:
+    refused = Process(home, KAOS_RUNTIME="docker", DOCKER_HOST="unix:///none.sock", KAOS_REGISTRY="team")
+    eventually(lambda: read_json(home / "backend.json").get("pid") == refused.process.pid, 30)
+    url = read_json(home / "backend.json")["url"] + "/v1/workspaces"
+    token = {"Authorization": f"Bearer {(home / 'token').read_text().strip()}"}
+    answer = requests.get(url, headers=token, timeout=60)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "settings_refused")
+    assert "KAOS_REGISTRY is 'team': must be host:port" in error["message"]
+    assert failed(refused)[0] == 0
+    # The next one has an environment of its own, and a home as if nothing had been.
+    mended = Process(home).wait()
+    assert mended.end() in (0, -signal.SIGTERM)
+
+
 def test_the_port_that_was_asked_for(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
