@@ -21,9 +21,10 @@ from kaos_backend.engine.store.bytes.objects import (
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.files import Staged
-from kaos_backend.engine.store.trees.tree import Node, decode, walk
+from kaos_backend.engine.store.trees.nodes import Node, decode
+from kaos_backend.engine.store.trees.tree import walk
 from kaos_backend.engine.store.txn import fetch_tree
-from kaos_backend.engine.store.versions import refs
+from kaos_backend.engine.store.versions import history, refs
 
 _PROGRESS_BYTES = 64 << 20
 _PROGRESS_OBJECTS = 2_000
@@ -130,7 +131,7 @@ class _Check:
         """Every commit with files, newest first."""
         with self._store.read() as db:
             rows = db.execute("SELECT id, root FROM commits WHERE root IS NOT NULL ORDER BY id DESC")
-            return [(refs.commit_by_id(db, row[0]).key, row[1]) for row in rows.fetchall()]
+            return [(history.commit_by_id(db, row[0]).key, row[1]) for row in rows.fetchall()]
 
     def _node(self, key: bytes) -> Node:
         """A directory as it is stored now, whatever is remembered of it."""

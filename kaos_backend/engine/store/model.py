@@ -28,6 +28,11 @@ class RepoKey:
         suffix = "" if self.type == USER_REPO else f".{self.type}"
         return f"{self.project}/{self.name}{suffix}"
 
+    @property
+    def spec(self) -> RepoKey:
+        """The repo with the specs of the pipeline whose output this one is."""
+        return RepoKey(self.project, self.name, SPEC_REPO)
+
 
 @dataclass(frozen=True, slots=True)
 class BranchKey:
@@ -83,8 +88,7 @@ class Branch:
         """Whether clients may commit to it: nothing else makes its commits. So may the code of a spout, which
         depends on nothing but the spec of its own pipeline.
         """
-        spec = RepoKey(self.key.repo.project, self.key.repo.name, SPEC_REPO)
-        return not self.provenance or (len(self.provenance) == 1 and self.provenance[0].repo == spec)
+        return not self.provenance or [source.repo for source in self.provenance] == [self.key.repo.spec]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from kaos_backend.engine.store.model import (
 )
 from kaos_backend.engine.store.trees import tree
 from kaos_backend.engine.store.trees.glob import glob_tree
-from kaos_backend.engine.store.versions import refs
+from kaos_backend.engine.store.trees.nodes import Node
+from kaos_backend.engine.store.versions import history, refs
 
 
 class Reads:
@@ -31,7 +32,7 @@ class Reads:
     def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
         raise NotImplementedError
 
-    def load(self, key: bytes) -> tree.Node:
+    def load(self, key: bytes) -> Node:
         """A decoded tree node."""
         raise NotImplementedError
 
@@ -110,17 +111,17 @@ class Reads:
     def resolve_commit(self, repo: RepoKey, text: str) -> Commit:
         """What an id, a branch name (either with ``^``, ``~2``, ``.1``) or a set's id names in a repo."""
         with self._connection() as db:
-            return refs.commit_by_id(db, refs.resolve_id(db, repo, text))
+            return history.commit_by_id(db, history.resolve_id(db, repo, text))
 
     def inspect_commit(self, key: CommitKey) -> Commit:
         """NotFound when the repo or commit is missing."""
         with self._connection() as db:
-            return refs.commit_of(db, refs.require_commit_row(db, key))
+            return history.commit_of(db, history.require_commit_row(db, key))
 
     def find_commit(self, key: CommitKey) -> Commit | None:
         with self._connection() as db:
-            row = refs.find_commit_row(db, key)
-            return None if row is None else refs.commit_of(db, row)
+            row = history.find_commit_row(db, key)
+            return None if row is None else history.commit_of(db, row)
 
     def list_commits(
         self,
@@ -134,22 +135,22 @@ class Reads:
     ) -> list[Commit]:
         """Newest first; `to` inclusive and `from_` exclusive, both by ancestry; `number` 0 is all."""
         with self._connection() as db:
-            return list(refs.list_commits(db, repo, from_, to, number, reverse, origin))
+            return list(history.list_commits(db, repo, from_, to, number, reverse, origin))
 
     def set_commits(self, set_id: str) -> list[Commit]:
         """The commits of one set, upstream first. NotFound when there is none."""
         with self._connection() as db:
-            return [refs.commit_by_id(db, id_) for id_ in refs.set_commit_ids(db, set_id)]
+            return [history.commit_by_id(db, id_) for id_ in history.set_commit_ids(db, set_id)]
 
     def commit_set(self, set_id: str) -> list[Commit]:
         """As `set_commits`, plus every commit in their provenance, upstream first."""
         with self._connection() as db:
-            return refs.commit_set(db, set_id)
+            return history.commit_set(db, set_id)
 
     def list_commit_sets(self, project: str = "") -> list[tuple[str, list[Commit]]]:
         """(id, commits) of every set, newest first."""
         with self._connection() as db:
-            return refs.list_commit_sets(db, project)
+            return history.list_commit_sets(db, project)
 
     # Files
 

@@ -25,7 +25,7 @@ from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
 from kaos_backend.engine.store.trees.files import NewFile, Staged
-from kaos_backend.engine.store.trees.tree import Node, NodeCache
+from kaos_backend.engine.store.trees.nodes import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
 from kaos_backend.engine.store.versions import refs

@@ -23,9 +23,9 @@ from kaos_backend.engine.store.model import (
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
 from kaos_backend.engine.store.trees.files import Staged
-from kaos_backend.engine.store.trees.tree import Node, NodeCache
+from kaos_backend.engine.store.trees.nodes import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
-from kaos_backend.engine.store.versions import branches, commits, refs, repos, sets, triggers
+from kaos_backend.engine.store.versions import branches, commits, history, repos, sets, triggers
 from kaos_backend.engine.store.versions.state import WriteState
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class Txn(Reads):
         Raises:
             Unknown: the commit has finished, or its base has not.
         """
-        row = refs.require_commit_row(self.db, key)
+        row = history.require_commit_row(self.db, key)
         if row["finishing_us"] is not None:
             raise CommitFinished(key)
         if row["base_open"]:
@@ -214,7 +214,7 @@ class Txn(Reads):
 
     def _resolve(self, operation: Operation) -> Operation:
         if isinstance(operation, Copy) and isinstance(operation.source, CommitKey):
-            row = refs.require_commit_row(self.db, operation.source)
+            row = history.require_commit_row(self.db, operation.source)
             return replace(operation, source=row["root"])
         return operation
 
@@ -278,7 +278,7 @@ class Txn(Reads):
             commits.propagate(self._state)
             fresh = [id_ for id_ in self._state.opened if id_ not in done]
             done.update(fresh)
-            found = [refs.commit_by_id(self.db, id_) for id_ in fresh]
+            found = [history.commit_by_id(self.db, id_) for id_ in fresh]
             new = [one for one in found if one.key.repo.type == "user" and one.finishing_us is None]
             if new:
                 self._call_hooks(new)

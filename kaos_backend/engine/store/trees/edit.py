@@ -10,19 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaos_backend.engine.store.model import CommitKey
-from kaos_backend.engine.store.trees.tree import (
-    DirRef,
-    FileRef,
-    Load,
-    Node,
-    encode,
-    files_named,
-    find_dir,
-    make_node,
-    root_node,
-    split,
-    stored_tag,
-)
+from kaos_backend.engine.store.trees.nodes import DirRef, FileRef, Load, Node, encode, make_node, stored_tag
+from kaos_backend.engine.store.trees.tree import files_named, find_dir, root_node, split
 
 Piece = tuple[bytes, int]
 """(object hash, size in bytes)."""

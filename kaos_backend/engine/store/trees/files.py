@@ -16,7 +16,8 @@ from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.model import FileEntry
 from kaos_backend.engine.store.trees.edit import Put, TreeEditor
-from kaos_backend.engine.store.trees.tree import EMPTY, Node, look_up, walk
+from kaos_backend.engine.store.trees.nodes import EMPTY, Node
+from kaos_backend.engine.store.trees.tree import look_up, walk
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_formats.folders import clean_up
 

@@ -8,18 +8,9 @@ from typing import NamedTuple
 
 from kaos_backend.engine.store.model import FileEntry
 from kaos_backend.engine.store.trees.match import Matcher, matcher
+from kaos_backend.engine.store.trees.nodes import DirRef, Load, Node
 from kaos_backend.engine.store.trees.pattern import clean, elements, is_literal
-from kaos_backend.engine.store.trees.tree import (
-    DirRef,
-    Load,
-    Node,
-    children,
-    dir_entry,
-    file_entry,
-    find_dir,
-    look_up,
-    walk_node,
-)
+from kaos_backend.engine.store.trees.tree import children, dir_entry, file_entry, find_dir, look_up, walk_node
 
 
 class Glob(NamedTuple):

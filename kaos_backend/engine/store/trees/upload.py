@@ -11,7 +11,7 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, loc
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path, new_path
 from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
-from kaos_backend.engine.store.trees.tree import Load
+from kaos_backend.engine.store.trees.nodes import Load
 
 
 class Upload:

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from kaos_backend.engine.errors import CommitFinished, Unknown
-from kaos_backend.engine.store.model import META_REPO, SPEC_REPO, BranchKey, CommitKey
+from kaos_backend.engine.store.model import META_REPO, BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.trees.tree import find_flaw, root_node
-from kaos_backend.engine.store.versions import refs, triggers
+from kaos_backend.engine.store.versions import history, refs, triggers
 from kaos_backend.engine.store.versions.propagation import BranchNode, connected, plan, validate
 from kaos_backend.engine.store.versions.state import WriteState
 
@@ -35,7 +35,7 @@ def insert(
         "SELECT id FROM commits WHERE repo_id=? AND set_id=?", (repo_id, state.set_id)
     ).fetchone()
     if row is not None:
-        key = refs.commit_by_id(db, row[0]).key
+        key = history.commit_by_id(db, row[0]).key
         raise Unknown(f"inconsistent dependencies: repo {key.repo} already has a commit in this transaction")
     base = None if closed else base_of(db, parent)
     base_open = base is not None and base["finishing_us"] is None
@@ -71,7 +71,7 @@ def insert(
 
 def base_of(db: sqlite3.Connection, parent: int | None) -> sqlite3.Row | None:
     """The commit whose content a child of `parent` starts with: the nearest ancestor without an error."""
-    for ancestor in refs.ancestors(db, parent):
+    for ancestor in history.ancestors(db, parent):
         row: sqlite3.Row = db.execute("SELECT * FROM commits WHERE id=?", (ancestor,)).fetchone()
         if not row["error"]:
             return row
@@ -100,9 +100,9 @@ def start(
     if parent is not None:
         if parent.repo != branch.repo:
             raise Unknown(f"parent commit {parent} and branch {branch} must belong to the same repo")
-        parent_id = refs.require_commit_row(db, parent)["id"]
+        parent_id = history.require_commit_row(db, parent)["id"]
     if parent_id is not None:
-        parent_row = refs.commit_row(db, parent_id)
+        parent_row = history.commit_row(db, parent_id)
         if parent_row["finishing_us"] is None and parent_row["set_id"] != state.set_id:
             key = CommitKey(branch.repo, parent_row["set_id"])
             raise Unknown(f"parent commit {key} has not been finished: finish or drop it first")
@@ -121,8 +121,7 @@ def start(
 
 def from_own_spec(db: sqlite3.Connection, branch: BranchKey, sources: Sequence[tuple[int, bool]]) -> bool:
     """Whether the only thing that a branch depends on is the spec of its pipeline, as with spouts."""
-    repos = [refs.branch_key(db, id_).repo for id_, _ in sources]
-    return len(repos) == 1 and repos[0].type == SPEC_REPO and repos[0].name == branch.repo.name
+    return [refs.branch_key(db, id_).repo for id_, _ in sources] == [branch.repo.spec]
 
 
 def _heads(db: sqlite3.Connection, sources: Sequence[tuple[int, bool]]) -> list[int]:
@@ -155,13 +154,13 @@ def start_alike(state: WriteState, key: CommitKey, instead: Mapping[CommitKey, C
         NotFound: there is no commit `key`.
     """
     db = state.db
-    row = refs.require_commit_row(db, key)
+    row = history.require_commit_row(db, key)
     sources = db.execute(
         "SELECT from_id FROM commit_provenance WHERE commit_id=? ORDER BY position", (row["id"],)
     )
-    others = {refs.require_commit_row(db, old)["id"]: new for old, new in instead.items()}
+    others = {history.require_commit_row(db, old)["id"]: new for old, new in instead.items()}
     provenance = [
-        refs.require_commit_row(db, others[source])["id"] if source in others else source
+        history.require_commit_row(db, others[source])["id"] if source in others else source
         for (source,) in sources.fetchall()
     ]
     branch = db.execute(
@@ -186,7 +185,7 @@ def finish(
 ) -> None:
     """Finish an open commit: validate its paths, fix its size, give waiting children their content."""
     db = state.db
-    row = refs.require_commit_row(db, key)
+    row = history.require_commit_row(db, key)
     id_ = row["id"]
     if row["finishing_us"] is not None:
         raise CommitFinished(key)
@@ -244,7 +243,7 @@ def _settle_children(state: WriteState, id_: int) -> None:
 
 def clear(state: WriteState, key: CommitKey) -> None:
     """Drop what was written to an open commit: it is its base again."""
-    row = refs.require_commit_row(state.db, key)
+    row = history.require_commit_row(state.db, key)
     if row["finishing_us"] is not None:
         raise Unknown(f"cannot clear finished commit {key}")
     base = base_of(state.db, row["parent_id"])
@@ -257,7 +256,7 @@ def clear(state: WriteState, key: CommitKey) -> None:
 
 def set_root(state: WriteState, key: CommitKey, root: bytes | None) -> None:
     """Replace the content of an open commit."""
-    row = refs.require_commit_row(state.db, key)
+    row = history.require_commit_row(state.db, key)
     if row["finishing_us"] is not None:
         raise CommitFinished(key)
     state.db.execute(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from kaos_backend.engine.errors import Unknown
-from kaos_backend.engine.store.model import SPEC_REPO, BranchKey
+from kaos_backend.engine.store.model import BranchKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,7 @@ def validate(graph: Graph, changed: Collection[int]) -> None:
 
 def is_spout(node: BranchNode, graph: Graph) -> bool:
     """Whether the only thing the branch depends on is the spec of the pipeline that writes it."""
-    if len(node.provenance) != 1:
-        return False
-    source = graph[node.provenance[0][0]].key.repo
-    return (
-        source.type == SPEC_REPO
-        and source.name == node.key.repo.name
-        and source.project == node.key.repo.project
-    )
+    return [graph[source].key.repo for source, _ in node.provenance] == [node.key.repo.spec]
 
 
 def one_per_repo(nodes: Iterable[BranchNode]) -> None:

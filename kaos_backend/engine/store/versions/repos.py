@@ -15,7 +15,7 @@ from kaos_backend.engine.store.model import (
     RepoKey,
 )
 from kaos_backend.engine.store.names import check_project_name, check_repo_key
-from kaos_backend.engine.store.versions import branches, refs
+from kaos_backend.engine.store.versions import branches, history, refs
 from kaos_backend.engine.store.versions.state import WriteState
 
 
@@ -106,7 +106,7 @@ def _remove(state: WriteState, repo_id: int) -> None:
     db = state.db
     ids = [row[0] for row in db.execute("SELECT id FROM commits WHERE repo_id=?", (repo_id,))]
     if ids:
-        state.before_drop([refs.commit_by_id(db, id_).key for id_ in ids])
+        state.before_drop([history.commit_by_id(db, id_).key for id_ in ids])
     branches.remove_rows(
         state, [row[0] for row in db.execute("SELECT id FROM branches WHERE repo_id=?", (repo_id,))]
     )
@@ -145,5 +145,5 @@ def set_metadata(
     else:
         db.execute(
             "UPDATE commits SET metadata=?, updated_us=? WHERE id=?",
-            (text, state.now_us, refs.require_commit_row(db, target)["id"]),
+            (text, state.now_us, history.require_commit_row(db, target)["id"]),
         )

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.store.model import SPEC_REPO, CommitKey
-from kaos_backend.engine.store.versions import commits, refs
+from kaos_backend.engine.store.versions import commits, history
 from kaos_backend.engine.store.versions.state import WriteState
 
 
 def squash_set(state: WriteState, set_id: str) -> None:
     """Fold every commit of a set into its children."""
-    _squash(state, refs.set_commit_ids(state.db, set_id))
+    _squash(state, history.set_commit_ids(state.db, set_id))
 
 
 def drop_set(state: WriteState, set_id: str) -> None:
     """Delete every commit of a set; branch heads go back to the parents."""
-    _drop(state, refs.set_commit_ids(state.db, set_id))
+    _drop(state, history.set_commit_ids(state.db, set_id))
 
 
 def squash_commit(state: WriteState, key: CommitKey, recursive: bool) -> None:
@@ -31,7 +31,7 @@ def drop_commit(state: WriteState, key: CommitKey, recursive: bool) -> None:
 
 
 def _with_subvenance(state: WriteState, key: CommitKey, recursive: bool, verb: str) -> list[int]:
-    start = refs.require_commit_row(state.db, key)["id"]
+    start = history.require_commit_row(state.db, key)["id"]
     found = [start]
     for id_ in found:
         rows = state.db.execute("SELECT commit_id FROM commit_provenance WHERE from_id=?", (id_,)).fetchall()
@@ -95,7 +95,7 @@ def _refuse_linked(state: WriteState, ids: Sequence[int]) -> None:
     db = state.db
     inside = set(ids)
     for id_ in ids:
-        row = refs.commit_row(db, id_)
+        row = history.commit_row(db, id_)
         if row["type"] == SPEC_REPO and row["origin"] == "USER":
             raise Unknown(f"cannot squash commit {_key(state, id_)} because it updated a pipeline")
         users = db.execute("SELECT commit_id FROM commit_provenance WHERE from_id=?", (id_,)).fetchall()
@@ -109,4 +109,4 @@ def _refuse_linked(state: WriteState, ids: Sequence[int]) -> None:
 
 
 def _key(state: WriteState, id_: int) -> CommitKey:
-    return refs.commit_by_id(state.db, id_).key
+    return history.commit_by_id(state.db, id_).key

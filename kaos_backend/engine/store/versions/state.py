@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaos_backend.engine.store.model import CommitKey, RepoKey
-from kaos_backend.engine.store.trees.tree import Load
+from kaos_backend.engine.store.trees.nodes import Load
 
 
 @dataclass

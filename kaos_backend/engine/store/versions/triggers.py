@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from kaos_backend.engine import cronspec
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.store.model import BranchKey
-from kaos_backend.engine.store.versions import refs
+from kaos_backend.engine.store.versions import history, refs
 from kaos_backend.engine.store.versions.state import WriteState
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
@@ -87,8 +87,8 @@ def fire_by_time(state: WriteState, key: BranchKey) -> None:
     source = refs.branch_row(db, BranchKey(key.repo, str(json.loads(row["trigger"])["branch"])))
     if source is None:
         return
-    for id_ in refs.ancestors(db, source["head_id"]):
-        commit = refs.commit_by_id(db, id_)
+    for id_ in history.ancestors(db, source["head_id"]):
+        commit = history.commit_by_id(db, id_)
         if commit.finished and not commit.error:
             if id_ != row["head_id"]:
                 state.set_head(row["repo_id"], row["name"], row["id"], id_)
@@ -100,7 +100,7 @@ def _satisfied(
     db: sqlite3.Connection, trigger: Mapping[str, object], branch: sqlite3.Row, commit_id: int
 ) -> bool:
     last, since = branch["triggered_id"], []
-    for ancestor in refs.ancestors(db, commit_id):
+    for ancestor in history.ancestors(db, commit_id):
         if ancestor == last:
             break
         since.append(ancestor)

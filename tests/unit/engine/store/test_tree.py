@@ -13,7 +13,8 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.edit import TreeEditor
-from kaos_backend.engine.store.trees.tree import Node, decode, find_flaw, look_up, walk
+from kaos_backend.engine.store.trees.nodes import Node, decode
+from kaos_backend.engine.store.trees.tree import find_flaw, look_up, walk
 
 from .conftest import content, put
 
