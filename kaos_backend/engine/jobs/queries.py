@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from kaos_backend.engine.errors import NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
+from kaos_backend.engine.jobs.db import datums as datum_sql
 from kaos_backend.engine.jobs.db import secrets, tables
 from kaos_backend.engine.jobs.db.lifecycle import output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline, PipelineKey
@@ -182,17 +183,17 @@ class Queries:
 
     def find_datum(self, job: Job, id: str) -> DatumRow | None:
         with self.store.read() as db:
-            return tables.find_datum(db, job.seq, id)
+            return datum_sql.find_datum(db, job.seq, id)
 
     def datums(self, job: Job) -> list[DatumRow]:
         """All datums of a job, ended or not, by id."""
         with self.store.read() as db:
-            return tables.datums(db, job.seq)
+            return datum_sql.list_datums(db, job.seq)
 
     def ended_datums(self, job: Job, *, everything: bool = False) -> set[str]:
         """The ids of a job's datums that have ended; all of them with `everything`."""
         with self.store.read() as db:
-            return tables.ended_datums(db, job.seq, everything=everything)
+            return datum_sql.ended_datums(db, job.seq, everything=everything)
 
     def image(self, job: Job) -> str:
         """The image that a job's datums run in; "" when its pipeline is gone."""

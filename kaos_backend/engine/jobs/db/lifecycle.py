@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.datums import kept_roots, list_datums
 from kaos_backend.engine.jobs.db.meta import entries
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
@@ -97,8 +98,8 @@ def show_finished(txn: Txn, job: Job) -> None:
     output = output_commit(job.key)
     try:
         if is_open(txn, output):
-            txn.set_root(output, txn.merge(tables.kept_roots(txn.db, job.seq)))
-        ended = [datum for datum in tables.datums(txn.db, job.seq) if datum.state in DONE_DATUMS]
+            txn.set_root(output, txn.merge(kept_roots(txn.db, job.seq)))
+        ended = [datum for datum in list_datums(txn.db, job.seq) if datum.state in DONE_DATUMS]
         show_meta(txn, job, ended)
     except DataLoss as error:
         # Damage keeps no job from being stopped; it has what its output shows.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 from kaos_backend.engine.errors import DataLoss, DiskFull
 from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.datums import failed_datums, insert_datums, kept_results, list_datums
 from kaos_backend.engine.jobs.db.lifecycle import (
     end_job,
     is_open,
@@ -215,19 +216,19 @@ class JobRun:
                 if job is None or job.state in TERMINAL_JOBS:
                     return False
                 again = self.pipeline.spec.reprocess_spec == "every_job"
-                kept = {} if again else tables.kept_results(txn.db, job.pipeline_row, planned)
+                kept = {} if again else kept_results(txn.db, job.pipeline_row, planned)
                 if job.failed_of is not None:
-                    failed = tables.failed_datums(txn.db, job.failed_of)
+                    failed = failed_datums(txn.db, job.failed_of)
                     planned = [datum for datum in planned if datum.id in failed or datum.id in kept]
                 tables.set_job_state(txn.db, job, JobState.RUNNING, started_us=txn.now_us)
-                tables.insert_datums(txn.db, job, planned, kept)
+                insert_datums(txn.db, job, planned, kept)
             self._note(f"{len(planned)} datums, {len(kept)} of them done before")
         else:
             with store.write() as txn:
                 tables.count_restart(txn.db, job.seq)
             self._note("job resumed")
         with store.read() as db:
-            rows = tables.datums(db, self.job.seq)
+            rows = list_datums(db, self.job.seq)
             self.job = tables.job_by_seq(db, self.job.seq) or self.job
         self._pending.extend(row for row in rows if row.state not in DONE_DATUMS)
         self._recorder.resume(rows)
@@ -332,7 +333,7 @@ class JobRun:
     def _finish(self) -> None:
         """FINISHING and then its end, with both commits, in one transaction."""
         with self._env.store.read() as db:
-            rows = tables.datums(db, self.job.seq)
+            rows = list_datums(db, self.job.seq)
         failed = next((row for row in rows if row.state is DatumState.FAILED), None)
         with self._env.store.write() as txn:
             job = tables.job_by_seq(txn.db, self.job.seq)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.datums import record_end
 from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result
 from kaos_backend.engine.jobs.run.progress import Outcome
@@ -63,7 +63,7 @@ class Recorder:
                     image=outcome.image,
                 )
                 # Also for a job that was killed meanwhile: what is finished is there for the next one.
-                new = tables.record(txn.db, self._job.seq, outcome.datum.id, result)
+                new = record_end(txn.db, self._job.seq, outcome.datum.id, result)
                 if new and root is not None and outcome.state is DatumState.SUCCESS:
                     fresh.append(root)
             began = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kaos_backend.engine.jobs.db import tables
+from kaos_backend.engine.jobs.db.datums import insert_datums, list_datums, record_end
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, Job, JobKey, PipelineKey, Result
 from kaos_backend.engine.jobs.schedule import diagram
 from kaos_backend.engine.jobs.schedule.states import (
@@ -130,11 +131,11 @@ def test_a_datum_ends_once_and_only_as_a_workers_datum_may(job: tuple[Store, Job
     store, row = job
     datum = Datum(id="0" * 64, hash="1" * 64, files=())
     with store.write() as txn:
-        tables.insert_datums(txn.db, row, [datum], {})
+        insert_datums(txn.db, row, [datum], {})
     with pytest.raises(IllegalMove), store.write() as txn:
-        tables.record(txn.db, row.seq, datum.id, Result(DatumState.SKIPPED, None))
+        record_end(txn.db, row.seq, datum.id, Result(DatumState.SKIPPED, None))
     with store.write() as txn:
-        assert tables.record(txn.db, row.seq, datum.id, Result(DatumState.FAILED, None))
-        assert not tables.record(txn.db, row.seq, datum.id, Result(DatumState.SUCCESS, None))
+        assert record_end(txn.db, row.seq, datum.id, Result(DatumState.FAILED, None))
+        assert not record_end(txn.db, row.seq, datum.id, Result(DatumState.SUCCESS, None))
     with store.read() as db:
-        assert [one.state for one in tables.datums(db, row.seq)] == [DatumState.FAILED]
+        assert [one.state for one in list_datums(db, row.seq)] == [DatumState.FAILED]
