@@ -49,6 +49,13 @@ class Exists(KaosError):
     http_status = 409
 
 
+class ImageMissing(KaosError):
+    """An image that was built is gone, and only another build brings it back."""
+
+    code = "image_missing"
+    http_status = 409
+
+
 class StaleBase(KaosError):
     """The bundle that an upload builds on is no longer current."""
 

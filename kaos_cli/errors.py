@@ -74,6 +74,7 @@ EXIT_CODES: dict[str, int] = {
     "stale_base": FAILED,
     "job_open": FAILED,
     "not_yet": FAILED,
+    "image_missing": FAILED,
     "data_loss": FAILED,
     "disk_full": FAILED,
     "changed": FAILED,

@@ -100,12 +100,17 @@ def stop_job(workspace: str, ref: str, services: Awake, author: _Author = "") ->
 @router.post(
     "/{ref}/retry",
     responses=ends_in(
-        *_OF_A_JOB, errors.NotYet, errors.NeedsEmbeddedEngine, errors.JobOpen, errors.InvalidName
+        *_OF_A_JOB,
+        errors.NotYet,
+        errors.ImageMissing,
+        errors.NeedsEmbeddedEngine,
+        errors.JobOpen,
+        errors.InvalidName,
     ),
 )
 def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -> views.RetryResult:
     """Runs what did not succeed in a job once more, on the inputs that it had. 404 no_such_job; 409 not_yet
-    (it has not ended), job_open; 501 needs_embedded_engine.
+    (it has not ended), image_missing, job_open; 501 needs_embedded_engine.
     """
     return services.retries.retry(workspace, ref, body)
 

@@ -47,6 +47,12 @@ class NotFound(EngineError):
     default_code = "NOT_FOUND"
 
 
+class ImageMissing(NotFound):
+    """An image that only another build brings back."""
+
+    reason = reasons.IMAGE_MISSING
+
+
 class AlreadyExists(EngineError):
     default_code = "ALREADY_EXISTS"
 

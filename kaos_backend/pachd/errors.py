@@ -46,6 +46,8 @@ def from_status(code: grpc.StatusCode, details: str, reason: str = "") -> errors
         return errors.NeverFits(details, hint="ask for less with --cpu, --memory or --gpu")
     if reason == reasons.COMMIT_FINISHED:
         return CommitFinished(details)
+    if reason == reasons.IMAGE_MISSING:
+        return errors.ImageMissing(details)
     if code is status.NOT_FOUND:
         return errors.NotFound(details)
     if code is status.ALREADY_EXISTS:

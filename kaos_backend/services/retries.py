@@ -26,8 +26,9 @@ class Retries:
     def retry(self, workspace: str, ref: str, request: Retry) -> views.RetryResult:
         """Starts a new job for what did not succeed in another; finished trials are skipped.
 
-        Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotYet (it has not ended); NeedsEmbeddedEngine where the
-        job's inputs are not the current ones, or some of its trials never ran and shall not run now.
+        Raises NoSuchWorkspace, NoSuchJob, Ambiguous, NotYet (it has not ended), ImageMissing;
+        NeedsEmbeddedEngine where the job's inputs are not the current ones, or some of its trials never ran
+        and shall not run now.
         """
         check_author(request.author)
         inputs.require_workspace(self._pachd, workspace)
@@ -46,22 +47,20 @@ class Retries:
             made = self._pachd.rerun_job(workspace, stages, job_id, only_failed=request.failed)
         except errors.NeedsEmbeddedEngine:
             return self._deploy_again(workspace, job_id, todo, request)
+        except errors.ImageMissing:
+            # A deploy of what is current builds it again.
+            if self._rest(workspace, job_id, todo[-1], request):
+                raise
+            return self._deploy_again(workspace, job_id, todo, request)
         return views.RetryResult(job=made, status="started", message="", of=job_id, stages=stages)
 
     def _deploy_again(
         self, workspace: str, job_id: str, todo: StageJobs, request: Retry
     ) -> views.RetryResult:
         """What any Pachyderm can do: run what is current again."""
-        last, job = todo[-1]
-        current = self._pachd.commit(workspace, last.name, MASTER).id
-        never_ran = job.total - job.processed - job.skipped - failed(job)
-        if current != job_id or (request.failed and never_ran):
-            raise errors.NeedsEmbeddedEngine(
-                f"this pachd runs what is current again, which job {job_id[:8]} is not"
-                if current != job_id
-                else f"this pachd runs all that is missing again, also what never ran in job {job_id[:8]}",
-                hint="deploy its inputs again" if current != job_id else "leave out --failed",
-            )
+        if refusal := self._rest(workspace, job_id, todo[-1], request):
+            why, hint = refusal
+            raise errors.NeedsEmbeddedEngine(f"this pachd runs {why}", hint=hint)
         answer = self._deploys.deploy(workspace, Deploy(retry=True, author=request.author))
         return views.RetryResult(
             job=answer.job or job_id,
@@ -70,6 +69,19 @@ class Retries:
             of=job_id,
             stages=answer.stages,
         )
+
+    def _rest(
+        self, workspace: str, job_id: str, last: tuple[Stage, Job], request: Retry
+    ) -> tuple[str, str] | None:
+        """What a deploy of what is current would do beside or in place of the retry, and a way out; None if
+        it is the same.
+        """
+        stage, job = last
+        if self._pachd.commit(workspace, stage.name, MASTER).id != job_id:
+            return f"what is current again, which job {job_id[:8]} is not", "deploy its inputs again"
+        if request.failed and job.total - job.processed - job.skipped - failed(job):
+            return f"all that is missing again, also what never ran in job {job_id[:8]}", "leave out --failed"
+        return None
 
 
 def _from_first_broken(jobs: StageJobs) -> Sequence[tuple[Stage, Job]]:

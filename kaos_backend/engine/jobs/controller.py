@@ -10,7 +10,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from kaos_backend.engine.errors import EngineError
@@ -124,6 +125,21 @@ class Controller:
         state = JobState.STARTING if job.state is JobState.CREATED else job.state
         problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
         return next_step(state, pipeline.state, self._inputs(job), problem).reason
+
+    def look(self, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+        """These as they are now: one whose image went while nothing asked for it is CRASHING."""
+        problems: dict[str, str] = {}
+        seen = []
+        for one in pipelines:
+            if one.version == one.latest and one.state in (PipelineState.RUNNING, PipelineState.STANDBY):
+                image = worker_spec(one).image
+                if image not in problems:
+                    problems[image] = self._env.runtime.image_problem(image)
+                if problem := problems[image]:
+                    self._crashing(one, problem)
+                    one = replace(one, state=PipelineState.CRASHING, reason=problem)
+            seen.append(one)
+        return seen
 
     # --- the loop
 

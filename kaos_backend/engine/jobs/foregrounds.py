@@ -14,6 +14,7 @@ from kaos_backend.engine.jobs.queries import Queries
 from kaos_backend.engine.jobs.run.attempt import worker_of
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.foreground import Event, Foreground, Order
+from kaos_backend.engine.jobs.run.images import check_image
 from kaos_backend.engine.jobs.run.job import matches
 from kaos_backend.engine.jobs.schedule.machine import request_of, why_never
 from kaos_backend.engine.jobs.spec.plan import File
@@ -122,8 +123,7 @@ class Foregrounds:
         if why := why_never(machine, request_of(spec)):
             raise NeverFits(f"a command in the foreground {why}: ask for less, or run on a larger machine")
         transform = spec.transform or Transform()
-        problem = self._env.runtime.image_problem(transform.image)
-        if problem:
+        if problem := check_image(self._env.runtime, transform.image):
             raise NotFound(problem)
         key = JobKey(job.pipeline, ids.new_id())
         name = f"{job.pipeline.project}-foreground-{key.id[:12]}".lower().replace("_", "-")

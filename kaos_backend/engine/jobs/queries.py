@@ -51,10 +51,10 @@ class Queries:
         """
         with self.store.read() as db:
             found = tables.pipelines(db, history, projects)
-            if not set_id:
-                return found
-            versions = {(job.pipeline_row, job.version) for job in tables.jobs(db, id=set_id)}
-        return [one for one in found if (one.row, one.version) in versions]
+            if set_id:
+                versions = {(job.pipeline_row, job.version) for job in tables.jobs(db, id=set_id)}
+                found = [one for one in found if (one.row, one.version) in versions]
+        return self._controller.look(found)
 
     def last_job_states(self) -> dict[int, JobState]:
         """Pipeline row → state of its newest job."""

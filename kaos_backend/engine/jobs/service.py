@@ -26,7 +26,9 @@ from kaos_backend.engine.jobs.db.secrets import Vault
 from kaos_backend.engine.jobs.foregrounds import Foregrounds
 from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
 from kaos_backend.engine.jobs.queries import Queries
+from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.images import check_image
 from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.job import matches
 from kaos_backend.engine.jobs.run.logs import Logs
@@ -56,6 +58,7 @@ class Jobs(Queries):
         look: Callable[[frozenset[int]], Surroundings] = lambda _: Surroundings(),
     ) -> None:
         self.machine = machine
+        self._runtime = runtime
         self.clock = clock
         self.logs = Logs(folder(data_dir / "logs"))
         self.admission = Admission(machine, look)
@@ -233,7 +236,12 @@ class Jobs(Queries):
 
         Raises:
             NotFound: a pipeline has no job in that set.
+            ImageMissing: the first of them would wait for an image that nobody is going to make.
         """
+        for name in pipelines[:1]:
+            first = self.job(JobKey(PipelineKey(project, name), set_id))
+            # What may come by itself (a Docker engine that is down) is waited for.
+            check_image(self._runtime, worker_spec(self.pipeline(first.key.pipeline, first.version)).image)
         with self.store.write() as txn:
             found = [tables.get_job(txn.db, JobKey(PipelineKey(project, name), set_id)) for name in pipelines]
             return rerun_jobs(txn, found, only_failed=only_failed)

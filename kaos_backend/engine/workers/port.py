@@ -150,6 +150,10 @@ class Worker(Protocol):
         ...
 
 
+REBUILD = "deploy its source again to build it"
+"""How the problem with an image ends that nothing but another build brings back."""
+
+
 class Runtime(Protocol):
     """Starts workers.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -167,6 +168,26 @@ def test_a_failed_build_is_made_again_with_what_waits_for_it(backend: Backend, w
     again = retry(backend, workspace, job)
     assert again["stages"] == ["build", "train"]
     assert backend.wait(workspace, again["job"])["state"] == "failed"
+
+
+def test_a_lost_image_is_built_again_for_what_is_current(
+    backend: Backend, workspace: str, gate: Gate
+) -> None:
+    source = backend.put(workspace, "source", {**SOURCE, "train": script(gate)})
+    jobs = []
+    for data in (DATA, {"other": b"data"}):
+        sent = backend.put(workspace, "data", data)
+        jobs.append(backend.deploy(workspace, source=source, data=sent, hyper={"lr": [0.1, 0.2]})["job"])
+        assert backend.wait(workspace, jobs[-1])["state"] == "partial"
+    for image in (backend.home / "engine" / "images").glob("kaos-*"):
+        shutil.rmtree(image)
+    gate.open()
+    older, current = (f"/workspaces/{workspace}/jobs/{job}" for job in jobs)
+    error = backend.error("POST", f"{older}/retry", 409, "image_missing", json={})
+    assert "deploy its source again" in error["message"]
+    again = backend.call("POST", f"{current}/retry", json={})
+    assert again["stages"] == ["build", "train"]
+    assert states(backend.wait(workspace, again["job"])) == {0.1: "success", 0.2: "skipped"}
 
 
 def _file(workspace: str, job: str, path: str) -> Any:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import EngineError, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.workers.port import Runtime
+from kaos_backend.engine.workers.port import REBUILD, Runtime
 
 # A worker that was told to end uses its image for another moment.
 _TRIES, _RETRY_S = 20, 1.0
 _PATIENCE_S = 2.0
 
 log = logging.getLogger(__name__)
+
+
+def check_image(runtime: Runtime, image: str) -> str:
+    """`Runtime.image_problem`, but raises ImageMissing for an image that only another build brings back."""
+    problem = runtime.image_problem(image)
+    if problem.endswith(REBUILD):
+        raise ImageMissing(problem)
+    return problem
 
 
 class ForgottenImages:

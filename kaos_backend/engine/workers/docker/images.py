@@ -13,12 +13,12 @@ from docker.errors import NotFound as DockerNotFound
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.workers.docker.engine import told
+from kaos_backend.engine.workers.port import REBUILD
 from kaos_formats.images import OWN_PREFIX, claim, claimed, claims, pushed
 
 log = logging.getLogger(__name__)
 
 _CONFLICT = 409
-_REBUILD = "deploy its source again to build it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def is_own(name: str) -> bool:
 
 def missing(name: str) -> str:
     """What to do about an image that is not there, in a line."""
-    return f"image {name} not found: no build made it yet, or it was removed; {_REBUILD}"
+    return f"image {name} not found: no build made it yet, or it was removed; {REBUILD}"
 
 
 def keep(api: docker.APIClient, label: str, wanted: Callable[[str], bool]) -> bool:

@@ -10,10 +10,9 @@ from pathlib import Path
 import msgspec
 
 from kaos_backend.engine.errors import FailedPrecondition, NotFound
+from kaos_backend.engine.workers.port import REBUILD
 from kaos_formats.folders import clean_up
 from kaos_formats.images import BUILDING, CONFIG, OWN_PREFIX, ROOT, VENV_READY, directory_name
-
-_REBUILD = "deploy its source again to build it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +67,16 @@ class ImageStore:
             config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Config)
         except FileNotFoundError:
             raise NotFound(
-                f"image {name} not found: no build made it yet, or it was removed; {_REBUILD}"
+                f"image {name} not found: no build made it yet, or it was removed; {REBUILD}"
             ) from None
         except (OSError, msgspec.MsgspecError) as error:
-            raise FailedPrecondition(f"image {name} cannot be read ({error}); {_REBUILD}") from error
+            raise FailedPrecondition(f"image {name} cannot be read ({error}); {REBUILD}") from error
         root = folder / ROOT
         if config.program is not None and not os.access(root / config.program.lstrip("/"), os.X_OK):
-            raise FailedPrecondition(f"image {name} has lost its {config.program}; {_REBUILD}")
+            raise FailedPrecondition(f"image {name} has lost its {config.program}; {REBUILD}")
         venv = None if config.venv is None else self.venvs / Path(config.venv).name
         if venv is not None and not ((venv / VENV_READY).is_file() and (venv / "bin" / "python").exists()):
-            raise FailedPrecondition(f"the environment of image {name} ({venv}) is gone; {_REBUILD}")
+            raise FailedPrecondition(f"the environment of image {name} ({venv}) is gone; {REBUILD}")
         return Image(
             name=name,
             root=root,
