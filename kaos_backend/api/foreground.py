@@ -15,6 +15,7 @@ from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
 from kaos_backend.api.streams import JsonLines, json_lines
 from kaos_backend.services import requests, views
+from kaos_backend.services.lines import ForegroundLine
 
 router = APIRouter(tags=["foreground"])
 
@@ -67,7 +68,7 @@ def type_(session: str, body: requests.Typed, services: Plain) -> views.Typed:
     return views.Typed(ok=True)
 
 
-def _encode(line: views.ForegroundLine) -> dict[str, Any]:
+def _encode(line: ForegroundLine) -> dict[str, Any]:
     told = line.model_dump(exclude_defaults=True)
     for name in ("printed", "output"):
         if name in told:

@@ -21,6 +21,7 @@ from kaos_backend.api.streams import NO_STORE, JsonLines
 from kaos_backend.domain import machine
 from kaos_backend.errors import KaosError, NeedsEmbeddedEngine, NoSuchWorkspace
 from kaos_backend.services import requests, views
+from kaos_backend.services.lines import CheckLine
 
 router = APIRouter(tags=["system"])
 
@@ -113,7 +114,7 @@ def pause(body: requests.Pause, services: Awake) -> views.PausedAnswer:
     return views.PausedAnswer(**dict(services.jobs.pause(body.workspace, body.paused)))
 
 
-def _check_lines(first: views.CheckLine, rest: Iterator[views.CheckLine]) -> Iterator[bytes]:
+def _check_lines(first: CheckLine, rest: Iterator[CheckLine]) -> Iterator[bytes]:
     try:
         for line in chain((first,), rest):
             yield line.model_dump_json(exclude_none=True).encode() + b"\n"

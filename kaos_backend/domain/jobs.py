@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -32,6 +33,15 @@ def duration_s(created: datetime | None, finished: datetime | None, now: datetim
     if created is None:
         return None
     return max(0.0, ((finished or now) - created).total_seconds())
+
+
+def span(jobs: Sequence[Job]) -> tuple[datetime | None, datetime | None, datetime | None]:
+    """(created, started, finished) of several jobs together; finished only when all have ended."""
+    created = min((j.created for j in jobs if j.created), default=None)
+    started = min((j.started for j in jobs if j.started and j.state is not JobState.CREATED), default=None)
+    done = all(j.state.terminal for j in jobs)
+    finished = max((j.finished for j in jobs if j.finished), default=None) if done else None
+    return created, started, finished
 
 
 def resolve(ref: str, ids: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import truenames
-from kaos_backend.services.views import CheckEnd, CheckFinding, CheckLine, CheckProgress
+from kaos_backend.services.lines import CheckEnd, CheckFinding, CheckLine, CheckProgress
 from kaos_formats import kaos_v1
 from kaos_formats.stored import TrueNames
 

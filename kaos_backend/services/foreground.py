@@ -24,8 +24,9 @@ from kaos_backend.domain.machine import builder_of, check_fits, machine_of
 from kaos_backend.domain.models import JobState
 from kaos_backend.domain.stages import Target
 from kaos_backend.pachd.port import ForegroundCall, Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs
 from kaos_backend.services.bundles import Bundles, no_bundle
+from kaos_backend.services.lines import ForegroundLine
 from kaos_backend.services.requests import Run, Shell, Typed
 from kaos_backend.services.stages import BUILD, TRAIN
 from kaos_backend.services.trials import Trials
@@ -35,7 +36,7 @@ from kaos_formats.tar import TarReader
 _IMAGE_FILE = "image.json"
 _MAX_IMAGE_BYTES = 1 << 20
 _LEVEL = 1
-Steps = Callable[["Session"], Iterator[views.ForegroundLine]]
+Steps = Callable[["Session"], Iterator[ForegroundLine]]
 
 
 class Session:
@@ -54,11 +55,11 @@ class Session:
         self._call: ForegroundCall | None = None
         self._closed = False
 
-    def __iter__(self) -> Iterator[views.ForegroundLine]:
+    def __iter__(self) -> Iterator[ForegroundLine]:
         # Not before: whoever asked may be gone by now, and then nobody ever begins, or ends it.
         self._listed[self.name] = self
         try:
-            yield views.ForegroundLine(session=self.name)
+            yield ForegroundLine(session=self.name)
             yield from self._steps(self)
         finally:
             self.close()
@@ -133,7 +134,7 @@ class Foregrounds:
             env={"KAOS_SHELL": "1", "TERM": request.term},
             terminal=kaos_v1.TerminalSize(rows=request.rows, columns=request.columns),
         )
-        return Session(lambda session: self._one(session, ask, views.ForegroundLine), self._sessions)
+        return Session(lambda session: self._one(session, ask, ForegroundLine), self._sessions)
 
     def run(self, workspace: str, request: Run) -> Session:
         """One trial as a deploy of the same would run it, its image made first. Nothing of it is stored.
@@ -203,8 +204,8 @@ class Foregrounds:
     # --- the steps of a session
 
     def _one(
-        self, session: Session, ask: kaos_v1.ForegroundOpen, line: Callable[..., views.ForegroundLine]
-    ) -> Iterator[views.ForegroundLine]:
+        self, session: Session, ask: kaos_v1.ForegroundOpen, line: Callable[..., ForegroundLine]
+    ) -> Iterator[ForegroundLine]:
         """Whatever one command brings, its end too; its output in zstd."""
         call = self._pachd.foreground(ask)
         if not session.at(call):
@@ -228,11 +229,11 @@ class Foregrounds:
         session: Session,
         build: kaos_v1.ForegroundOpen,
         train: Callable[[bytes], kaos_v1.ForegroundOpen],
-    ) -> Iterator[views.ForegroundLine]:
+    ) -> Iterator[ForegroundLine]:
         packed: list[bytes] = []
 
-        def of_build(**told: Any) -> views.ForegroundLine:
-            return views.ForegroundLine(stage=names.BUILD, **told)
+        def of_build(**told: Any) -> ForegroundLine:
+            return ForegroundLine(stage=names.BUILD, **told)
 
         for line in self._one(session, build, of_build):
             if line.output:
@@ -242,7 +243,7 @@ class Foregrounds:
             elif line.code:
                 yield of_build(end=True, code=line.code, reason=line.reason or "the build failed")
                 return
-        yield from self._one(session, train(_image(b"".join(packed))), views.ForegroundLine)
+        yield from self._one(session, train(_image(b"".join(packed))), ForegroundLine)
 
 
 def _input(repo: str, commit: str, path: str) -> kaos_v1.CommitInput:

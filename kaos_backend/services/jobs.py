@@ -120,7 +120,7 @@ class Jobs:
     def summarize(self, job_id: str, jobs: StageJobs, read: inputs.JobInputs) -> views.JobSummary:
         """The summary of one deploy's jobs and inputs."""
         whole = fold(jobs)
-        created, started, finished = views.span([job for _, job in jobs])
+        created, started, finished = rules.span([job for _, job in jobs])
         about = read.descriptions
         source, data, hyper = (about.get(repo) for repo in names.INPUT_REPOS)
         trials = hyper.trials if hyper else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kaos_backend.domain.descriptions import rfc3339
+from kaos_backend.domain.jobs import span
 from kaos_backend.domain.models import OpenJob
 from kaos_backend.domain.queue import is_held, left_s, waits_for
 from kaos_backend.domain.stages import fold
@@ -59,7 +60,7 @@ class Queue:
             left = None if begins is None or takes is None else begins + takes
             free[workspace, stage.name] = left
         counted = next((unfinished.get(stage.name) for stage, _ in jobs if stage.trials), None)
-        created, _, _ = views.span([job for _, job in jobs])
+        created, _, _ = span([job for _, job in jobs])
         return views.ActiveJob(
             workspace=workspace,
             id=job_id,

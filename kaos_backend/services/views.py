@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +17,7 @@ from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
 from kaos_backend.domain.jobs import TrialState
 from kaos_backend.domain.metrics import Metric, NonFinite, Number
-from kaos_backend.domain.models import Job, JobState
+from kaos_backend.domain.models import Job
 from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
 from kaos_formats.masking import mask
 
@@ -277,24 +276,6 @@ class PausedAnswer(Answer, Paused):
     pass
 
 
-class ForegroundLine(Answer):
-    """One line of a command in the foreground: its ``session`` first, then what is waited for, that it runs,
-    a remark, bytes that it ``printed``, a piece of its ``output`` folder (a tar in zstd), and the end; or
-    nothing, which says that all is well. ``stage`` where it is not the trial's.
-    """
-
-    session: str = ""
-    stage: str = ""
-    waiting: str = ""
-    running: bool = False
-    note: str = ""
-    printed: bytes = b""
-    output: bytes = b""
-    end: bool = False
-    code: int | None = None
-    reason: str = ""
-
-
 class Typed(Answer):
     ok: bool
 
@@ -363,48 +344,3 @@ def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJ
 def device(found: models.Device) -> Device:
     """The view of a GPU."""
     return Device(**asdict(found))
-
-
-def span(jobs: Sequence[Job]) -> tuple[datetime | None, datetime | None, datetime | None]:
-    """(created, started, finished) of several jobs together; finished only when all have ended."""
-    created = min((j.created for j in jobs if j.created), default=None)
-    started = min((j.started for j in jobs if j.started and j.state is not JobState.CREATED), default=None)
-    done = all(j.state.terminal for j in jobs)
-    finished = max((j.finished for j in jobs if j.finished), default=None) if done else None
-    return created, started, finished
-
-
-class CheckProgress(View):
-    objects: int
-    objects_total: int
-    bytes: int
-    bytes_total: int
-
-
-class CheckFinding(View):
-    """`workspace`, `repo`, `commit` and `path` are empty where no commit speaks of what is wrong."""
-
-    workspace: str
-    repo: str
-    commit: str
-    path: str
-    object: str
-    what: str
-    repaired: bool
-
-
-class CheckEnd(View):
-    """`damaged` counts the findings, `repaired` those that are whole again."""
-
-    objects: int
-    bytes: int
-    damaged: int
-    repaired: int
-
-
-class CheckLine(Answer):
-    """One line of the answer to a check: one of these, `end` (or an error) the last."""
-
-    progress: CheckProgress | None = None
-    finding: CheckFinding | None = None
-    end: CheckEnd | None = None

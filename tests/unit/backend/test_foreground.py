@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kaos_backend.services import views
 from kaos_backend.services.foreground import Session
+from kaos_backend.services.lines import ForegroundLine
 
 
-def steps(_: Session) -> Iterator[views.ForegroundLine]:
-    yield views.ForegroundLine(running=True)
+def steps(_: Session) -> Iterator[ForegroundLine]:
+    yield ForegroundLine(running=True)
 
 
 def test_a_session_is_found_from_its_first_line_to_its_last() -> None:
