@@ -49,6 +49,20 @@ class _Part:
     description: Description
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a deploy came to: the job that has or will have the result, what builds are given, what was
+    deployed, and how many trials run at a time (None: nobody looked).
+    """
+
+    plan: deploys.Plan
+    job: str | None
+    arguments: Mapping[str, str]
+    secrets: tuple[str, ...]
+    parts: Sequence[_Part] = ()
+    parallelism: int | None = None
+
+
 class Deploys:
     """The deploy use case; one at a time per workspace."""
 
@@ -97,74 +111,68 @@ class Deploys:
         current = heads[names.HYPER]
         if grid is not None and current is not None and current.description.id == grid.id:
             heal(self._pachd, workspace, current, self._bundles.owner)
-        deployed = ids | {k: i for k, i in ((names.SOURCE, request.source), (names.DATA, request.data)) if i}
+        deployed = ids | request.bundles
         # Without a grid there is one trial, with the training code's own defaults.
         default = hyperparams.expand({})
         able = runnable(STAGES, {**deployed, names.HYPER: default.id})
         if grid is None and ids[names.HYPER] is None and any(names.HYPER in s.inputs for s in able):
             grid = default
-        wanted = {
-            names.SOURCE: request.source,
-            names.DATA: request.data,
-            names.HYPER: grid.id if grid is not None else None,
-        }
-        if request.settings_given and not any(stage.trials for stage in able):
-            what, hint = deploys.missing(STAGES, deployed)
-            raise errors.InvalidResources(
-                f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
-                hint=f"{hint}, and give them together",
-            )
-        if request.for_builds and all(stage.trials for stage in able):
-            what, hint = deploys.missing(STAGES[:1], deployed)
-            raise errors.InvalidResources(
-                f"--build-arg and --secret are for builds: {what}", hint=f"{hint}, and give them together"
-            )
-        target = None
-        settled = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
-        if settled is None:
-            now = self._current(workspace, ids)
-            target = self._target(workspace, deployed[names.SOURCE] or "", request, now, able)
-            specs = {stage.name: stage.spec(target) for stage in able}
-            before = now.spec(names.BUILD)
-            want = deploys.Wanted(
-                wanted,
-                specs,
-                request.settings_given,
-                request.retry,
-                target.arguments != deploys.arguments_of(before),
-                target.secrets != build_secrets.ids_of(before),
-            )
-            plan = deploys.plan(STAGES, now, want)
-            secret = build_secrets.secret_name(workspace)
-            if request.build_secrets:
-                # A pipeline cannot name one that is not there; what is there by then may be used.
-                values = {name: value.get_secret_value() for name, value in request.build_secrets.items()}
-                self._pachd.put_secret(secret, values)
-            job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
-            if request.build_secrets == {}:
-                self._pachd.drop_secret(secret)
-            arguments, secrets = target.arguments, target.secrets
-        else:
-            plan, arguments, secrets = settled
-            job, parts = plan.job, []
-        changed = {part.repo: part.description for part in parts}
+        _refuse_what_serves_nothing(request, able, deployed)
+        wanted = {names.HYPER: None if grid is None else grid.id} | request.bundles
+        done = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
+        if done is None:
+            done = self._put(workspace, request, grid, wanted, ids, able)
+        changed = {part.repo: part.description for part in done.parts}
         shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
-        running = plan.runs(able)
+        running = done.plan.runs(able)
         trains = any(stage.trials for stage in STAGES if stage.name in running)
         return views.DeployResult(
-            job=job,
-            status=plan.status,
-            message=plan.message,
-            hint=plan.hint,
-            parts=plan.changed,
+            job=done.job,
+            status=done.plan.status,
+            message=done.plan.message,
+            hint=done.plan.hint,
+            parts=done.plan.changed,
             source=views.bundle(shown[names.SOURCE]),
             data=views.bundle(shown[names.DATA]),
-            grid=_grid_view(grid, shown[names.HYPER]),
+            grid=views.grid(grid, shown[names.HYPER]),
             stages=running,
-            parallelism=target.parallelism if target is not None and trains else None,
-            build_args=views.arguments(arguments),
-            build_secrets=secrets,
+            parallelism=done.parallelism if trains else None,
+            build_args=views.arguments(done.arguments),
+            build_secrets=done.secrets,
         )
+
+    def _put(
+        self,
+        workspace: str,
+        request: Deploy,
+        grid: hyperparams.Grid | None,
+        wanted: Mapping[str, str | None],
+        ids: Mapping[str, str | None],
+        able: Sequence[Stage],
+    ) -> _Done:
+        """The long way: plan what has to be done, and do it."""
+        now = self._current(workspace, ids)
+        target = self._target(workspace, request.source or ids[names.SOURCE] or "", request, now, able)
+        specs = {stage.name: stage.spec(target) for stage in able}
+        before = now.spec(names.BUILD)
+        want = deploys.Wanted(
+            wanted,
+            specs,
+            request.settings_given,
+            request.retry,
+            target.arguments != deploys.arguments_of(before),
+            target.secrets != build_secrets.ids_of(before),
+        )
+        plan = deploys.plan(STAGES, now, want)
+        secret = build_secrets.secret_name(workspace)
+        if request.build_secrets:
+            # A pipeline cannot name one that is not there; what is there by then may be used.
+            values = {name: value.get_secret_value() for name, value in request.build_secrets.items()}
+            self._pachd.put_secret(secret, values)
+        job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
+        if request.build_secrets == {}:
+            self._pachd.drop_secret(secret)
+        return _Done(plan, job, target.arguments, target.secrets, parts, target.parallelism)
 
     def _carry_out(
         self,
@@ -209,11 +217,8 @@ class Deploys:
         request: Deploy,
         wanted: Mapping[str, str | None],
         ids: Mapping[str, str | None],
-    ) -> tuple[deploys.Plan, Mapping[str, str], tuple[str, ...]] | None:
-        """The short way for a deploy of what is there already: one more look, at the newest jobs.
-
-        The plan, and the build arguments and secrets as they are.
-        """
+    ) -> _Done | None:
+        """The short way for a deploy of what is there already: one more look, at the newest jobs."""
         if (
             request.settings_given
             or request.for_builds
@@ -236,7 +241,9 @@ class Deploys:
             return None  # another builder is used now
         waits = any(not job.state.terminal for job in jobs)
         lost = waits and deploys.image_lost(STAGES, self._current(workspace, ids))
-        return None if lost else (found, arguments, build_secrets.ids_of(specs.get(names.BUILD)))
+        if lost:
+            return None
+        return _Done(found, found.job, arguments, build_secrets.ids_of(specs.get(names.BUILD)))
 
     def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
@@ -290,11 +297,8 @@ class Deploys:
     ) -> list[_Part]:
         created = rfc3339(self._now()) or ""
         parts: list[_Part] = []
-        for kind, bundle_id in (
-            (names.SOURCE, request.source),
-            (names.DATA, request.data),
-        ):
-            if bundle_id is None or kind not in plan.changed:
+        for kind, bundle_id in request.bundles.items():
+            if kind not in plan.changed:
                 continue
             staged = self._bundles.staged(workspace, kind, bundle_id)
             if staged is None:
@@ -329,11 +333,28 @@ class Deploys:
 
     def _discard_staged(self, workspace: str, request: Deploy) -> None:
         """A refused deploy leaves no trace: not even the bundles that were sent for it."""
-        for kind, bundle_id in ((names.SOURCE, request.source), (names.DATA, request.data)):
-            if bundle_id is not None and names.is_id(bundle_id):
+        for kind, bundle_id in request.bundles.items():
+            if names.is_id(bundle_id):
                 key = upload_key(workspace, kind, bundle_id)
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.discard_quietly(workspace, kind, bundle_id)
+
+
+def _refuse_what_serves_nothing(
+    request: Deploy, able: Sequence[Stage], deployed: Mapping[str, str | None]
+) -> None:
+    """Raises InvalidResources for settings of a stage that cannot run yet, and so would forget them."""
+    if request.settings_given and not any(stage.trials for stage in able):
+        what, hint = deploys.missing(STAGES, deployed)
+        raise errors.InvalidResources(
+            f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
+            hint=f"{hint}, and give them together",
+        )
+    if request.for_builds and all(stage.trials for stage in able):
+        what, hint = deploys.missing(STAGES[:1], deployed)
+        raise errors.InvalidResources(
+            f"--build-arg and --secret are for builds: {what}", hint=f"{hint}, and give them together"
+        )
 
 
 def _would_end(ids: Sequence[str]) -> errors.JobOpen:
@@ -365,11 +386,3 @@ def _granted(current: resources.Resources, request: Deploy) -> resources.Resourc
         if asked is None
         else resources.apply(current, asked.cpu, asked.memory, asked.gpu, asked.tries, asked.timeout_s)
     )
-
-
-def _grid_view(grid: hyperparams.Grid | None, deployed: Description | None) -> views.Grid | None:
-    if grid is None:
-        if deployed is None:
-            return None
-        grid = hyperparams.expand(deployed.grid or {})
-    return views.Grid(id=grid.id, trials=len(grid.trials), axes=grid.axes, fixed=grid.fixed)

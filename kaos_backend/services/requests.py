@@ -110,6 +110,12 @@ class Deploy(Request):
     replace: bool = False
 
     @property
+    def bundles(self) -> dict[names.BundleKind, str]:
+        """The ids of the bundles that it names."""
+        given: dict[names.BundleKind, str | None] = {names.SOURCE: self.source, names.DATA: self.data}
+        return {kind: id_ for kind, id_ in given.items() if id_ is not None}
+
+    @property
     def for_builds(self) -> bool:
         return self.build_args is not None or self.build_secrets is not None
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kaos_backend.domain import deploys, models
+from kaos_backend.domain import deploys, hyperparams, models
 from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.hyperparams import Scalar
@@ -304,6 +304,15 @@ def hyper(description: Description | None) -> Hyper | None:
         return None
     d = description
     return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
+
+
+def grid(found: hyperparams.Grid | None, deployed: Description | None) -> Grid | None:
+    """The view of a grid; without one, of that which is deployed."""
+    if found is None:
+        if deployed is None:
+            return None
+        found = hyperparams.expand(deployed.grid or {})
+    return Grid(id=found.id, trials=len(found.trials), axes=found.axes, fixed=found.fixed)
 
 
 def arguments(given: Mapping[str, str]) -> dict[str, str]:
