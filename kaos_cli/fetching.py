@@ -110,13 +110,14 @@ def get(
     has_models = any(trial["state"] in DONE for trial in job["trials"])
     if not has_models and not (code or data or failed):
         raise _no_models(job)
-    wanted: list[tuple[str, str]] = [("model", "")] if has_models and not failed else []
-    wanted += [("failed", "failed")] if failed else []
-    wanted += [("code", "code")] if code else []
-    wanted += [("data", "data")] if data else []
+    wanted = {"model": ""} if has_models and not failed else {}
+    if failed:
+        # Apart from models and code; a folder that was named for them alone is theirs.
+        wanted["failed"] = "" if out is not None and not (code or data) else "failed"
+    wanted |= {what: what for what, asked in (("code", code), ("data", data)) if asked}
     written: dict[str, Written] = {}
     with staging(target) as staged:
-        for what, below in wanted:
+        for what, below in wanted.items():
             only = chosen if what in ("model", "failed") else None
             try:
                 with (
@@ -131,11 +132,16 @@ def get(
                         pass
                 raise
         place(staged, target, force)
-    _report(session, job, target, chosen, written)
+    _report(session, job, target, wanted, chosen, written)
 
 
 def _report(
-    session: Session, job: Mapping[str, Any], target: Path, chosen: str | None, written: Mapping[str, Written]
+    session: Session,
+    job: Mapping[str, Any],
+    target: Path,
+    below: Mapping[str, str],
+    chosen: str | None,
+    written: Mapping[str, Written],
 ) -> None:
     if session.terminal.json:
         session.terminal.answer_json(
@@ -153,11 +159,11 @@ def _report(
     for what, one in written.items():
         amount = f"{text.files(one.files)}, {text.size(one.size_bytes)}"
         if what == "failed":
-            print(f"failed  {text.trials(len(one.tops))}  {amount}  → {target / what}")
+            print(f"failed  {text.trials(len(one.tops))}  {amount}  → {target / below[what]}")
         elif what == "model":
             names = chosen or (one.tops[0] if len(one.tops) == 1 else f"{len(one.tops)} models")
             print(f"model   {names}  {amount}  → {target if len(one.tops) != 1 else target / one.tops[0]}")
         else:
             inputs = job.get("inputs") or {}
             bundle = inputs.get("source" if what == "code" else "data")
-            print(f"{what:<6}  {label(bundle)}  {amount}  → {target / what}")
+            print(f"{what:<6}  {label(bundle)}  {amount}  → {target / below[what]}")

@@ -40,10 +40,11 @@ def is_held(waits: Collection[str]) -> bool:
 
 
 def left_s(job: OpenJob, expected: int) -> float | None:
-    """Seconds until a job ends if it goes on as it does; None without a datum to judge by.
+    """Seconds until a job ends if it goes on as it does; None where nothing tells.
 
     ``expected``: how many datums it will have, as long as it has not been planned. Each is reckoned to take
-    as long as those of this job did on average, or those of an earlier one.
+    as long as those of this job did on average, or those of an earlier one; and if those that run take
+    longer than that, as long as they have taken so far.
     """
     each_s = job.spent_s / job.ran if job.ran else job.usual_s
     to_do = max(0, (job.total or expected) - job.done)
@@ -51,6 +52,10 @@ def left_s(job: OpenJob, expected: int) -> float | None:
         return 0.0 if not to_do else None
     waiting = max(0, to_do - job.running)
     # Of its running datums nobody knows which have gone on for longer than that.
-    rest_s = max(0.0, job.running * each_s - job.elapsed_s)
+    rest_s = job.running * each_s - job.elapsed_s
+    if job.running and rest_s <= 0:
+        if not waiting:
+            return None
+        each_s, rest_s = job.elapsed_s / job.running, 0.0
     beside = job.running if job.running else min(job.at_once, to_do)
     return (waiting * each_s + rest_s) / max(1, beside)

@@ -24,12 +24,15 @@ def spout(pachd: Pachd, **more: Any) -> pps.Pipeline:
 
 
 def test_a_service_lasts_until_the_next_one(pachd: Pachd) -> None:
-    """§16: RUNNING while it serves, SUCCESS when a newer job takes its place; no meta repo (§10.2)."""
+    """§16: RUNNING while it serves, SUCCESS when a newer job takes its place; no datum is counted, no meta
+    repo (§10.2).
+    """
     pachd.repo("a", {"/1": b""})
     pipeline = pachd.pipeline("p", "sleep 600", {"a": "/"}, service=SERVICE)
     first = pachd.running(pipeline)
     pachd.put("a", {"/2": b""})
-    assert pachd.succeeded(pipeline, first.job.id).job == first.job
+    ended = pachd.succeeded(pipeline, first.job.id)
+    assert (ended.job, ended.data_total, ended.data_processed) == (first.job, 0, 0)
     second = pachd.running(pipeline)
     assert second.job != first.job
     assert not pachd.client.pfs.repo_exists(pachd.named("p", "meta"))

@@ -404,7 +404,10 @@ def test_get_what_failed_trials_left(cli: Cli, two: FakeBackend, tmp_path: Path)
     two.archives = {"failed": archive({f"{model}/half": b"h"})}
     out = tmp_path / "out"
     done = cli("train", "get", JOB_ID, "--failed", "--trial", 1, "-o", out)
-    assert done.out == f"failed  1 trial  1 file, 1 B  → {out / 'failed'}\n"
+    assert done.out == f"failed  1 trial  1 file, 1 B  → {out}\n"
+    assert (out / model / "half").read_bytes() == b"h"
+    two.archives |= {"code": archive({"c/train": b"c"})}
+    assert f"→ {out / 'failed'}\n" in cli("train", "get", JOB_ID, "--failed", "--code", "-o", out).out
     assert (out / "failed" / model / "half").read_bytes() == b"h"
     assert cli("train", "get", JOB_ID, "--failed", "--trial", 0).code == 1
     assert cli("train", "get", JOB_ID, "--failed", "--model", "best").code == 2

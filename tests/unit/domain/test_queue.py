@@ -57,6 +57,11 @@ def test_how_long_a_job_will_take() -> None:
     # Its own trials say more: 4 took 2 s each, 6 are left, of which 2 have run for half their time.
     running = job(done=4, ran=4, spent_s=8.0, running=2, elapsed_s=2.0, usual_s=100.0, at_once=2)
     assert left_s(running, 10) == (4 * 2.0 + 2.0) / 2
+    # The last ones take longer than any did: nobody knows how long.
+    assert left_s(job(total=1, running=1, elapsed_s=5.0, usual_s=0.1, at_once=1), 1) is None
+    assert left_s(job(done=9, ran=9, spent_s=9.0, running=1, elapsed_s=60.0), 10) is None
+    # Those that come after them will not be faster.
+    assert left_s(job(total=3, running=1, elapsed_s=5.0, usual_s=0.1, at_once=1), 3) == 10.0
     # Those that were skipped took nothing.
     assert left_s(job(done=8, ran=2, spent_s=4.0, at_once=1), 10) == 4.0
     assert left_s(job(done=10, ran=10, spent_s=5.0), 10) == 0.0

@@ -34,9 +34,16 @@ def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Dat
 
 
 def insert_datums(
-    db: sqlite3.Connection, job: Job, datums: Iterable[Datum], kept: Mapping[str, DatumRow]
+    db: sqlite3.Connection,
+    job: Job,
+    datums: Iterable[Datum],
+    kept: Mapping[str, DatumRow],
+    *,
+    counted: bool = True,
 ) -> None:
-    """Write down what a job has to do. Datums in `kept` are SKIPPED and share its output."""
+    """Write down what a job has to do. Datums in `kept` are SKIPPED and share its output. `counted`: they
+    show in the job's numbers.
+    """
     rows = []
     for position, datum in enumerate(datums):
         old = kept.get(datum.id)
@@ -65,6 +72,8 @@ def insert_datums(
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
+    if not counted:
+        return
     db.execute(
         "UPDATE pps_jobs SET total = ?, skipped = ? WHERE seq = ?",
         (len(rows), sum(row[4] == DatumState.SKIPPED for row in rows), job.seq),

@@ -221,7 +221,8 @@ class JobRun:
                     failed = failed_datums(txn.db, job.failed_of)
                     planned = [datum for datum in planned if datum.id in failed or datum.id in kept]
                 tables.set_job_state(txn.db, job, JobState.RUNNING, started_us=txn.now_us)
-                insert_datums(txn.db, job, planned, kept)
+                # That of a service never ends, and Pachyderm counts none.
+                insert_datums(txn.db, job, planned, kept, counted=self.pipeline.spec.service is None)
             self._note(f"{len(planned)} datums, {len(kept)} of them done before")
         else:
             with store.write() as txn:
