@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import uuid
 from contextlib import suppress
 from datetime import datetime
@@ -10,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from docker.errors import ImageNotFound
-from kaos_pipelines.build import buildkit
 
 from bench.docker import docker_engine
 from bench.kaos import TRAIN, started, write_source
@@ -19,6 +21,8 @@ from bench.places import Run
 from tests.support.docker_engine import base_image
 
 AIM = 1.2
+# The client did without the plugin until it moved there.
+_PLUGIN_SINCE = 23
 
 
 def measure(run: Run) -> list[Row]:
@@ -29,7 +33,7 @@ def measure(run: Run) -> list[Row]:
     if (api := docker_engine("f")) is None:
         return []
     base, bridge = base_image(api), bool(api.networks(names=["bridge"]))
-    program = buildkit.client(os.environ) or "docker"
+    program = _client() or "docker"
     source, by_hand = (write_source(run.fresh(name) / "bench") for name in ("rebuild", "by-hand"))
     for folder in (source, by_hand):
         (folder / "Dockerfile").write_text(f"FROM {base}\nWORKDIR /app\nRUN mkdir -p /opt/made\nCOPY . ./\n")
@@ -44,7 +48,7 @@ def measure(run: Run) -> list[Row]:
         *([] if bridge else ["--network=host"]),
         by_hand,
     ]
-    env = clean_env({"DOCKER_BUILDKIT": "1" if buildkit.client(os.environ) else "0"})
+    env = clean_env({"DOCKER_BUILDKIT": "1" if _client() else "0"})
     mine: list[float] = []
     peer: list[float] = []
     try:
@@ -77,6 +81,21 @@ def measure(run: Run) -> list[Row]:
             ratio <= AIM,
         )
     ]
+
+
+def _client() -> str | None:
+    """The first client program on the PATH that can use BuildKit, as kaos does."""
+    folders = os.get_exec_path()
+    programs = dict.fromkeys(filter(None, (shutil.which("docker", path=folder) for folder in folders)))
+    return next((program for program in programs if _can(program)), None)
+
+
+def _can(program: str) -> bool:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    version = re.match(r"Docker version (\d+)\.", said)
+    if version is not None and int(version[1]) < _PLUGIN_SINCE:
+        return True
+    return subprocess.run([program, "buildx", "version"], capture_output=True).returncode == 0
 
 
 def _other_code(folder: Path) -> None:

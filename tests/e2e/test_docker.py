@@ -9,7 +9,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from kaos_pipelines.build import buildkit
 
 from tests.support.bundles import write_data, write_grid, write_original, write_source
 from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
@@ -132,8 +131,6 @@ def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(
 def test_build_secrets_are_kept_sealed_until_others_are_given(
     docked: Home, ws: str, dockerfile: str, tmp_path: Path
 ) -> None:
-    if buildkit.client(os.environ) is None:
-        pytest.skip("no docker program here can ask for BuildKit")
     values = "hunter22", "correct horse"
     read = "RUN --mount=type=secret,id=TOKEN,required=true t=$(cat /run/secrets/TOKEN);"
     # Nothing of what an earlier run of this test left in Docker's cache.

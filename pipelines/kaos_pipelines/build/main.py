@@ -62,13 +62,9 @@ def _build(source: Path, env: Mapping[str, str], log: BuildLog) -> dict[str, Any
         with _authorities(env):
             return with_venv.build(bundle, env["KAOS_IMAGE"], store, log, arguments, sandbox)
     if builder == "docker":
-        from kaos_pipelines.build import buildkit
-
-        client = buildkit.search(env)
-        # Takes longer than that search, and than most of a build where the code alone is other.
         from kaos_pipelines.build import with_docker
 
-        return with_docker.build(bundle, env["KAOS_IMAGE"], env, log, arguments, client)
+        return with_docker.build(bundle, env["KAOS_IMAGE"], env, log, arguments)
     raise BuildError(f"KAOS_BUILDER is {builder!r}: must be one of venv, docker")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import docker
@@ -14,15 +14,16 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kaos_formats.build_secrets import in_environment
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
-from kaos_formats.proxies import is_proxy, proxies_of
+from kaos_formats.proxies import proxies_of
 from kaos_pipelines.build import buildkit, classic
 from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError, not_executable, without_train
-from kaos_pipelines.build.instructions import Written, declared, written
+from kaos_pipelines.build.instructions import Written, written
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.order import Order
 from kaos_pipelines.build.registry import fetch, is_there, push
+from kaos_pipelines.build.session import NoSessions
 
 SOURCE_LABEL = "kaos.source"
 _TIMEOUT_S = 24 * 3600
@@ -34,10 +35,8 @@ def build(
     env: Mapping[str, str],
     log: BuildLog,
     arguments: Mapping[str, str] | None = None,
-    client: Callable[[], str | None] | None = None,
 ) -> dict[str, Any]:
-    """Build `image` on the engine that `DOCKER_HOST` in `env` names, with build `arguments`, and the `client`
-    that can ask for BuildKit (default: the first on the PATH).
+    """Build `image` on the engine that `DOCKER_HOST` in `env` names, with build `arguments`.
 
     Returns the content of image.json, in which secrets are masked. Raises BuildError; then the engine has no
     image of that name that it had not before, unless it was the push that failed.
@@ -55,7 +54,7 @@ def build(
             elif remote := registry and _fetched(api, image, bundle.id, registry, log):
                 _name(api, remote, image, env)
             else:
-                made = _carry_out(api, bundle, steps, arguments, env, log, client)
+                made = _carry_out(api, bundle, steps, arguments, env, log)
                 try:
                     _check_train(api, made)
                 except BuildError:
@@ -101,9 +100,8 @@ def _carry_out(
     arguments: Mapping[str, str],
     env: Mapping[str, str],
     log: BuildLog,
-    client: Callable[[], str | None] | None,
 ) -> str:
-    """The id of the image, made by BuildKit where that can be asked."""
+    """The id of the image, made by BuildKit where the engine has it."""
     order = Order(
         bundle=bundle,
         steps=steps,
@@ -114,15 +112,12 @@ def _carry_out(
         authorities=trusted(env),
         secrets=in_environment(env),
     )
-    if program := (client() if client is not None else buildkit.client(env)):
-        # The classic builder says so itself.
-        log.warn_unused(name for name in arguments.keys() - declared(steps) if not is_proxy(name))
-        return buildkit.carry_out(program, order, env, log)
-    if order.secrets and "type=secret" in bundle.dockerfile:
-        raise BuildError(
-            "build secrets need BuildKit: install Docker's client program with its buildx plugin here"
-        )
-    return classic.carry_out(api, order, log)
+    try:
+        return buildkit.carry_out(api, env.get("DOCKER_HOST") or "", order, log)
+    except NoSessions:
+        if order.secrets and "type=secret" in bundle.dockerfile:
+            raise BuildError("build secrets need BuildKit, which the Docker engine does not have") from None
+        return classic.carry_out(api, order, log)
 
 
 def _name(api: docker.APIClient, made: str, image: str, env: Mapping[str, str]) -> None:
