@@ -7,6 +7,7 @@ Raised by the formats, the domain, the services and the Pachyderm adapter; trans
 from __future__ import annotations
 
 from kaos_formats.errors import InvalidBundle as InvalidBundle
+from kaos_formats.errors import InvalidHyper as InvalidHyper
 from kaos_formats.errors import InvalidName as InvalidName
 from kaos_formats.errors import InvalidResources as InvalidResources
 from kaos_formats.errors import KaosError as KaosError
@@ -86,11 +87,6 @@ class InvalidRequest(KaosError):
     """The HTTP request itself is malformed: wrong types, unknown parameters, a wrong method."""
 
     code = "invalid_request"
-    http_status = 400
-
-
-class InvalidHyper(KaosError):
-    code = "invalid_hyper"
     http_status = 400
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import tempfile
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +40,6 @@ class Run:
     timeout_s: float | None
     out: Path | None
     force: bool
-
-
-def parse_settings(given: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs; a value that is no JSON is a text. Raises KaosError (usage)."""
-    params: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not name or not equals:
-            raise KaosError("usage", f"--set {one!r} is no NAME=VALUE", hint="for example --set lr=0.1")
-        if name in params:
-            raise KaosError("usage", f"--set names {name!r} twice", hint="give it one value")
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            params[name] = value
-    return params
 
 
 def run(session: Session, ws: str, asked: Run) -> int:

@@ -1,4 +1,4 @@
-"""What a user types for a deploy, checked before anything is packed or sent: the grid's file and amounts.
+"""What a user types, checked before anything is packed or sent: a grid's file, parameters, amounts.
 
 The backend checks all of it again; here it is said with the file's name and without starting anything.
 """
@@ -6,7 +6,6 @@ The backend checks all of it again; here it is said with the file's name and wit
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,70 +13,40 @@ from typing import Any
 from kaos_cli.errors import KaosError
 from kaos_formats.arguments import check_arguments
 from kaos_formats.build_secrets import check_build_secrets
-from kaos_formats.errors import InvalidResources
+from kaos_formats.errors import InvalidHyper, InvalidResources
+from kaos_formats.grids import EXAMPLE, axes_of, parse_grid
 from kaos_formats.quantity import check_cpu, check_gpus, parse_memory
 
-MAX_TRIALS = 100_000
 MAX_GRID_BYTES = 8 << 20
-_EXAMPLE = 'for example {"lr": [0.1, 0.01], "epochs": 5}: lists are axes, a scalar is a fixed value'
 
 
 def read_grid(path: Path) -> dict[str, Any]:
     """The grid in a JSON file. Raises KaosError (invalid_hyper) naming the file and what is wrong in it."""
     try:
         if path.stat().st_size > MAX_GRID_BYTES:
-            raise _wrong(path, f"has more than {MAX_GRID_BYTES:,} bytes", _EXAMPLE)
+            raise _wrong(path, f"has more than {MAX_GRID_BYTES:,} bytes", EXAMPLE)
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise _wrong(path, "is no UTF-8 text", "save it as UTF-8") from error
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror}", "-h takes the path of a JSON file") from error
     if not text.strip():
-        raise _wrong(path, "is empty", _EXAMPLE)
+        raise _wrong(path, "is empty", EXAMPLE)
     try:
         raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise _wrong(
-            path, f"is no valid JSON: line {error.lineno}, column {error.colno}: {error.msg}", _EXAMPLE
+            path, f"is no valid JSON: line {error.lineno}, column {error.colno}: {error.msg}", EXAMPLE
         ) from error
     except RecursionError as error:
-        raise _wrong(path, "is nested too deep", _EXAMPLE) from error
+        raise _wrong(path, "is nested too deep", EXAMPLE) from error
     except (_DuplicateError, ValueError) as error:
         raise _wrong(path, str(error)) from error
-    if not isinstance(raw, dict):
-        raise _wrong(path, "must hold a JSON object", _EXAMPLE)
-    if not raw:
-        raise _wrong(
-            path, "holds an empty object", "leave -h out to run one trial with the code's own defaults"
-        )
-    _check(path, raw)
-    return raw
-
-
-def _check(path: Path, raw: dict[str, Any]) -> None:
-    for name, value in raw.items():
-        points = value if isinstance(value, list) else [value]
-        if not points:
-            raise _wrong(path, f"has no points on the axis {name!r}", "give at least one value, or a scalar")
-        for number, point in enumerate(points):
-            if isinstance(point, list | dict):
-                kind = "a list" if isinstance(point, list) else "an object"
-                where = f"point {number} of {name!r}" if isinstance(value, list) else repr(name)
-                raise _wrong(
-                    path,
-                    f"is wrong: {where} is {kind}",
-                    "points of an axis and fixed values are strings, numbers, booleans or null",
-                )
-            if isinstance(point, float) and not math.isfinite(point):
-                raise _wrong(path, f"has a number under {name!r} that is too big", "use a finite number")
-        seen: set[str] = set()
-        for shown in map(json.dumps, points):
-            if shown in seen:
-                raise _wrong(path, f"has the point {shown} twice on the axis {name!r}", "leave one out")
-            seen.add(shown)
-    count = math.prod(len(value) for value in raw.values() if isinstance(value, list))
-    if count > MAX_TRIALS:
-        raise _wrong(path, f"spans {count:,} trials, more than {MAX_TRIALS:,}", "shorten an axis")
+    try:
+        parse_grid(raw)
+    except InvalidHyper as error:
+        raise KaosError(error.code, f"{path}: {error.message}", hint=error.hint, path=str(path)) from error
+    return dict(raw)
 
 
 class _DuplicateError(Exception):
@@ -95,6 +64,28 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"has {text}, which JSON cannot hold")
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value that is no JSON is a text. Raises KaosError (usage, invalid_hyper)."""
+    params: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise KaosError("usage", f"--set {one!r} is no NAME=VALUE", hint="for example --set lr=0.1")
+        if name in params:
+            raise KaosError("usage", f"--set names {name!r} twice", hint="give it one value")
+        try:
+            params[name] = json.loads(value, parse_constant=_no_constant)
+        except ValueError:
+            params[name] = value
+        except RecursionError as error:
+            raise KaosError("usage", f"--set {name} is nested too deep", hint="give a scalar") from error
+    try:
+        axes_of(params)
+    except InvalidHyper as error:
+        raise KaosError(error.code, f"--set: {error.message}", hint=error.hint) from error
+    return params
 
 
 def _wrong(path: Path, what: str, hint: str = "") -> KaosError:

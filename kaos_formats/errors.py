@@ -30,6 +30,11 @@ class InvalidBundle(KaosError, ValueError):
     http_status = 400
 
 
+class InvalidHyper(KaosError, ValueError):
+    code = "invalid_hyper"
+    http_status = 400
+
+
 class InvalidResources(KaosError, ValueError):
     code = "invalid_resources"
     http_status = 400

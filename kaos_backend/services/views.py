@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from kaos_backend.domain import deploys, hyperparams, models
 from kaos_backend.domain.deploys import Status
 from kaos_backend.domain.descriptions import Description, rfc3339
-from kaos_backend.domain.hyperparams import Scalar
 from kaos_backend.domain.jobs import TrialState
 from kaos_backend.domain.metrics import Metric, NonFinite, Number
 from kaos_backend.domain.models import Job
 from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
+from kaos_formats.grids import Scalar
 from kaos_formats.masking import mask
 
 # Of the bodies, not of the program: raised when a field changes its meaning.

@@ -138,7 +138,8 @@ def run_(
 
     Nothing is deployed and no model is stored. The exit code is the trial's; Ctrl-C ends it.
     """
-    from kaos_cli.foreground import Run, parse_settings, run
+    from kaos_cli.foreground import Run, run
+    from kaos_cli.inputs import parse_settings
 
     ws = session.workspace(workspace)
     params = parse_settings(settings or [])

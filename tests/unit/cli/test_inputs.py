@@ -18,16 +18,19 @@ from kaos_cli.errors import USAGE, KaosError
         ("[1]", "object"),
         ("3", "object"),
         ("{}", "empty object"),
-        ('{"x": []}', "no points on the axis 'x'"),
+        ('{"x": []}', "the axis 'x' has no points"),
         ('{"x": [[1]]}', "point 0 of 'x' is a list"),
         ('{"x": [1, {"a": 1}]}', "point 1 of 'x' is an object"),
         ('{"x": {"a": 1}}', "'x' is an object"),
         ('{"x": [1, 1]}', "1 twice"),
         ('{"x": 1, "x": 2}', "'x' twice"),
         ('{"x": NaN}', "NaN"),
-        ('{"x": 1e999}', "too big"),
+        ('{"x": 1e999}', "finite"),
         ("[" * 100_000, "too deep"),
-        ('{"x": ' + str(list(range(400))) + ', "y": ' + str(list(range(400))) + "}", "160,000 trials"),
+        (
+            '{"x": ' + str(list(range(400))) + ', "y": ' + str(list(range(400))) + "}",
+            "100,000 trials",
+        ),
         ("\xff", "UTF-8"),
     ],
 )
@@ -88,3 +91,18 @@ def test_amounts_that_no_machine_has(
     with pytest.raises(KaosError) as caught:
         inputs.check_resources(parallelism, cpu, None, gpu, tries)
     assert caught.value.code == "invalid_resources"
+
+
+def test_settings_of_a_run() -> None:
+    given = ["lr=0.1", "name=a=b", "on=true", 'text="1"', "none=NaN"]
+    assert inputs.parse_settings(given) == {"lr": 0.1, "name": "a=b", "on": True, "text": "1", "none": "NaN"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["lr"], ["=1"], ["a=1", "a=2"], ["a=1e999"], ['a={"b": 1}'], ["a=" + "[" * 50_000], ["a=\udcff"]],
+)
+def test_what_is_no_setting(wrong: list[str]) -> None:
+    with pytest.raises(KaosError) as caught:
+        inputs.parse_settings(wrong)
+    assert caught.value.exit_code == USAGE

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from kaos_cli.errors import KaosError
-from kaos_cli.foreground import parse_settings
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, archive, job, stage, trial
 
@@ -418,11 +416,3 @@ def test_a_shell_needs_a_terminal(cli: Cli, two: FakeBackend) -> None:
     assert done.code == 2
     assert "needs a terminal" in done.err
     assert not two.requests
-
-
-def test_settings_of_a_run() -> None:
-    given = ["lr=0.1", "name=a=b", "on=true", 'text="1"']
-    assert parse_settings(given) == {"lr": 0.1, "name": "a=b", "on": True, "text": "1"}
-    for wrong in (["lr"], ["=1"], ["a=1", "a=2"]):
-        with pytest.raises(KaosError):
-            parse_settings(wrong)
