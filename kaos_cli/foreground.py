@@ -37,6 +37,7 @@ class Run:
     cpu: float | None
     memory: str | None
     gpu: int | None
+    tries: int | None
     timeout_s: float | None
     out: Path | None
     force: bool
@@ -48,13 +49,13 @@ def run(session: Session, ws: str, asked: Run) -> int:
     from kaos_cli.inputs import check_resources
 
     session.home.create()
-    check_resources(None, asked.cpu, asked.memory, asked.gpu, None)
+    check_resources(None, asked.cpu, asked.memory, asked.gpu, asked.tries)
     with interrupted("interrupted; nothing was run"):
         bundles = [read_bundle(session, asked.source, "source")] if asked.source is not None else []
         bundles += [read_bundle(session, asked.data, "data")] if asked.data is not None else []
     send_all(session, ws, bundles)
     ids = {one.kind: one.id for one in bundles}
-    granted = {"cpu": asked.cpu, "memory": asked.memory, "gpu": asked.gpu, "timeout_s": asked.timeout_s}
+    granted = {name: getattr(asked, name) for name in ("cpu", "memory", "gpu", "tries", "timeout_s")}
     request = {
         "source": ids.get("source"),
         "data": ids.get("data"),

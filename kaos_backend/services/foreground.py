@@ -195,7 +195,9 @@ class Foregrounds:
         specs = {pipeline.name: pipeline.spec for pipeline in self._pachd.pipelines(workspace)}
         settings = deploys.settings_of(specs.get(names.TRAIN)).resources
         if (asked := request.resources) is not None:
-            settings = resources.apply(settings, asked.cpu, asked.memory, asked.gpu, None, asked.timeout_s)
+            settings = resources.apply(
+                settings, asked.cpu, asked.memory, asked.gpu, asked.tries, asked.timeout_s
+            )
         cluster = self._pachd.cluster()
         check_fits(machine_of(cluster), settings)
         arguments = deploys.arguments_of(specs.get(names.BUILD))

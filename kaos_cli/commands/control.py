@@ -123,6 +123,12 @@ def run_(
         str | None, typer.Option("--memory", metavar="STR", help="Memory: 512Mi, 4G, …; else as deployed.")
     ] = None,
     gpu: Annotated[int | None, typer.Option("--gpu", metavar="N", help="GPUs; else as deployed.")] = None,
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            "--tries", metavar="N", help="Run it up to so many times until it succeeds; else as deployed."
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="TIME", parser=limit, help="End it if it takes longer."),
@@ -143,7 +149,7 @@ def run_(
 
     ws = session.workspace(workspace)
     params = parse_settings(settings or [])
-    if code := run(session, ws, Run(source, data, params, cpu, memory, gpu, timeout, out, force)):
+    if code := run(session, ws, Run(source, data, params, cpu, memory, gpu, tries, timeout, out, force)):
         raise typer.Exit(code)
 
 

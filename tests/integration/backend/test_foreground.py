@@ -47,6 +47,7 @@ class Stream:
         self._lines = map(json.loads, self._response.iter_lines(chunk_size=1))
         self.name = next(self._lines)["session"]
         self.printed, self.end = b"", None
+        self.notes: list[str] = []
 
     def until(self, text: bytes) -> None:
         """Reads on until a text was printed."""
@@ -61,7 +62,8 @@ class Stream:
         for line in self._lines:
             if line.get("end"):
                 return line
-            self.printed += b64decode(line.get("printed", ""))
+            self.printed += b64decode(line.get("printed", "")) if not line.get("stage") else b""
+            self.notes += [line["note"]] if line.get("note") else []
         raise AssertionError("it has no end")
 
     def close(self) -> None:
@@ -80,6 +82,20 @@ def shell(backend: Backend, workspace: str) -> Stream:
 def type_(backend: Backend, stream: Stream, text: bytes, **more: int) -> None:
     body = {"typed": b64encode(text).decode(), **more}
     backend.call("POST", f"/foreground/{stream.name}", json=body)
+
+
+def test_a_trial_in_the_foreground_is_tried_again(backend: Backend, workspace: str) -> None:
+    # What it finds of an earlier try is what its worker keeps, not what that wrote.
+    train = b'#!/bin/sh\nls "$1" | wc -l; echo x > "$1/half"; echo . >> tries; grep -c . tries | grep 2'
+    asked = {
+        "source": backend.put(workspace, "source", {**SOURCE, "train": train}),
+        "data": backend.put(workspace, "data", DATA),
+        "resources": {"tries": 3},
+    }
+    with closing(Stream(backend, f"/workspaces/{workspace}/run", asked)) as running:
+        end = running.ended()
+    assert (end["code"], running.printed.decode().split()) == (0, ["0", "0", "2"])
+    assert running.notes == ["exit code 1; attempt 2 of 3"]
 
 
 def test_a_trial_in_the_foreground_stores_nothing(backend: Backend, workspace: str) -> None:

@@ -38,6 +38,8 @@ _CANCELED_CODE = 130
 _FAILED_CODE = 1
 _NO_GRANT = Grant(0.0, (), None, ())
 
+Execute = Callable[[DatumRun, threading.Event], Exit]
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -174,12 +176,28 @@ class Foreground:
             try:
                 self._put(Event(running=True))
                 run = replace(run, grant=holding.allocation.grant(self._env.admission.machine))
-                exit = self._follow(run, worker.run)
-                self._end(exit, run)
+                self._try(run, worker.run, scratch)
             finally:
                 worker.close()
         finally:
             self._env.admission.release(holding)
+
+    def _try(self, run: DatumRun, execute: Execute, scratch: Path) -> None:
+        """As a datum, run it until it succeeds, each time in an empty output folder; a terminal's once."""
+        spec = self._order.spec
+        accepted = (spec.transform or Transform()).accept_return_code
+        tries = max(1, spec.datum_tries) if run.terminal is None else 1
+        for number in range(1, tries + 1):
+            exit = self._follow(run, execute)
+            failed = failure(exit, accepted, run.grant.memory_bytes, run.timeout_s)
+            if number == tries or not failed or exit.reason == "canceled" or self._cancel.is_set():
+                self._end(exit, run)
+                return
+            if exit.output is not None:
+                exit.output.close()
+            self._put(Event(note=f"{failed}; attempt {number + 1} of {tries}"))
+            run = replace(run, out=scratch / f"out.{number}", log=scratch / f"log.{number}")
+            run.out.mkdir()
 
     def _prepared(self, scratch: Path) -> DatumRun:
         order, transform = self._order, self._order.spec.transform or Transform()
@@ -216,7 +234,7 @@ class Foreground:
     def _root_of(self, file: File) -> bytes:
         return root_of(self._env.store, commit_of(file))
 
-    def _follow(self, run: DatumRun, execute: Callable[[DatumRun, threading.Event], Exit]) -> Exit:
+    def _follow(self, run: DatumRun, execute: Execute) -> Exit:
         """Run it, and pass on what it prints meanwhile."""
         over = threading.Event()
         pump = threading.Thread(target=self._pump, args=(run, over), name="foreground-output", daemon=True)
