@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from kaos_cli import __version__
-from kaos_cli.errors import KaosError
+from kaos_cli.errors import ConnectionLost, KaosError
+from kaos_cli.streams import blocks, json_lines
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -26,7 +27,6 @@ READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 3600.0
 BUSY_TIMEOUT_S = 60.0
 ERROR_LIMIT_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,6 @@ class Endpoint:
     url: str
     token: str
     local: bool
-
-
-class ConnectionLost(Exception):
-    """The backend is not there, or went away before it answered."""
 
 
 class Transport:
@@ -334,13 +330,13 @@ class KaosClient:
     def run(self, ws: str, request: Json) -> Iterator[Json]:
         """The lines of one trial in the foreground. Raises ConnectionLost when the stream breaks off."""
         with self._stream(f"/workspaces/{ws}/run", {}, None, request) as response:
-            yield from _json_lines(response)
+            yield from json_lines(response)
 
     def shell(self, ws: str, ref: str, trial: int, terminal: Json) -> Iterator[Json]:
         """The lines of a shell where a trial was. Raises ConnectionLost when the stream breaks off."""
         path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/shell"
         with self._stream(path, {}, None, terminal) as response:
-            yield from _json_lines(response)
+            yield from json_lines(response)
 
     def type(self, name: str, typed: Json) -> None:
         """Pass on what is typed at a command in the foreground, or another size of its terminal."""
@@ -361,20 +357,21 @@ class KaosClient:
     def logs(
         self, ws: str, ref: str, trial: int | None, stage: str | None, follow: bool, tail: int | None
     ) -> Iterator[Json]:
-        """Log lines in order; with ``follow`` until the job ends, its last line ``{"end": true, "state"}``.
+        """Blocks of a log in order, each with its ``data`` (see ``loglines``); with ``follow`` until the job
+        ends, the last item ``{"end": true, "state"}``.
 
         Raises ConnectionLost when the stream breaks off.
         """
-        query = {"trial": trial, "stage": stage, "follow": follow or None, "tail": tail}
+        query = {"trial": trial, "stage": stage, "follow": follow or None, "tail": tail, "form": "blocks"}
         timeout_s = None if follow else WRITE_TIMEOUT_S
         with self._stream(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/logs", query, timeout_s) as response:
-            yield from _json_lines(response)
+            yield from blocks(response)
 
     def check(self, repair: bool) -> Iterator[Json]:
         """Check all that is stored: lines with ``progress``, ``finding`` or, the last one, ``end``."""
         try:
             with self._stream("/check", {}, WRITE_TIMEOUT_S, {"repair": repair}) as response:
-                yield from _json_lines(response)
+                yield from json_lines(response)
         except ConnectionLost as error:
             raise _lost(error) from error
 
@@ -388,28 +385,6 @@ class KaosClient:
                 yield response
         except ConnectionLost as error:
             raise _lost(error) from error
-
-
-def _json_lines(response: http.client.HTTPResponse) -> Iterator[Json]:
-    """The lines up to the one that says ``end``; raises KaosError for one that is an error."""
-    for line in _lines(response):
-        if not line.strip():
-            continue
-        item = json.loads(line)
-        if error := item.get("error"):
-            raise KaosError(error["code"], error["message"], hint=error.get("hint") or "")
-        yield item
-        if item.get("end"):
-            return
-    raise ConnectionLost("the answer broke off")
-
-
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Whole lines as they come, without their ends: its own `readline` takes several calls for each."""
-    rest = b""
-    while data := response.read1(CHUNK_BYTES):
-        *lines, rest = (rest + data).split(b"\n")
-        yield from lines
 
 
 def _lost(error: ConnectionLost) -> KaosError:

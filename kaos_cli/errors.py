@@ -113,6 +113,10 @@ class KaosError(Exception):
         return {"version": JSON_VERSION, "error": error}
 
 
+class ConnectionLost(Exception):
+    """The backend is not there, or went away before it answered."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """``did you mean 'mnist'?`` or, when nothing is close, ``there is: a, b`` (8 at most); "" if none."""
     from difflib import get_close_matches

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from kaos_cli import text
-from kaos_cli.client import ConnectionLost, KaosClient, Transport
-from kaos_cli.errors import KaosError
+from kaos_cli.client import KaosClient, Transport
+from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.session import Session
 
 _SPOOLED_BYTES = 16 << 20

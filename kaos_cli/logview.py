@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from kaos_cli.client import ConnectionLost
-from kaos_cli.errors import OK, KaosError
+from kaos_cli.errors import OK, ConnectionLost, KaosError
 from kaos_cli.refs import LAST
 from kaos_cli.session import Session
-from kaos_cli.text import parse_time, printable
+from kaos_cli.text import printable, printable_lines
 from kaos_cli.watch import ACTIVE, PASSING, PATIENCE_S, PAUSE_MAX_S, attached, exit_code
+from kaos_formats import loglines
+from kaos_formats.loglines import Line
 
-Line = dict[str, Any]
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +37,71 @@ class Query:
     def sifts(self) -> bool:
         return self.since is not None or self.pattern is not None
 
-    def sifted(self, lines: Iterable[Line]) -> Iterator[Line]:
-        """Those of ``lines`` that are wanted, the last ``tail`` of each trial and stage; what is no line of a
-        log passes.
+    def sifted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The blocks with what is wanted of them, the last ``tail`` lines of each trial and stage; what is no
+        block passes.
         """
         if not self.sifts:
-            yield from lines
+            yield from items
             return
-        for _, group in groupby(lines, key=lambda line: (line.get("stage"), line.get("model"))):
-            found = (line for line in group if "text" not in line or self._wants(line))
-            yield from found if self.tail is None else deque(found, maxlen=self.tail)
+        wanted = self._filter()
+        for (stage, _), group in groupby(items, key=_whose):
+            if stage is None:
+                yield from group
+                continue
+            found = (item | {"data": loglines.only(item["data"], wanted)} for item in group)
+            yield from found if self.tail is None else _last_of(found, self.tail)
 
-    def _wants(self, line: Line) -> bool:
-        if self.since is not None:
-            said = parse_time(line.get("ts"))
-            if said is None or said < self.since:
-                return False
-        return self.pattern is None or self.pattern.search(str(line["text"])) is not None
+    def _filter(self) -> Callable[[Line], bool]:
+        since_us = 0 if self.since is None else loglines.microseconds(self.since)
+        found = (lambda _: True) if self.pattern is None else self.pattern.search
+        return lambda line: line.ts_us >= since_us and bool(found(line.text))
 
 
-def prefix(line: Line, several: bool) -> str:
+def _whose(item: Item) -> tuple[str | None, str | None]:
+    return item.get("stage"), item.get("model")
+
+
+def _last_of(items: Iterable[Item], count: int) -> Iterator[Item]:
+    kept: deque[bytes] = deque(maxlen=count)
+    for item in items:
+        kept.extend(loglines.split(item["data"]))
+        last = item
+    yield last | {"data": b"".join(kept)}
+
+
+def prefix(item: Item, several: bool) -> str:
     if not several:
         return ""
-    return f"{line['stage']:<7} | " if line.get("trial") is None else f"trial {line['trial']} | "
+    return f"{item['stage']:<7} | " if item.get("trial") is None else f"trial {item['trial']} | "
 
 
 class Reader:
-    """Drops the lines that were shown already when a stream that broke off is read again."""
+    """What of each trial and stage was shown already, for a stream that broke off and is read again."""
 
     def __init__(self) -> None:
-        self._last: dict[object, str] = {}
+        self._to: dict[object, int] = {}
+        self._last_us: dict[object, int] = {}
 
-    def is_new(self, line: Line, resumed: bool) -> bool:
-        key = (line.get("stage"), line.get("model"))
-        stamp = str(line.get("ts") or "")
-        if resumed and stamp and stamp <= self._last.get(key, ""):
-            return False
-        self._last[key] = stamp
-        return True
+    def unseen(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items without what was shown."""
+        for item in items:
+            yield item | {"data": self._rest(item)} if "data" in item else item
+
+    def _rest(self, item: Item) -> bytes:
+        key, data = _whose(item), bytes(item["data"])
+        if item["to"] is None:
+            # Another pachd than kaos's own tells no more than when it was said.
+            last_us = self._last_us.get(key, 0)
+            return loglines.only(data, lambda line: not line.ts_us or line.ts_us > last_us)
+        return data[max(0, self._to.get(key, 0) - item["at"]) :]
+
+    def shown(self, item: Item) -> None:
+        key = _whose(item)
+        if item["to"] is not None:
+            self._to[key] = item["to"]
+        elif lines := list(loglines.lines(item["data"])):
+            self._last_us[key] = lines[-1].ts_us
 
 
 def logs(session: Session, ws: str, ref: str, query: Query, timeout_s: float | None = None) -> int:
@@ -103,24 +131,25 @@ def logs_of_failed(session: Session, ws: str, ref: str, query: Query) -> int:
 
 def _read(session: Session, ws: str, ref: str, query: Query, several: bool = False) -> int:
     several = several or (query.trial is None and query.stage is None)
-    reader, resumed = Reader(), False
+    reader, resumed, printed = Reader(), False, False
     last_alive = time.monotonic()
-    printed = False
     while True:
         try:
             # The tail was shown; what came since is all of it wanted.
             tail = None if resumed or query.sifts else query.tail
             read = session.client.logs(ws, ref, query.trial, query.stage, query.follow, tail)
-            for line in query.sifted(read):
-                last_alive = time.monotonic()
-                if line.get("end"):
-                    end = line
+            for item in query.sifted(reader.unseen(read) if resumed else read):
+                if item.get("end"):
+                    end = item
                     break
-                if line.get("waiting"):
-                    _tell_waiting(session, line)
-                elif reader.is_new(line, resumed):
-                    _print(session, line, several, flush=query.follow)
+                if item.get("waiting"):
+                    _tell_waiting(session, item)
+                elif item["data"]:
+                    _print(session, item, several, now=query.follow)
+                    reader.shown(item)
                     printed = True
+                # Whoever reads what is printed may have taken long.
+                last_alive = time.monotonic()
             break
         except (ConnectionLost, KaosError) as error:
             passing = isinstance(error, ConnectionLost) or error.code in PASSING
@@ -133,7 +162,7 @@ def _read(session: Session, ws: str, ref: str, query: Query, several: bool = Fal
     return exit_code(end["state"]) if query.follow else OK
 
 
-def _tell_nothing(session: Session, end: Line, query: Query) -> None:
+def _tell_nothing(session: Session, end: Item, query: Query) -> None:
     """Say why a log has no lines. Raises KaosError (waiting) when nothing runs yet that could have any."""
     what, about = "the job", end
     if query.trial is not None:
@@ -148,18 +177,22 @@ def _tell_nothing(session: Session, end: Line, query: Query) -> None:
     session.terminal.say(f"no lines{' yet' if state in ACTIVE else ''}; {told}")
 
 
-def _tell_waiting(session: Session, line: Line) -> None:
+def _tell_waiting(session: Session, item: Item) -> None:
     if session.terminal.json:
-        session.terminal.answer_json_line(line)
+        session.terminal.answer_json_line(item)
     else:
-        session.terminal.say(f"waiting: {printable(str(line['reason']))}")
+        session.terminal.say(f"waiting: {printable(str(item['reason']))}")
 
 
-def _print(session: Session, line: Line, several: bool, flush: bool) -> None:
-    if session.terminal.json:
-        session.terminal.answer_json_line(line)
-    else:
-        print(prefix(line, several) + printable(str(line["text"])), flush=flush)
+def _print(session: Session, item: Item, several: bool, now: bool) -> None:
+    if not session.terminal.json:
+        texts = loglines.texts(item["data"], prefix(item, several).encode())
+        session.terminal.answer_lines(printable_lines(texts), now=now)
+        return
+    of = {name: item[name] for name in ("stage", "trial", "model")}
+    for line in loglines.lines(item["data"]):
+        said = {"ts": loglines.time_of(line), "user": line.user, "text": line.text}
+        session.terminal.answer_json_line({**of, **said})
 
 
 def _told(error: ConnectionLost | KaosError) -> KaosError:

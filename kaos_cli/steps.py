@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from kaos_cli import text
-from kaos_cli.client import ConnectionLost
-from kaos_cli.errors import KaosError
+from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.session import Session
+from kaos_formats import loglines
 from kaos_formats.names import BUILD
 
 # Builds take seconds to hours; a wait asks for the job's state far more often.
@@ -42,9 +42,10 @@ class BuildSteps:
         if self._asked is None or now - self._asked >= EVERY_S:
             self._asked = now
             try:
-                for line in self._session.client.logs(self._ws, self._job_id, None, BUILD, False, LINES):
-                    if found := _STEP.match(str(line.get("text", ""))):
-                        self._step = Step(int(found[1]), int(found[2]), text.printable(found[3]))
+                for block in self._session.client.logs(self._ws, self._job_id, None, BUILD, False, LINES):
+                    for line in loglines.lines(block.get("data", b"")):
+                        if found := _STEP.match(line.text):
+                            self._step = Step(int(found[1]), int(found[2]), text.printable(found[3]))
             except (KaosError, ConnectionLost):
                 pass  # who waits needs the job, not its log
         return self._step

@@ -34,6 +34,18 @@ class Terminal:
         if not self.json:
             print(text)
 
+    def answer_lines(self, text: bytes, *, now: bool) -> None:
+        """Whole lines of the answer in UTF-8; with ``now`` whoever reads stdout has them on return."""
+        out = sys.stdout
+        if out.encoding.lower().replace("-", "") == "utf8" and hasattr(out, "buffer"):
+            # What was printed before it is in another buffer.
+            out.flush()
+            out.buffer.write(text)
+        else:
+            print(text.decode(errors="replace"), end="")
+        if now:
+            out.flush()
+
     def answer_json(self, value: Mapping[str, Any]) -> None:
         """The whole answer, with the ``version`` of its format."""
         answer = {"version": JSON_VERSION, **value}

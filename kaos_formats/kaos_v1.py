@@ -1,11 +1,12 @@
 """The messages of `kaos_v1.Engine`, the embedded engine's own gRPC service beside pachd's.
 
 It has what one machine needs and Pachyderm's protocol lacks; elsewhere its methods are UNIMPLEMENTED. A
-message is a JSON object; fields may be added, so readers pass over those that they do not know.
+message is a JSON object, but for LogBlock; fields may be added, so readers pass over those that they do not
+know.
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
-    Logs(pps_v2.GetLogsRequest) → stream of LogLines
+    LogBlocks(pps_v2.GetLogsRequest) → stream of LogBlock
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
     Foreground(stream of ForegroundInput) → stream of ForegroundOutput
@@ -16,9 +17,11 @@ message is a JSON object; fields may be added, so readers pass over those that t
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
+
+from kaos_formats import protobuf
 
 SERVICE = "kaos_v1.Engine"
 
@@ -84,16 +87,43 @@ class DamagedResponse(Message):
     paths: list[str] = []
 
 
-class LogLines(Message):
-    """Lines of one log, for each of which `GetLogs` has a message: a trial may write thousands a second.
+class LogBlock(NamedTuple):
+    """Lines of one log, for each of which `GetLogs` has a message: a trial may write a million a second.
 
-    `paths` are the files of the datum that they belong to. A line is (µs since the epoch, whether user code
-    said it, its text).
+    `paths` are the files of the datum that they belong to. `data` are whole lines (see `loglines`), those
+    that begin from byte `at` of the log on and before `to`. One without any comes once, behind all that was
+    there when the call began.
+
+    In protobuf's wire format: JSON has no bytes, and these may be a hundred megabytes a second.
     """
 
-    datum: str
-    paths: list[str]
-    lines: list[tuple[int, bool, str]]
+    datum: str = ""
+    paths: tuple[str, ...] = ()
+    at: int = 0
+    to: int = 0
+    data: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        paths = b"".join(protobuf.text(2, path) for path in self.paths)
+        place = protobuf.number(3, self.at) + protobuf.number(4, self.to)
+        return protobuf.text(1, self.datum) + paths + place + protobuf.field(5, self.data)
+
+    @classmethod
+    def FromString(cls, message: bytes) -> Self:
+        """Raises ValueError."""
+        datum, at, to, data = "", 0, 0, b""
+        paths: list[str] = []
+        for number, value in protobuf.values(memoryview(message)):
+            if isinstance(value, int):
+                at = value if number == 3 else at
+                to = value if number == 4 else to
+            elif number == 1:
+                datum = str(value, "utf-8")
+            elif number == 2:
+                paths.append(str(value, "utf-8"))
+            elif number == 5:
+                data = bytes(value)
+        return cls(datum, tuple(paths), at, to, data)
 
 
 class Done(Message):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from kaos_backend import errors
 from kaos_backend.api.deps import Awake
+from kaos_backend.api.logs import MEDIA_TYPES, Form, encoder
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
-from kaos_backend.api.streams import JsonLines, json_lines
+from kaos_backend.api.streams import NO_STORE, encoded
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import requests, views
 from kaos_backend.services.archives import What
-from kaos_backend.services.logs import End, Line, LogQuery, Waiting
+from kaos_backend.services.logs import LogQuery
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
@@ -57,8 +57,11 @@ def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
 
 @router.get(
     "/{ref}/logs",
-    response_class=JsonLines,
-    responses=ends_in(*_OF_A_JOB, errors.NotFound),
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}},
+        **ends_in(*_OF_A_JOB, errors.NotFound),
+    },
     openapi_extra={PLACE: "logs"},
 )
 def get_logs(
@@ -70,12 +73,14 @@ def get_logs(
     stage: str | None = None,
     follow: bool = False,
     tail: Annotated[int, Query(ge=0, le=requests.MAX_NUMBER)] = 0,
-) -> JsonLines:
-    """Log lines as JSON lines, the last one ``{"end":true,"state":…}``. 404 no_such_job, not_found (no
-    such trial).
+    form: Form = Form.LINES,
+) -> StreamingResponse:
+    """Log lines as JSON lines, or many of them in a block; the last line is ``{"end":true,"state":…}``. 404
+    no_such_job, not_found (no such trial).
     """
     reading = services.logs.open(workspace, ref, LogQuery(trial, stage, follow, tail))
-    return json_lines(reading, _encode, request)
+    chunks = encoded(reading, encoder(form), request.is_disconnected)
+    return StreamingResponse(chunks, headers=NO_STORE, media_type=MEDIA_TYPES[form])
 
 
 @router.get(
@@ -132,19 +137,3 @@ def stop_trial(
     not_found (no such trial); 409 not_yet (before the training began); 501 needs_embedded_engine.
     """
     return services.trials.stop(workspace, ref, trial, author)
-
-
-def _encode(item: Line | Waiting | End) -> dict[str, Any]:
-    if isinstance(item, Waiting):
-        return {"waiting": True, "reason": item.reason}
-    if isinstance(item, End):
-        ended = {"end": True, "state": item.state, "reason": item.reason}
-        return ended | ({"trial": asdict(item.trial)} if item.trial is not None else {})
-    return {
-        "stage": item.stage,
-        "trial": item.trial,
-        "model": item.model,
-        "ts": item.ts,
-        "user": item.user,
-        "text": item.text,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -18,6 +19,7 @@ from kaos_backend.errors import Internal, InvalidBundle, KaosError
 MAX_BUFFERED_BYTES = 1024 * 1024
 _DISCONNECT_CHECK_S = 1.0
 _GATHER_S = 0.02
+_MANY_BYTES = 64 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -113,33 +115,30 @@ class Closable(Protocol):
 
 
 def json_lines(reading: Closable, encode: Callable[[Any], dict[str, Any]], request: Request) -> JsonLines:
-    """The answer with what ``ndjson`` makes of ``reading``, for as long as it is read."""
-
-    async def lines() -> AsyncIterator[bytes]:
-        # A generator of its own: the event loop is known only once the response is being sent.
-        async for chunk in ndjson(reading, encode, request.is_disconnected):
-            yield chunk
-
-    return JsonLines(lines(), headers=NO_STORE)
+    """The answer with the items of ``reading`` as JSON lines, see ``encoded``."""
+    chunks = encoded(reading, lambda item: json_line(encode(item)), request.is_disconnected)
+    return JsonLines(chunks, headers=NO_STORE)
 
 
-async def ndjson(
-    reading: Closable, encode: Callable[[Any], dict[str, Any]], disconnected: Callable[[], Awaitable[bool]]
+async def encoded(
+    reading: Closable, encode: Callable[[Any], bytes], disconnected: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    """The items of ``reading`` as JSON lines, iterated in a thread; closed when the client goes away.
+    """The items of ``reading``, iterated and encoded in a thread; closed when the client goes away.
 
-    An error on the way ends the stream with ``{"end":true,"state":null,"error":{…}}``.
+    An error on the way ends the stream with the line ``{"end":true,"state":null,"error":{…}}``.
     """
     pump = _Pump(reading, encode)
     thread = threading.Thread(target=pump.run, name="json-lines", daemon=True)
     thread.start()
     try:
         while True:
-            lines = await pump.take(_DISCONNECT_CHECK_S)
-            if lines is None:
+            pieces = await pump.take(_DISCONNECT_CHECK_S)
+            if pieces is None:
                 return
-            if lines:
-                yield b"".join(lines)
+            if pieces:
+                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                # Not to be kept while the next are waited for.
+                del pieces
             elif await disconnected():
                 return
     finally:
@@ -147,14 +146,18 @@ async def ndjson(
         reading.close()
 
 
+def json_line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
 class _Pump:
-    def __init__(self, reading: Iterable[Any], encode: Callable[[Any], dict[str, Any]]) -> None:
+    def __init__(self, reading: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
         self._reading = reading
         self._encode = encode
         self._loop = asyncio.get_running_loop()
-        self._ready = asyncio.Event()
+        self._ready, self._many = asyncio.Event(), asyncio.Event()
         self._condition = threading.Condition()
-        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
         self._buffered = 0
         self._ended = False
         self._stopped = False
@@ -172,56 +175,64 @@ class _Pump:
         finally:
             with self._condition:
                 self._ended = True
-            self._wake()
+            self._wake(self._ready, self._many)
 
     async def take(self, timeout_s: float) -> list[bytes] | None:
-        """The lines that are there, [] after ``timeout_s`` without any, None at the end."""
+        """What is there, [] after ``timeout_s`` without anything, None at the end."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
         except TimeoutError:
             return []
         # Lines that come one by one would each become an answer of its own, with all that sending one takes.
-        await asyncio.sleep(_GATHER_S)
-        self._ready.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_S):
+                await self._many.wait()
         with self._condition:
-            lines, self._lines, self._buffered = self._lines, [], 0
+            pieces, self._pieces, self._buffered = self._pieces, [], 0
             self._condition.notify()
-            if not lines and self._ended:
+            if not pieces and self._ended:
                 return None
-            if self._ended:
-                self._ready.set()
-        return lines
+            if not self._ended:
+                self._ready.clear()
+                self._many.clear()
+        return pieces
 
     def stop(self) -> None:
         with self._condition:
             self._stopped = True
             self._condition.notify()
 
-    def _put(self, value: dict[str, Any]) -> bool:
-        line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    def _put(self, piece: bytes) -> bool:
         with self._condition:
             while self._buffered >= MAX_BUFFERED_BYTES and not self._stopped:
                 self._condition.wait()
             if self._stopped:
                 return False
-            self._lines.append(line)
-            self._buffered += len(line)
-            first = len(self._lines) == 1
-        if first:
-            self._wake()
+            before = self._buffered
+            self._pieces.append(piece)
+            self._buffered += len(piece)
+            reached = self._buffered
+            # Under the lock, so that who takes finds both as they are.
+            if not before:
+                self._wake(self._ready)
+            if before < _MANY_BYTES <= reached:
+                self._wake(self._many)
         return True
 
-    def _wake(self) -> None:
+    def _wake(self, *events: asyncio.Event) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._ready.set)
+            for event in events:
+                self._loop.call_soon_threadsafe(event.set)
         except RuntimeError:
-            self.stop()  # the loop is closed: the server is going down
+            self._stopped = True  # the loop is closed: the server is going down
 
 
-def _failed(error: KaosError) -> dict[str, Any]:
-    return {
-        "end": True,
-        "state": None,
-        "error": {"code": error.code, "message": error.message, "hint": error.hint},
-    }
+def _failed(error: KaosError) -> bytes:
+    return json_line(
+        {
+            "end": True,
+            "state": None,
+            "error": {"code": error.code, "message": error.message, "hint": error.hint},
+        }
+    )

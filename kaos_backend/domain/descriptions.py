@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+
+from kaos_formats import loglines
 
 Kind = Literal["source", "data", "hyper", "staging"]
 
@@ -94,6 +96,4 @@ def parse(text: str) -> Description | None:
 
 def rfc3339(moment: datetime | None) -> str | None:
     """``moment`` as RFC 3339 in UTC with microseconds, None for None."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if moment is None else loglines.rfc3339(moment)

@@ -178,16 +178,16 @@ class RunningDatum:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a pipeline's log; ``user`` is False for what the system said. ``paths`` are the files of
-    the datum that it belongs to.
+class LogBlock:
+    """Whole lines of one log, as ``loglines`` has them: those that begin from its byte ``at`` on and before
+    ``to``, which are None where nobody knows. ``paths`` are the files of the datum that they belong to.
     """
 
     datum: str
     paths: tuple[str, ...]
-    ts: datetime | None
-    user: bool
-    text: str
+    at: int | None
+    to: int | None
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,11 @@ def in_transaction(client: Client, transaction_id: str) -> TransactionStubs:
     return TransactionStubs(pfs=pfs.ApiStub(channel), pps=pps.ApiStub(channel))
 
 
+def read_by_hand(client: Client, method: str, read: Callable[[bytes], Any]) -> Any:
+    """A streaming call of the SDK's client whose answers do not become the SDK's classes: see ``wire``."""
+    return client._channel.unary_stream(method, request_serializer=bytes, response_deserializer=read)
+
+
 def _connect(endpoint: Endpoint) -> Client:
     if not endpoint.embedded:
         return Client.from_pachd_address(endpoint.address, auth_token=endpoint.token or "")

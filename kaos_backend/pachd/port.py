@@ -18,7 +18,7 @@ from kaos_backend.domain.models import (
     Datum,
     FileOp,
     Job,
-    LogLine,
+    LogBlock,
     Pipeline,
     Project,
     PutPipeline,
@@ -33,7 +33,7 @@ from kaos_formats import kaos_v1
 class LogStream(Protocol):
     """Log lines in order of arrival. Iterating blocks while following; ``close`` ends it from any thread."""
 
-    def __iter__(self) -> Iterator[LogLine]: ...
+    def __iter__(self) -> Iterator[LogBlock]: ...
 
     def close(self) -> None: ...
 
@@ -165,6 +165,9 @@ class Pachd(Protocol):
     ) -> LogStream:
         """The log of a job, of one of its datums, or of those that read a file at ``path``: the last ``tail``
         lines of each (0: all). Following ends when the job has ended.
+
+        With ``tail`` a whole job's may be more than these, and when it is followed a block without lines
+        comes once: behind what was there when it began.
         """
 
     # -- secrets

@@ -22,7 +22,6 @@ from kaos_backend.domain.models import (
     Datum,
     FileOp,
     Job,
-    LogLine,
     Pipeline,
     Project,
     PutPipeline,
@@ -32,9 +31,10 @@ from kaos_backend.domain.models import (
     StartCommit,
 )
 from kaos_backend.pachd import convert, wire
-from kaos_backend.pachd.connection import Connection, Engine, in_transaction
+from kaos_backend.pachd.connection import Connection, Engine, in_transaction, read_by_hand
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.foreground import SdkForeground
+from kaos_backend.pachd.logs import SdkLogStream
 from kaos_backend.pachd.port import ForegroundCall, LogStream
 from kaos_backend.pachd.prefetch import prefetch
 from kaos_formats import kaos_v1
@@ -240,7 +240,7 @@ class SdkPachd:
     def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
         job = _job(project, pipeline, job_id)
         request = pps.ListDatumRequest(job=job)
-        return self._list(lambda c: _read_by_hand(c, "/pps_v2.API/ListDatum", wire.datum)(request))
+        return self._list(lambda c: read_by_hand(c, "/pps_v2.API/ListDatum", wire.datum)(request))
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
         status = self._job_details(project, pipeline, job_id).worker_status
@@ -275,7 +275,7 @@ class SdkPachd:
             request.data_filters = [path]
         if datum_id:
             request.datum = pps.Datum(id=datum_id, job=job)
-        return _SdkLogStream(self._connection, request)
+        return SdkLogStream(self._connection, request)
 
     # -- secrets
 
@@ -355,57 +355,6 @@ def _unary(name: str, request: kaos_v1.Message, answer: type[_Answer]) -> Callab
         return cast(_Answer, method(request))
 
     return call
-
-
-class _SdkLogStream:
-    """Implements ``port.LogStream`` over the embedded engine's Logs, or over GetLogs where there is none."""
-
-    def __init__(self, connection: Connection, request: pps.GetLogsRequest) -> None:
-        self._connection = connection
-        self._request = request
-        self._call: Any = None
-        self._closed = False
-
-    def __iter__(self) -> Iterator[LogLine]:
-        try:
-            yield from self._read(kaos_v1.method("Logs"), _log_lines)
-        except errors.NeedsEmbeddedEngine:
-            yield from self._read("/pps_v2.API/GetLogs", lambda message: (wire.log_line(message),))
-
-    def _read(self, method: str, read: Callable[[bytes], Iterable[LogLine]]) -> Iterator[LogLine]:
-        try:
-            with self._connection.client() as client:
-                self._call = _read_by_hand(client, method, read)(self._request)
-                if self._closed:  # meanwhile, by another thread
-                    self._call.cancel()
-                for lines in self._call:
-                    for line in lines:
-                        yield line
-                        if self._closed:
-                            return
-        except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
-            if self._closed:
-                return
-            translated = translate(error)
-            if isinstance(translated, errors.NotFound):
-                return
-            raise translated from error
-
-    def close(self) -> None:
-        self._closed = True
-        if self._call is not None:
-            self._call.cancel()
-
-
-def _log_lines(message: bytes) -> list[LogLine]:
-    told = kaos_v1.LogLines.FromString(message)
-    paths = tuple(told.paths)
-    return [LogLine(told.datum, paths, wire.moment(us), user, said) for us, user, said in told.lines]
-
-
-def _read_by_hand(client: Client, method: str, read: Callable[[bytes], Any]) -> Any:
-    """A streaming call of the SDK's client whose answers do not become the SDK's classes: see ``wire``."""
-    return client._channel.unary_stream(method, request_serializer=bytes, response_deserializer=read)
 
 
 def _project(info: pfs.ProjectInfo) -> Project:

@@ -6,11 +6,10 @@ An object that answers ``bytes()`` is all that the SDK's stub asks of a request.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from pachyderm_sdk.api import pps
 
-from kaos_backend.domain.models import AddFile, CopyFile, Datum, DatumState, DeleteFile, FileOp, LogLine
+from kaos_backend.domain.models import AddFile, CopyFile, Datum, DatumState, DeleteFile, FileOp, LogBlock
+from kaos_formats import loglines
 from kaos_formats.protobuf import field, fields, text, values, varint
 
 _SET_COMMIT, _DELETE_FILE, _COPY_FILE = 1, 3, 4
@@ -101,10 +100,10 @@ def datum(message: bytes) -> Datum:
     )
 
 
-def log_line(message: bytes) -> LogLine:
+def log_message(message: bytes) -> LogBlock:
     """An encoded LogMessage{datum_id 4, data 6, user 7, ts 8, message 9}, read; InputFile{path 1}."""
     datum_id = said = ""
-    user, ts = False, None
+    user, ts_us = False, 0
     paths: list[str] = []
     for number, value in values(memoryview(message)):
         if isinstance(value, int):
@@ -115,18 +114,13 @@ def log_line(message: bytes) -> LogLine:
         elif number == 6:
             paths.append(_string(value, 1))
         elif number == 8:
-            ts = moment(_microseconds(value))
+            ts_us = _microseconds(value)
         elif number == 9:
             said = str(value, "utf-8")
-    return LogLine(datum=datum_id, paths=tuple(paths), ts=ts, user=user, text=said)
+    data = loglines.encode(loglines.Line(max(ts_us, 0), user, said))
+    return LogBlock(datum_id, tuple(paths), None, None, data)
 
 
-def moment(us: int) -> datetime:
-    """So many microseconds after the epoch."""
-    return _EPOCH + timedelta(microseconds=us)
-
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _STATES = {int(state): DatumState(str(state.name).lower()) for state in pps.DatumState}
 
 

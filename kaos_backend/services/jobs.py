@@ -19,7 +19,7 @@ from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.requests import check_author
 from kaos_backend.services.stages import NAMES, STAGES
-from kaos_formats import names
+from kaos_formats import loglines, names
 from kaos_formats.endings import detail
 
 _REMEMBERED_JOBS = 256
@@ -114,8 +114,12 @@ class Jobs:
         return replace(job, reason=self._last_words(workspace, stage, job.id) or job.reason)
 
     def _last_words(self, workspace: str, stage: Stage, job_id: str) -> str:
-        lines = self._pachd.logs(workspace, stage.name, job_id)
-        return next((t for line in reversed(list(lines)) if line.user and (t := line.text.strip())), "")
+        said = ""
+        for block in self._pachd.logs(workspace, stage.name, job_id):
+            for line in loglines.lines(block.data):
+                if line.user and line.text.strip():
+                    said = line.text.strip()
+        return said
 
     def summarize(self, job_id: str, jobs: StageJobs, read: inputs.JobInputs) -> views.JobSummary:
         """The summary of one deploy's jobs and inputs."""

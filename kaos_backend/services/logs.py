@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from kaos_backend import errors
-from kaos_backend.domain.descriptions import rfc3339
-from kaos_backend.domain.models import DatumState, Job, JobState, LogLine
+from kaos_backend.domain.models import DatumState, Job, JobState, LogBlock
 from kaos_backend.domain.stages import Stage, fold, outcomes
 from kaos_backend.pachd.port import LogStream, Pachd
 from kaos_backend.services import inputs
@@ -17,7 +17,7 @@ from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_backend.services.trials import TrialDatum, Trials, numbered, params_of_paths, standing
-from kaos_formats import names
+from kaos_formats import loglines, names
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,17 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line. ``stage`` is the name of one; ``ts`` RFC 3339; ``user`` False for the system's words."""
+class Block:
+    """Whole lines of the log of a stage (by its name) or of a trial, as ``loglines`` has them: those that
+    begin from its byte ``at`` on and before ``to``, which are None where nobody knows.
+    """
 
     stage: str
     trial: int | None
     model: str | None
-    ts: str | None
-    user: bool
-    text: str
+    at: int | None
+    to: int | None
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Logs:
 
 
 class LogReading:
-    """Iterates over lines and ends with an End; who follows is told first what is waited for.
+    """Iterates over blocks of lines and ends with an End; who follows is told first what is waited for.
 
     ``close`` from another thread ends a follow.
     """
@@ -138,7 +140,7 @@ class LogReading:
         if stream is not None:
             stream.close()
 
-    def __iter__(self) -> Iterator[Line | Waiting | End]:
+    def __iter__(self) -> Iterator[Block | Waiting | End]:
         query = self._query
         if query.follow:
             yield from self._waiting()
@@ -146,9 +148,9 @@ class LogReading:
             if self._closed or query.stage not in (None, stage.name):
                 continue
             if stage.trials:
-                yield from self._trial_lines(stage)
+                yield from self._trial_blocks(stage)
             elif query.trial is None:
-                yield from self._stage_lines(stage)
+                yield from self._stage_blocks(stage)
         yield self._end()
 
     def _waiting(self) -> Iterator[Waiting]:
@@ -173,7 +175,7 @@ class LogReading:
                 ended = replace(ended, trial=TrialEnd(trial_state, why))
         return ended
 
-    def _stage_lines(self, stage: Stage) -> Iterator[Line]:
+    def _stage_blocks(self, stage: Stage) -> Iterator[Block]:
         job = dict(self._by_stage()).get(stage.name)
         # A job without a build of its own used an older one's image; that log is shown when asked for.
         older = self._read.commits.get(stage.name) if self._query.stage else None
@@ -181,10 +183,11 @@ class LogReading:
         if job_id is None:
             return
         follow = self._query.follow and job is not None and not job.state.terminal
-        for line in self._lines(stage.name, job_id, follow=follow, tail=self._query.tail):
-            yield Line(stage.name, None, None, rfc3339(line.ts), line.user, line.text)
+        for block in self._blocks(stage.name, job_id, follow=follow, tail=self._query.tail):
+            if block.data:
+                yield Block(stage.name, None, None, block.at, block.to, block.data)
 
-    def _trial_lines(self, stage: Stage) -> Iterator[Line]:
+    def _trial_blocks(self, stage: Stage) -> Iterator[Block]:
         train = dict(self._by_stage()).get(stage.name)
         if train is None:
             return
@@ -197,21 +200,21 @@ class LogReading:
         else:
             yield from self._so_far(train)
 
-    def _one_trial(self, train: Job, number: int) -> Iterator[Line]:
+    def _one_trial(self, train: Job, number: int) -> Iterator[Block]:
         """One trial's lines, whatever the others have said."""
         trial = self._trials(train)[number]
         query = self._query
         if trial.datum is not None and trial.datum.state is DatumState.SKIPPED and trial.datum.job:
-            lines = self._lines(train.pipeline, trial.datum.job, datum_id=trial.datum.id, tail=query.tail)
+            blocks = self._blocks(train.pipeline, trial.datum.job, datum_id=trial.datum.id, tail=query.tail)
         else:
             # By the file that no other trial reads: a datum that has not ended is listed by no id.
             path = names.params_path(trial.point.params_id)
             follow = query.follow and not train.state.terminal
-            lines = self._lines(train.pipeline, train.id, path=path, follow=follow, tail=query.tail)
-        for line in lines:
-            yield _line(train, trial, line)
+            blocks = self._blocks(train.pipeline, train.id, path=path, follow=follow, tail=query.tail)
+        for block in blocks:
+            yield _of_trial(train, trial, block)
 
-    def _finished(self, train: Job) -> Iterator[Line]:
+    def _finished(self, train: Job) -> Iterator[Block]:
         """Trial by trial, in order of their numbers."""
         trials = self._trials(train)
         for trial in trials:
@@ -221,46 +224,41 @@ class LogReading:
                 return
             skipped = trial.datum.state is DatumState.SKIPPED
             job_id = trial.datum.job if skipped and trial.datum.job else train.id
-            for line in self._lines(train.pipeline, job_id, datum_id=trial.datum.id, tail=self._query.tail):
-                yield _line(train, trial, line)
+            for block in self._blocks(train.pipeline, job_id, datum_id=trial.datum.id, tail=self._query.tail):
+                yield _of_trial(train, trial, block)
         if train.state is not JobState.SUCCESS:
             # A job that was stopped lists no datums for what it interrupted, but has their lines.
             listed = {trial.datum.id for trial in trials if trial.datum is not None}
             yield from self._so_far(train, without=listed)
 
-    def _so_far(self, train: Job, without: Collection[str] = ()) -> Iterator[Line]:
+    def _so_far(self, train: Job, without: Collection[str] = ()) -> Iterator[Block]:
         """What a job's trials have said up to now, one trial after another."""
-        last: str | None = None
-        kept: deque[Line] = deque(maxlen=self._query.tail or 1)
-        for line in self._lines(train.pipeline, train.id):
-            if line.datum in without:
+        of: str | None = None
+        last = _Last(self._query.tail)
+        for block in self._blocks(train.pipeline, train.id, tail=self._query.tail):
+            if block.datum in without:
                 continue
-            if line.datum != last or not self._query.tail:
-                yield from kept
-                kept.clear()
-                last = line.datum
-            kept.append(self._line(train, line))
-        yield from kept
+            if block.datum != of or not self._query.tail:
+                yield from last.taken()
+                of = block.datum
+            last.add(self._known_block(train, block))
+        yield from last.taken()
 
-    def _follow(self, train: Job) -> Iterator[Line]:
+    def _follow(self, train: Job) -> Iterator[Block]:
         """All trials as their lines come; with ``tail``, of what is there already only the last lines."""
-        seen: dict[str, int] = {}
+        blocks = iter(self._blocks(train.pipeline, train.id, follow=True, tail=self._query.tail))
         if self._query.tail:
-            past: deque[Line] = deque(maxlen=self._query.tail)
-            for line in self._lines(train.pipeline, train.id):
-                seen[line.datum] = seen.get(line.datum, 0) + 1
-                past.append(self._line(train, line))
-            yield from past
-        for line in self._lines(train.pipeline, train.id, follow=True):
-            if seen.get(line.datum, 0) > 0:
-                seen[line.datum] -= 1
-                continue
-            yield self._line(train, line)
+            last = _Last(self._query.tail)
+            for block in takewhile(lambda block: block.data, blocks):
+                last.add(self._known_block(train, block))
+            yield from last.taken()
+        for block in blocks:
+            yield self._known_block(train, block)
 
-    def _line(self, train: Job, line: LogLine) -> Line:
-        return _line(train, self._trial_of(train, line), line)
+    def _known_block(self, train: Job, block: LogBlock) -> Block:
+        return _of_trial(train, self._trial_of(train, block), block)
 
-    def _lines(
+    def _blocks(
         self,
         pipeline: str,
         job_id: str,
@@ -269,7 +267,7 @@ class LogReading:
         path: str = "",
         follow: bool = False,
         tail: int = 0,
-    ) -> Iterator[LogLine]:
+    ) -> Iterator[LogBlock]:
         stream = self._pachd.logs(
             self._workspace, pipeline, job_id, datum_id=datum_id, path=path, follow=follow, tail=tail
         )
@@ -293,13 +291,40 @@ class LogReading:
             self._ended = found
         return found
 
-    def _trial_of(self, train: Job, line: LogLine) -> TrialDatum | None:
+    def _trial_of(self, train: Job, block: LogBlock) -> TrialDatum | None:
         if not self._known:
             self._known = {t.point.params_id: t for t in self._trials(train)}
-        params_id = params_of_paths(line.paths)
+        params_id = params_of_paths(block.paths)
         return self._known.get(params_id) if params_id is not None else None
 
 
-def _line(train: Job, trial: TrialDatum | None, line: LogLine) -> Line:
+class _Last:
+    """The last ``count`` lines of what is added; 0: all of them, which are to be taken one by one."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._blocks: deque[tuple[int, Block]] = deque()
+        self._lines = 0
+
+    def add(self, block: Block) -> None:
+        lines = block.data.count(b"\n")
+        self._blocks.append((lines, block))
+        self._lines += lines
+        while self._count and self._lines - self._blocks[0][0] >= self._count:
+            self._lines -= self._blocks.popleft()[0]
+
+    def taken(self) -> Iterator[Block]:
+        """The lines, which are not here any more then."""
+        over, self._lines = self._lines - self._count, 0
+        while self._blocks:
+            lines, block = self._blocks.popleft()
+            if self._count and over > 0:
+                data, over = loglines.last(block.data, lines - over), 0
+                at = None if block.at is None else block.at + len(block.data) - len(data)
+                block = replace(block, at=at, data=data)
+            yield block
+
+
+def _of_trial(train: Job, trial: TrialDatum | None, block: LogBlock) -> Block:
     number, model = (trial.point.number, trial.model) if trial is not None else (None, None)
-    return Line(train.pipeline, number, model, rfc3339(line.ts), line.user, line.text)
+    return Block(train.pipeline, number, model, block.at, block.to, block.data)

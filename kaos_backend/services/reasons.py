@@ -9,7 +9,7 @@ from kaos_backend.domain.metas import reason_of
 from kaos_backend.domain.models import Datum
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.stream import IteratorSource
-from kaos_formats import names
+from kaos_formats import loglines, names
 from kaos_formats.endings import Code, code_of, of_program
 from kaos_formats.tar import TarReader
 
@@ -61,7 +61,8 @@ class Reasons:
         return found
 
     def _from_log(self, workspace: str, job_id: str, datum: Datum, recorded: str) -> str:
-        log = list(self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id, tail=_TAIL))
+        blocks = self._pachd.logs(workspace, names.TRAIN, job_id, datum_id=datum.id, tail=_TAIL)
+        log = [line for block in blocks for line in loglines.lines(block.data)]
         told = [line.text for line in log if not line.user and line.text.startswith(_FAILED_LINE)]
         if told:
             return told[-1].removeprefix(_FAILED_LINE)

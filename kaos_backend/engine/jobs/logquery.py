@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.queries import Queries
-from kaos_backend.engine.jobs.run.logs import Line, Logs, Tail
+from kaos_backend.engine.jobs.run.logs import Block, Logs, Tail
 from kaos_backend.engine.jobs.run.serving import SPOUT
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
+from kaos_formats import loglines
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class Source:
     datum: str
     files: Sequence[File]
     tail: Tail
-    begun: bool = False
 
 
 class LogReading:
@@ -54,25 +54,31 @@ class LogReading:
         self._sources: dict[tuple[int, str], Source] = {}
         self._closed: set[tuple[int, str]] = set()
         self._closed_jobs: set[int] = set()
+        self._begun = False
 
-    def poll(self) -> tuple[Iterator[tuple[Source, Line]], bool]:
+    def poll(self) -> tuple[Iterator[tuple[Source, Block]], bool]:
         """The lines that are new, and whether there will never be more (only a job's log ends).
 
         Raises:
             NotFound: the query's job was deleted.
         """
         sources, ended = self._look()
-        return self._lines(sources, ended), ended
+        return self._blocks(sources, ended), ended
 
-    def _lines(self, sources: list[Source], ended: bool) -> Iterator[tuple[Source, Line]]:
+    def _blocks(self, sources: list[Source], ended: bool) -> Iterator[tuple[Source, Block]]:
         query = self._query
+        first, self._begun = not self._begun, True
         for source in sources:
-            if query.tail > 0 and not source.begun:
+            if query.tail > 0 and first:
                 source.tail.skip_to_last(query.tail, whole=ended)
-            source.begun = True
-            for line in source.tail.read(whole=ended):
-                if line.ts_us >= query.since_us:
-                    yield source, line
+            for block in source.tail.read(whole=ended):
+                if query.since_us:
+                    block = block._replace(data=loglines.only(block.data, self._is_wanted))
+                if block.data:
+                    yield source, block
+
+    def _is_wanted(self, line: loglines.Line) -> bool:
+        return line.ts_us >= self._query.since_us
 
     def _look(self) -> tuple[list[Source], bool]:
         """The files that may have new lines, and whether no line will ever be added after these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import requests
 import zstandard
 
+from kaos_formats import loglines
 from tests.support.backend import DATA, SOURCE, TRAIN, Backend, eventually, lines
 
 GRID = {"lr": [0.1, 0.5], "fail": [False]}
@@ -78,6 +80,28 @@ def test_only_the_build_and_only_the_tail(backend: Backend, done: str) -> None:
     assert {line["stage"] for line in build} == {"build"}
     assert logs(backend, done, "?stage=build&tail=1")[:-1] == build[-1:]
     assert len(logs(backend, done, "?trial=0&tail=1")) == 2
+
+
+@pytest.mark.parametrize(
+    "query", ["", "&trial=3", "&stage=build", "&trial=0&tail=1", "&tail=2", "&follow=true"]
+)
+def test_blocks_have_the_same_lines(backend: Backend, done: str, query: str) -> None:
+    response = backend.request("GET", f"/workspaces/{done}/jobs/last/logs?form=blocks{query}")
+    assert response.headers["content-type"] == "application/vnd.kaos.log"
+    found: list[dict[str, object]] = []
+    stream = io.BytesIO(response.content)
+    while head := stream.readline():
+        item = json.loads(head)
+        if (size := item.pop("bytes", None)) is None:
+            found.append(item)
+            continue
+        assert size == item.pop("to") - item.pop("at")
+        found += [
+            item | {"ts": loglines.time_of(line), "user": line.user, "text": line.text}
+            for line in loglines.lines(stream.read(size))
+        ]
+    assert found == logs(backend, done, f"?{query.removeprefix('&')}")
+    assert len(found) > 1
 
 
 def test_a_trial_that_the_job_does_not_have(backend: Backend, done: str) -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from kaos_backend import errors
-from kaos_backend.api.streams import MAX_BUFFERED_BYTES, BodyPipe, ndjson
+from kaos_backend.api.streams import MAX_BUFFERED_BYTES, BodyPipe, encoded, json_line
 from kaos_backend.app import create_app
 from kaos_backend.domain.machine import machine_of, notes_of
 from kaos_backend.domain.models import Cluster
@@ -249,7 +249,7 @@ def stream(reading: Reading, gone: bool = False) -> list[dict[str, Any]]:
         return gone
 
     async def run() -> bytes:
-        return b"".join([c async for c in ndjson(reading, lambda n: {"n": n}, disconnected)])
+        return b"".join([c async for c in encoded(reading, lambda n: json_line({"n": n}), disconnected)])
 
     return [json.loads(line) for line in asyncio.run(run()).splitlines()]
 

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from kaos_backend.domain.models import Datum, DatumState, LogLine
+from kaos_backend.domain.models import Datum, DatumState, LogBlock
 from kaos_backend.services.reasons import LOGS, ONE_BY_ONE, Reasons
+from kaos_formats.loglines import Line, encode
 
 
 class Elsewhere:
@@ -28,9 +29,10 @@ class Elsewhere:
         raise NotFound("no meta commit yet")
         yield b""
 
-    def logs(self, *_: str, **__: Any) -> list[LogLine]:
+    def logs(self, *_: str, **__: Any) -> list[LogBlock]:
         self.logs_read += 1
-        return [LogLine("d", (), None, user, text) for user, text in self._said]
+        data = b"".join(encode(Line(0, user, text)) for user, text in self._said)
+        return [LogBlock("d", (), None, None, data)]
 
 
 def datum(number: int = 0) -> Datum:

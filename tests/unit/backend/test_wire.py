@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pachyderm_sdk.api import pfs, pps
 
-from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, LogLine
+from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
 from kaos_backend.pachd import wire
+from kaos_formats.loglines import Line, lines
 
 TEXT = st.text("ab/é.", max_size=200)
 
@@ -104,4 +105,6 @@ def test_lines_of_logs_are_read_as_the_sdk_writes_them(
         ts=ts,
         message=said,
     )
-    assert wire.log_line(bytes(message)) == LogLine(datum, tuple(paths), ts, user, said)
+    read = wire.log_message(bytes(message))
+    assert (read.datum, read.paths, read.at, read.to) == (datum, tuple(paths), None, None)
+    assert list(lines(read.data)) == [Line(us, user, text) for text in said.split("\n")]

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +18,8 @@ from pydantic import BaseModel
 
 from kaos_backend.api.schemas import ErrorBody
 from kaos_backend.services.views import JobSummary
+from kaos_cli.text import parse_time
+from kaos_formats.loglines import Line, encode, microseconds
 from tests.support.contract import differences, success
 
 TOKEN = "secret"
@@ -271,10 +274,27 @@ class FakeBackend:
                     "stages": ["train"],
                 } | self.answer  # fmt: skip
             case "GET", ["logs"]:
-                return b"".join(json.dumps(line).encode() + b"\n" for line in self.log_lines)
+                return _blocks(self.log_lines)
             case "GET", ["archive"]:
                 return self.archives[query["what"]]
         raise Refused(404, "not_found")
+
+
+def _blocks(items: list[dict[str, Any]]) -> bytes:
+    """As the backend sends them, each line a block of its own."""
+    sent, ends = b"", Counter[object]()
+    for item in items:
+        data = b""
+        if "text" in item:
+            ts = parse_time(item.get("ts"))
+            said = Line(0 if ts is None else microseconds(ts), item.get("user", True), item["text"])
+            data = encode(said)
+            of = {name: item.get(name) for name in ("stage", "trial", "model")}
+            at = ends[item["stage"], item.get("model")]
+            to = ends[item["stage"], item.get("model")] = at + len(data)
+            item = of | {"at": at, "to": to, "bytes": len(data)}
+        sent += json.dumps(item).encode() + b"\n" + data
+    return sent
 
 
 JOB_ID = "4f1c0de2aabb4ccd8899aabbccddeeff"

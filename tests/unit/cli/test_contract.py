@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kaos_cli.client import ConnectionLost, Endpoint, KaosClient, Transport
-from kaos_cli.errors import KaosError
+from kaos_cli.client import Endpoint, KaosClient, Transport
+from kaos_cli.errors import ConnectionLost, KaosError
 from tests.support.contract import document, operation
 
 

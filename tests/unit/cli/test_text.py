@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kaos_cli import text
 from kaos_cli.watch import exit_code, pause
@@ -82,6 +84,14 @@ def test_number(value: object, shown: str) -> None:
 def test_control_characters_do_not_reach_the_terminal() -> None:
     assert text.printable("a\x1b[31m\tb\r") == "a\\x1b[31m\tb\\x0d"
     assert text.printable("größe") == "größe"
+
+
+@given(st.lists(st.text("a\t\x1b\x00\r\x7f\x9bé\u202e\u200b😀\ue000", max_size=8)))
+@example(["plain"])
+def test_many_lines_are_printable_as_each_is(lines: list[str]) -> None:
+    said = "".join(line + "\n" for line in lines)
+    expected = "".join(text.printable(line) + "\n" for line in lines)
+    assert text.printable_lines(said.encode()) == expected.encode()
 
 
 def test_pause_grows_with_what_was_waited() -> None:

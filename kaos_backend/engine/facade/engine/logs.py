@@ -14,7 +14,7 @@ Read = Callable[[pps.GetLogsRequest, grpc.ServicerContext], Iterator[bytes]]
 
 
 class LogService:
-    """The part of the service that is about logs. `read` gives encoded `kaos_v1.LogLines`."""
+    """The part of the service that is about logs. `read` gives encoded `kaos_v1.LogBlock`s."""
 
     name = kaos_v1.SERVICE
 
@@ -22,4 +22,4 @@ class LogService:
         self._read = read
 
     def handlers(self) -> Handlers:
-        return {"Logs": server_stream(self._read, pps.GetLogsRequest)}
+        return {"LogBlocks": server_stream(self._read, pps.GetLogsRequest)}

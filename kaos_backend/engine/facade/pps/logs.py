@@ -6,8 +6,6 @@ Deviation, on purpose: following a *job* ends when the job has ended and its las
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 import grpc
@@ -20,14 +18,14 @@ from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
 from kaos_backend.engine.jobs import enginelog
 from kaos_backend.engine.jobs.db.rows import JobKey
 from kaos_backend.engine.jobs.logquery import LogQuery, Source
-from kaos_backend.engine.jobs.run.logs import Line
+from kaos_backend.engine.jobs.run.logs import Block
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_formats import kaos_v1
+from kaos_formats import kaos_v1, loglines
+from kaos_formats.loglines import Line
 from kaos_formats.protobuf import field, number, text
 
 # User code writes its log without telling the engine; this is how late a followed line can be, in seconds.
 _FOLLOW_S = 0.1
-_BLOCK_LINES, _BLOCK_CHARACTERS = 1000, 256 * 1024
 _DAY_US = 24 * 3600 * 1_000_000
 
 
@@ -48,32 +46,32 @@ class LogCalls:
             for said in enginelog.lines(self._own, since_us, max(0, request.tail)):
                 yield pps.LogMessage(message=said)
             return
-        for lines in self._polls(query, request.follow, context):
-            for source, of_source in groupby(lines, key=itemgetter(0)):
+        for blocks in self._polls(query, request.follow, context):
+            for source, block in blocks:
                 encode = _encoder(source)
-                for _, line in of_source:
+                for line in loglines.lines(block.data):
                     yield encode(line)
 
     def blocks(self, request: pps.GetLogsRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """What `get_logs` answers, many lines in a message: `kaos_v1.Engine/Logs`."""
+        """What `get_logs` answers, many lines in a message: `kaos_v1.Engine/LogBlocks`."""
         if (query := self._query(request)) is None:
             raise Unknown("must specify a pipeline or a job")
-        for lines in self._polls(query, request.follow, context):
-            for source, of_source in groupby(lines, key=itemgetter(0)):
-                paths = [file.path for file in source.files]
-                texts = (line for _, line in of_source)
-                while block := _block(texts):
-                    yield bytes(kaos_v1.LogLines(datum=source.datum, paths=paths, lines=block))
+        for turn, blocks in enumerate(self._polls(query, request.follow, context)):
+            for source, block in blocks:
+                paths = tuple(file.path for file in source.files)
+                yield bytes(kaos_v1.LogBlock(source.datum, paths, block.at, block.to, block.data))
+            if turn == 0:
+                yield bytes(kaos_v1.LogBlock())
 
     def _polls(
         self, query: LogQuery, follow: bool, context: grpc.ServicerContext
-    ) -> Iterator[Iterator[tuple[Source, Line]]]:
+    ) -> Iterator[Iterator[tuple[Source, Block]]]:
         """The lines that there are, and those that come as long as the caller follows."""
         reading = self._jobs.read_logs(query)
         while True:
             since = self._store.changes.version()
-            lines, ended = reading.poll()
-            yield lines
+            blocks, ended = reading.poll()
+            yield blocks
             if ended or not follow or not context.is_active():
                 return
             park(self._store, context)
@@ -116,18 +114,6 @@ class LogCalls:
 
     def handlers(self) -> Handlers:
         return {"GetLogs": server_stream(self.get_logs, pps.GetLogsRequest)}
-
-
-def _block(lines: Iterator[Line]) -> list[tuple[int, bool, str]]:
-    """The next lines, as many as a message should have."""
-    block: list[tuple[int, bool, str]] = []
-    size = 0
-    for line in lines:
-        block.append(line)
-        size += len(line.text)
-        if len(block) == _BLOCK_LINES or size >= _BLOCK_CHARACTERS:
-            break
-    return block
 
 
 def _encoder(source: Source) -> Callable[[Line], bytes]:

@@ -25,7 +25,7 @@ from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Spec, Transform
 from kaos_backend.engine.workers.port import DatumRun, Exit, Grant, Output, WorkerSpec
 from kaos_backend.engine.workers.terminal import Terminal
-from kaos_formats import tar
+from kaos_formats import loglines, tar
 from kaos_formats.folders import clean_up
 
 log = logging.getLogger(__name__)
@@ -254,17 +254,21 @@ class Foreground:
                 while data := terminal.read(0.0 if last else _LOOK_S):
                     self._put(Event(printed=data))
             else:
-                lines: list[bytes] = []
-                for line in tail.read(whole=last):
-                    if line.user:
-                        lines.append(line.text.encode() + b"\n")
-                    else:
-                        self._put(Event(note=line.text))
-                if lines:
-                    self._put(Event(printed=b"".join(lines)))
+                for block in tail.read(whole=last):
+                    self._pass_on(block.data)
                 over.wait(_LOOK_S)
             if last:
                 return
+
+    def _pass_on(self, block: bytes) -> None:
+        printed: list[bytes] = []
+        for line in loglines.lines(block):
+            if line.user:
+                printed.append(line.text.encode() + b"\n")
+            else:
+                self._put(Event(note=line.text))
+        if printed:
+            self._put(Event(printed=b"".join(printed)))
 
     def _end(self, exit: Exit, run: DatumRun) -> None:
         try:

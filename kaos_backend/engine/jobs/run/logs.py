@@ -1,7 +1,7 @@
-"""The log files of datums and jobs: where they are, what a line looks like, and following them.
+"""The log files of datums and jobs: where they are, and following them.
 
-A line is `<unix µs> <u|s> <text>`; `u` is the user's output, `s` the engine's. `<job>/master.log` holds the
-job's own lines, `<job>/<datum id>.log` those of a datum.
+`<job>/master.log` holds the job's own lines, `<job>/<datum id>.log` those of a datum, each as
+`kaos_formats.loglines` has them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
+from kaos_formats.loglines import parse
 
 log = logging.getLogger(__name__)
 
 MASTER = "master"
 # How much of a log is read at once when its end is wanted.
-_BLOCK = 1 << 16
+_END = 1 << 16
+# How much of it is read at once: more than the longest line that is written.
+_BLOCK = 1 << 18
 
 
-class Line(NamedTuple):
-    ts_us: int
-    user: bool
-    text: str
+class Block(NamedTuple):
+    """Whole lines of a log: all that begin from its byte `at` on and before `to`."""
+
+    at: int
+    to: int
+    data: bytes
 
 
 class Logs:
@@ -65,27 +70,18 @@ def append(path: Path, now_us: int, text: str) -> None:
         os.close(fd)
 
 
-def parse_line(raw: bytes) -> Line:
-    """A line as written; a damaged one (power loss) becomes a user line at time 0."""
-    stamp, _, rest = raw.partition(b" ")
-    who, _, text = rest.partition(b" ")
-    if not stamp.isdigit() or who not in (b"u", b"s"):
-        return Line(0, True, raw.decode(errors="replace"))
-    return Line(int(stamp), who == b"u", text.decode(errors="replace"))
-
-
 def last_lines(path: Path, since: int) -> list[str]:
     """The last lines that the user's code wrote from the byte `since` on; [] where they cannot be read."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(since, end - _BLOCK))
-            lines = file.read(_BLOCK).split(b"\n")
+            start = file.seek(max(since, end - _END))
+            lines = file.read(_END).split(b"\n")
     except OSError:
         return []
     # Where it was cut into there is half a line, unless it is the only one.
     whole = lines[1:] if start > since and len(lines) > 2 else lines
-    return [line.text for line in map(parse_line, whole) if line.user and line.text]
+    return [line.text for line in map(parse, whole) if line.user and line.text]
 
 
 def size(path: Path) -> int:
@@ -97,12 +93,11 @@ def size(path: Path) -> int:
 
 
 class Tail:
-    """Reads a growing file line by line; a file that is not there yet is empty."""
+    """Reads a growing file in blocks of whole lines; a file that is not there yet is empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
-        self._rest = b""
 
     def skip_to_last(self, count: int, whole: bool = False) -> None:
         """Begin `count` lines before the file's end, which is read backwards only as far as they reach.
@@ -115,21 +110,30 @@ class Tail:
         except FileNotFoundError:
             return
 
-    def read(self, whole: bool = False) -> Iterator[Line]:
-        """The lines that are new since the last call; with `whole`, an unended last one too."""
+    def read(self, whole: bool = False) -> Iterator[Block]:
+        """What is new since the last call, up to where the file ends now; with `whole`, an unended last line
+        too.
+        """
         try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                while chunk := file.read(1 << 20):
-                    self._offset += len(chunk)
-                    *lines, self._rest = (self._rest + chunk).split(b"\n")
-                    for line in lines:
-                        yield parse_line(line)
+            file = self.path.open("rb")
         except FileNotFoundError:
             return
-        if whole and self._rest:
-            rest, self._rest = self._rest, b""
-            yield parse_line(rest)
+        with file:
+            # Not what is written meanwhile: other logs are waiting to be read.
+            end = file.seek(0, os.SEEK_END)
+            file.seek(self._offset)
+            while (size := min(_BLOCK, end - self._offset)) > 0 and (data := file.read(size)):
+                at = self._offset
+                if lines := data.rfind(b"\n") + 1:
+                    data = data[:lines]
+                    self._offset += lines
+                    file.seek(self._offset)
+                elif whole or len(data) == _BLOCK:  # so long a line is none that was written by us
+                    self._offset += len(data)
+                    data += b"\n"
+                else:
+                    return
+                yield Block(at, self._offset, data)
 
 
 def _start_of_last(file: BinaryIO, count: int, whole: bool) -> int:
@@ -138,7 +142,7 @@ def _start_of_last(file: BinaryIO, count: int, whole: bool) -> int:
     # A line begins behind the newline of the one before; the last newline ends the last line.
     left, last = count + 1, True
     while at > 0:
-        size = min(_BLOCK, at)
+        size = min(_END, at)
         at -= size
         file.seek(at)
         block = file.read(size)

@@ -22,6 +22,7 @@ import sys
 import time
 from typing import Any
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CHUNK = 1 << 16
@@ -32,6 +33,7 @@ OOM_SCORE_ADJ = b"500"  # should the machine itself run out of memory, trials go
 BYTES_PER_S = 3 << 30
 SAMPLE_S = (0.004, 0.25)
 DRAIN_S = 2.0
+KEPT_BYTES = 1 << 20
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,36 +46,57 @@ class Log:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        lines, end, rest = data.rpartition(b"\n")
+        if end:
+            self._write(self._rest + lines)
+            self._rest = rest
+        else:
+            self._rest += rest
         while len(self._rest) > LONGEST_LINE:
-            lines.append(self._rest[:LONGEST_LINE])
-            self._rest = self._rest[LONGEST_LINE:]
-        self._write(lines)
+            cut = _before(self._rest, LONGEST_LINE)
+            self._write(self._rest[:cut])
+            self._rest = self._rest[cut:]
 
     def close(self) -> None:
         if self._rest:
-            self._write([self._rest])
+            self._write(self._rest)
         os.close(self._fd)
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: bytes) -> None:
+        """Lines with newlines between them; all at once, where they can be."""
+        if b"\r" in lines or not _is_utf8(lines):
+            lines = b"\n".join(map(_shown, lines.split(b"\n")))
         stamp = b"%d u " % (time.time_ns() // 1000)
-        clean = b"".join(b"%b%b\n" % (stamp, _utf8(line)) for line in lines)
-        while clean:
+        stamped = memoryview(b"%b%b\n" % (stamp, lines.replace(b"\n", b"\n" + stamp)))
+        while stamped:
             try:
-                clean = clean[os.write(self._fd, clean) :]
+                stamped = stamped[os.write(self._fd, stamped) :]
             except OSError:  # disk full: the trial's fate must not hang on its log
                 return
 
 
-def _utf8(line: bytes) -> bytes:
-    # Progress bars overwrite their line: keep what a terminal would show in the end.
-    line = line.removesuffix(b"\r").rpartition(b"\r")[2]
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
     try:
-        line.decode()
+        data.decode()
     except UnicodeDecodeError:
-        return line.decode("utf-8", "replace").encode()
-    return line
+        return False
+    return True
+
+
+def _shown(line: bytes) -> bytes:
+    """What a terminal would show in the end, as progress bars overwrite their line; in UTF-8."""
+    line = line.removesuffix(b"\r").rpartition(b"\r")[2]
+    return line if _is_utf8(line) else line.decode("utf-8", "replace").encode()
+
+
+def _before(text: bytes, at: int) -> int:
+    """The place at or before `at` where no character of UTF-8 is cut in two."""
+    back = 0
+    while back < 3 and text[at - back] & 0xC0 == 0x80:
+        back += 1
+    return at - back
 
 
 class Datum:
@@ -373,6 +396,10 @@ def main() -> None:
     """Serve one engine until it closes stdin."""
     global WAKE, REPLIES
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Of a log as fast as a disk, each piece would else be in memory that comes from the kernel and goes back.
+    with contextlib.suppress(AttributeError):  # glibc's own
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
     REPLIES = os.dup(1)
     os.dup2(2, 1)
     WAKE, wake_w = os.pipe()

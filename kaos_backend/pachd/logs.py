@@ -1,0 +1,93 @@
+"""Logs: block by block where the engine is kaos's own, line by line elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+from pachyderm_sdk.api import pps
+
+from kaos_backend import errors
+from kaos_backend.domain.models import LogBlock
+from kaos_backend.pachd import wire
+from kaos_backend.pachd.connection import Connection, read_by_hand
+from kaos_backend.pachd.errors import translate
+from kaos_formats import kaos_v1
+
+_LOG_BLOCKS, _GET_LOGS = kaos_v1.method("LogBlocks"), "/pps_v2.API/GetLogs"
+
+
+class SdkLogStream:
+    """Implements ``port.LogStream``."""
+
+    def __init__(self, connection: Connection, request: pps.GetLogsRequest) -> None:
+        self._connection = connection
+        self._request = request
+        self._of_one = bool(request.datum.id or request.data_filters)
+        self._call: Any = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[LogBlock]:
+        marked = bool(self._request.follow and self._request.tail and not self._of_one)
+        try:
+            for block in self._read(_LOG_BLOCKS, _log_block, self._request):
+                if block.data or marked:
+                    yield block
+        except errors.NeedsEmbeddedEngine:
+            yield from self._marked_elsewhere() if marked else self._elsewhere()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+    def _elsewhere(self) -> Iterator[LogBlock]:
+        # A pachd takes the last lines of all that is asked for together.
+        tail = self._request.tail if self._of_one else 0
+        return self._get_logs(self._request.follow, tail)
+
+    def _marked_elsewhere(self) -> Iterator[LogBlock]:
+        """Read once, and once more to follow: only so is it known where what was there ends."""
+        there: Counter[str] = Counter()
+        for line in self._get_logs(follow=False):
+            there[line.datum] += 1
+            yield line
+        yield LogBlock("", (), None, None, b"")
+        for line in self._get_logs(follow=True):
+            there[line.datum] -= 1
+            if there[line.datum] < 0:
+                yield line
+
+    def _get_logs(self, follow: bool, tail: int = 0) -> Iterator[LogBlock]:
+        asked = self._request
+        request = pps.GetLogsRequest(job=asked.job, datum=asked.datum, follow=follow, tail=tail)
+        request.data_filters = asked.data_filters
+        return self._read(_GET_LOGS, wire.log_message, request)
+
+    def _read(
+        self, method: str, read: Callable[[bytes], LogBlock], request: pps.GetLogsRequest
+    ) -> Iterator[LogBlock]:
+        if self._closed:
+            return
+        try:
+            with self._connection.client() as client:
+                self._call = read_by_hand(client, method, read)(request)
+                if self._closed:  # meanwhile, by another thread
+                    self._call.cancel()
+                for block in self._call:
+                    yield block
+                    if self._closed:
+                        return
+        except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
+            if self._closed:
+                return
+            translated = translate(error)
+            if isinstance(translated, errors.NotFound):
+                return
+            raise translated from error
+
+
+def _log_block(message: bytes) -> LogBlock:
+    return LogBlock(*kaos_v1.LogBlock.FromString(message))
