@@ -87,7 +87,12 @@ def _suggest(session: Session, error: KaosError) -> None:
 
 
 def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
-    """A Typer callback from ``function(session, …)``: adds --json, --quiet, --debug; makes the session."""
+    """A Typer callback from ``function(session, …)``: adds --json, --quiet, --debug; makes the session.
+
+    A parameter that is a NamedTuple stands for its fields, which are parameters of the command line.
+    """
+    own = _parameters(function)[1:]
+    groups = {p.name: p.annotation for p in own if hasattr(p.annotation, "_fields")}
 
     @functools.wraps(function)
     def callback(*args: Any, as_json: bool, quiet: bool, debug: bool, **kwargs: Any) -> None:
@@ -96,6 +101,8 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
         env = os.environ
         session = Session(Home.of(env), env, detect(env, quiet, as_json))
         try:
+            for name, group in groups.items():
+                kwargs[name] = group(**{field: kwargs.pop(field) for field in group._fields})
             with while_read():
                 function(session, *args, **kwargs)
         except KaosError as error:
@@ -107,14 +114,19 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
         finally:
             session.close()
 
-    hints = get_type_hints(function, include_extras=True)
-    own = list(inspect.signature(function).parameters.values())[1:]
+    typed = [one for p in own for one in (_parameters(p.annotation) if p.name in groups else [p])]
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
         for name, hint in _COMMON.items()
     ]
-    parameters = [p.replace(annotation=hints[p.name]) for p in own] + common
+    parameters = typed + common
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {p.name: p.annotation for p in parameters}
     del callback.__wrapped__
     return callback
+
+
+def _parameters(told: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those of a function or class, with their types as they are meant."""
+    hints = get_type_hints(told, include_extras=True)
+    return [p.replace(annotation=hints[p.name]) for p in inspect.signature(told).parameters.values()]

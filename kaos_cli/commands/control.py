@@ -7,18 +7,15 @@ from typing import Annotated
 
 import typer
 
-from kaos_cli.commands.options import JobArgument, JobOption, RowOption, WaitTimeoutOption, limit
+from kaos_cli.commands.options import ForceOption, JobNamed, WaitOption, WaitTimeoutOption, limit
 from kaos_cli.errors import KaosError
-from kaos_cli.refs import job_ref
 from kaos_cli.session import Session, Workspace, command
 
 
 @command
 def stop(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
+    job: JobNamed,
     trial: Annotated[
         int | None,
         typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial; the others go on."),
@@ -29,7 +26,7 @@ def stop(
     from kaos_cli.deploying import author
 
     ws = session.workspace(workspace)
-    ref = job_ref(session.home, ws, job, job_option, row)
+    ref = job.ref(session.home, ws)
     client, who = session.client, author(session.env)
     answer = client.stop(ws, ref, who) if trial is None else client.stop_trial(ws, ref, trial, who)
     if session.terminal.json:
@@ -42,16 +39,11 @@ def stop(
 @command
 def retry(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
+    job: JobNamed,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only the trials that failed, not those that never ran.")
     ] = False,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
-    ] = False,
+    wait: WaitOption = False,
     wait_timeout: WaitTimeoutOption = None,
     workspace: Workspace = None,
 ) -> None:
@@ -64,7 +56,7 @@ def retry(
     if wait_timeout is not None and not wait:
         raise KaosError("usage", "--wait-timeout limits the waiting", hint="give --wait as well")
     ws = session.workspace(workspace)
-    ref = job_ref(session.home, ws, job, job_option, row)
+    ref = job.ref(session.home, ws)
     if code := retry(session, ws, ref, failed, wait, wait_timeout):
         raise typer.Exit(code)
 
@@ -137,7 +129,7 @@ def run_(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder for what it writes; else that is not kept."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files of another content.")] = False,
+    force: ForceOption = False,
     workspace: Workspace = None,
 ) -> None:
     """Run one trial here and now, in the very environment that a deploy would give it.
@@ -156,9 +148,7 @@ def run_(
 @command
 def shell(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
+    job: JobNamed,
     trial: Annotated[int, typer.Option("--trial", "-t", min=0, metavar="N", help="The trial.")] = 0,
     workspace: Workspace = None,
 ) -> None:
@@ -169,5 +159,5 @@ def shell(
     from kaos_cli.foreground import shell
 
     ws = session.workspace(workspace)
-    if code := shell(session, ws, job_ref(session.home, ws, job, job_option, row), trial):
+    if code := shell(session, ws, job.ref(session.home, ws), trial):
         raise typer.Exit(code)

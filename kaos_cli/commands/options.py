@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from kaos_cli.config import Home
+from kaos_cli.refs import job_ref
 from kaos_cli.text import parse_duration, parse_time
 
-JobArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[JOB]",
-        help="An id, the start of one, a row number of the last listing, or 'last' (the default).",
-        show_default=False,
-    ),
+
+class JobNamed(NamedTuple):
+    """A job as it was named, in one of three ways."""
+
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="An id, the start of one, a row number of the last listing, or 'last' (the default).",
+            show_default=False,
+        ),
+    ] = None
+    job_option: Annotated[
+        str | None, typer.Option("--job", "-j", metavar="JOB", help="The same as an option.")
+    ] = None
+    row: Annotated[
+        int | None,
+        typer.Option("--row", "-i", metavar="N", help="The job in this row of the last listing."),
+    ] = None
+
+    def ref(self, home: Home, ws: str) -> str:
+        """See ``job_ref``."""
+        return job_ref(home, ws, *self)
+
+
+TrialOption = Annotated[
+    int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
 ]
-JobOption = Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="The same as an option.")]
-RowOption = Annotated[
-    int | None, typer.Option("--row", "-i", metavar="N", help="The job in this row of the last listing.")
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded.")
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files of another content.")]
 
 
 def duration(given: str) -> float:

@@ -11,10 +11,11 @@ import typer
 
 from kaos_cli.commands import control
 from kaos_cli.commands.options import (
-    JobArgument,
-    JobOption,
-    RowOption,
+    ForceOption,
+    JobNamed,
     TimeoutOption,
+    TrialOption,
+    WaitOption,
     WaitTimeoutOption,
     limit,
     moment,
@@ -98,10 +99,7 @@ def deploy(
     no_secrets: Annotated[
         bool, typer.Option("--no-secrets", help="Forget the build secrets of earlier deploys.")
     ] = False,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait", help="Wait for the end; the exit code is 0 only if every trial succeeded."),
-    ] = False,
+    wait: WaitOption = False,
     wait_timeout: WaitTimeoutOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Run failed trials of the same inputs again.")
@@ -134,20 +132,20 @@ def deploy(
     if secret and no_secrets:
         raise KaosError("usage", "--secret contradicts --no-secrets", hint="give one of them")
     request = Request(
-        source,
-        data,
-        hyper,
-        parallelism,
-        cpu,
-        memory,
-        gpu,
-        tries,
-        timeout,
-        arguments,
-        secrets,
-        retry,
-        after,
-        replace,
+        source=source,
+        data=data,
+        hyper=hyper,
+        parallelism=parallelism,
+        cpu=cpu,
+        memory=memory,
+        gpu=gpu,
+        tries=tries,
+        timeout_s=timeout,
+        build_args=arguments,
+        build_secrets=secrets,
+        retry=retry,
+        after=after,
+        replace=replace,
     )
     if code := deploy(session, ws, request, wait, wait_timeout):
         raise typer.Exit(code)
@@ -185,9 +183,7 @@ def list_(
 @command
 def info(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
+    job: JobNamed,
     sort_by: Annotated[
         str | None,
         typer.Option(
@@ -203,7 +199,7 @@ def info(
     """Show one job: what went in, and a row for each trial, best first."""
     ws = session.workspace(workspace)
     metric, order = _sorting(sort_by, ascending, descending)
-    ref = job_ref(session.home, ws, job, job_option, row)
+    ref = job.ref(session.home, ws)
     if metric is None and order is not None:
         metric = (session.client.job(ws, ref).get("metric") or {}).get("name")
     found = session.client.job(ws, ref, metric, order)
@@ -237,12 +233,8 @@ def _sorting(sort_by: str | None, ascending: bool, descending: bool) -> tuple[st
 @command
 def logs(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
-    trial: Annotated[
-        int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
-    ] = None,
+    job: JobNamed,
+    trial: TrialOption = None,
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Only this stage's: build or train.")
     ] = None,
@@ -293,7 +285,7 @@ def logs(
     if follow and tail is not None and (since or grep):
         raise KaosError("usage", "--tail and a search cannot be followed", hint="leave out --tail, or -f")
     ws = session.workspace(workspace)
-    ref = job_ref(session.home, ws, job, job_option, row)
+    ref = job.ref(session.home, ws)
     query = Query(trial, stage, follow, tail, since, grep)
     if code := logs_of_failed(session, ws, ref, query) if failed else logs(session, ws, ref, query, timeout):
         raise typer.Exit(code)
@@ -327,9 +319,7 @@ def wait(
 @command
 def get(
     session: Session,
-    job: JobArgument = None,
-    job_option: JobOption = None,
-    row: RowOption = None,
+    job: JobNamed,
     model: Annotated[
         str | None,
         typer.Option(
@@ -339,9 +329,7 @@ def get(
             help="Only this model: an id, the start of one, a trial's number, or 'best'.",
         ),
     ] = None,
-    trial: Annotated[
-        int | None, typer.Option("--trial", "-t", min=0, metavar="N", help="Only this trial's.")
-    ] = None,
+    trial: TrialOption = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="What failed trials wrote, instead of models.")
     ] = False,
@@ -351,7 +339,7 @@ def get(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; ./kaos-JOB by default."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files of another content.")] = False,
+    force: ForceOption = False,
     workspace: Workspace = None,
 ) -> None:
     """Write a job's models to a folder, bit for bit what the trials wrote."""
@@ -363,7 +351,7 @@ def get(
         raise KaosError("usage", "--failed and the best model at once", hint="--trial N names a failed trial")
     ws = session.workspace(workspace)
     which = model if trial is None else str(trial)
-    ref = job_ref(session.home, ws, job, job_option, row)
+    ref = job.ref(session.home, ws)
     get(session, ws, ref, which, code, data, out, force, failed)
 
 
