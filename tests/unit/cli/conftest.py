@@ -11,7 +11,9 @@ import pytest
 
 from kaos_cli import main
 from kaos_cli.config import Home
-from tests.unit.cli.fake import TOKEN, FakeBackend
+from tests.unit.cli.fake import TOKEN, FakeBackend, job, stage, trial
+
+OTHER_ID = "77" * 16
 
 
 @dataclass
@@ -51,6 +53,17 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBackend]:
     yield fake
     fake.close()
     assert fake.differences == []
+
+
+@pytest.fixture
+def two(backend: FakeBackend) -> FakeBackend:
+    """With two jobs in the default workspace: one that runs, one that failed in part."""
+    trials = [trial(0, lr=0.1, epochs=5), trial(1, "failed", None, lr=0.01, epochs=5)]
+    backend.jobs["default"] = [
+        job("running", id=OTHER_ID, stages=[stage("running", 9, 4, 1, 2)], duration_s=None),
+        job("partial", trials, stages=[stage("success", 2, 1, 1)]),
+    ]
+    return backend
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bundles import write_data, write_grid, write_source
 from tests.unit.cli import test_contract
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused, job, stage, trial
+from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused
 
 PUT = "PUT /workspaces/default/bundles"
 
@@ -77,50 +77,6 @@ def test_sends_source_data_and_grid_and_says_so(cli: Cli, backend: FakeBackend, 
         f"job     {JOB_ID}  (runs build and train, 2 at a time)\n"
     )
     assert "kaos train logs -f" in done.err
-
-
-def test_build_arguments_are_sent_and_shown(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    src = write_source(tmp_path / "mnist")
-    backend.answer = {"build_args": {"CUDA": "12", "TAG": "a=b"}}
-    monkeypatch.setenv("FROM_HERE", "yes")
-    given = ["--build-arg", "CUDA=12", "--build-arg", "TAG=a=b", "--build-arg", "FROM_HERE"]
-    done = cli("train", "deploy", "-s", src, *given)
-    assert done.code == 0, done.err
-    assert backend.deploys[0]["build_args"] == {"CUDA": "12", "TAG": "a=b", "FROM_HERE": "yes"}
-    assert "args    CUDA=12, TAG=a=b\n" in done.out
-    cli("train", "deploy", "--no-build-args")
-    cli("train", "deploy", "-s", src)
-    assert [sent["build_args"] for sent in backend.deploys[1:]] == [{}, None]
-    for wrong in ("NO_SUCH_THING", "9=x", "=x", "a b=c"):
-        refused = cli("train", "deploy", "-s", src, "--build-arg", wrong)
-        assert (refused.code, len(backend.deploys)) == (2, 3), wrong
-
-
-def test_build_secrets_are_read_here_and_never_typed_or_shown(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    src = write_source(tmp_path / "mnist")
-    backend.answer = {"build_secrets": ["A", "pip.conf"]}
-    monkeypatch.setenv("A", "hunter22")
-    monkeypatch.setenv("OTHER", "an other")
-    (tmp_path / "file").write_text("two\nlines\n")
-    given = ["A", "id=B,env=OTHER", f"type=file,id=pip.conf,src={tmp_path}/file"]
-    done = cli("train", "deploy", "-s", src, *(part for one in given for part in ("--secret", one)))
-    assert done.code == 0, done.err
-    sent = {"A": "hunter22", "B": "an other", "pip.conf": "two\nlines\n"}
-    assert backend.deploys[0]["build_secrets"] == sent
-    assert "secrets A, pip.conf\n" in done.out
-    assert "hunter22" not in done.out + done.err
-    assert cli("train", "deploy", "--no-secrets").code == 0
-    assert backend.deploys[1]["build_secrets"] == {}
-    (tmp_path / "binary").write_bytes(b"\xff")
-    wrong = ["A=hunter33", "id=A,env=NO_SUCH", "NO_SUCH", "id=A,src=/no/such", f"id=A,src={tmp_path}/binary"]
-    for one in [*wrong, "id=A,env=A,src=x", "id=a b,env=A", ""]:
-        refused = cli("train", "deploy", "-s", src, "--secret", one)
-        assert (refused.code, len(backend.deploys)) == (2, 2), one
-        assert "hunter33" not in refused.out + refused.err
 
 
 def test_same_again_sends_nothing(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
@@ -225,51 +181,6 @@ def test_somebody_else_deployed_in_between(cli: Cli, backend: FakeBackend, tmp_p
     assert backend.heads["default", "data"]["contents"]["new"] == b"x"
 
 
-def open_job() -> None:
-    raise Refused(409, "job_open", "job 4f1c0de2 has not ended", "--after or --replace", jobs=[JOB_ID])
-
-
-def test_a_job_that_would_be_stopped_is_named(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    backend.fail_once("POST /workspaces/default/deploys", open_job)
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"))
-    assert (done.code, backend.deploys) == (1, [])
-    assert "job 4f1c0de2 has not ended" in done.err
-    assert cli("train", "deploy", "--cpu", "1", "--replace").code == 0
-    assert backend.deploys[-1]["replace"] is True
-    assert cli("train", "deploy", "--cpu", "1", "--replace", "--after").code == 2
-
-
-def test_after_deploys_when_the_job_has_ended(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kaos_cli import watch
-
-    monkeypatch.setattr(watch, "PAUSE_MAX_S", 0.001)
-    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
-    asked = "GET /workspaces/default/jobs/" + JOB_ID + "/summary"
-
-    def ends() -> None:
-        assert backend.deploys == []
-        backend.jobs["default"] = [job("failed")]
-
-    for fault in (open_job, open_job):
-        backend.fail_once("POST /workspaces/default/deploys", fault)
-    for seen in (lambda: None, ends):
-        backend.fail_once(asked, seen)
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after")
-    assert done.code == 0, done.err
-    assert "waiting for the end of job 4f1c0de2" in done.err
-    assert [sent["replace"] for sent in backend.deploys] == [False]
-
-
-def test_after_waits_no_longer_than_asked(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
-    backend.fail_once("POST /workspaces/default/deploys", open_job)
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--after", "--wait-timeout", "1s")
-    assert (done.code, backend.deploys) == (124, [])
-    assert "nothing was deployed, and job 4f1c0de2 goes on" in done.err
-
-
 def test_refusal_in_the_middle_of_a_big_upload_is_heard(
     cli: Cli, backend: FakeBackend, tmp_path: Path
 ) -> None:
@@ -328,114 +239,6 @@ def test_file_that_changes_while_it_is_sent_stops_the_upload(
     assert backend.staged == {}
 
 
-# --wait
-
-
-def test_wait_ends_with_a_leaderboard_and_the_outcome(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    trials = [
-        trial(1, accuracy=0.97, lr=0.1),
-        trial(0, accuracy=0.9, lr=0.01),
-        trial(2, "failed", None, lr=9),
-    ]
-    backend.jobs["default"] = [job("partial", trials, stages=[stage("success", 3, 2, 1)])]
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
-    assert done.code == 1
-    table = done.out[done.out.index("trial  model") :]
-    assert table == (
-        "trial  model                   state      lr  accuracy  loss  time\n"
-        "    1  1909d1-5c3ca7-00000001  success   0.1      0.97  0.03  1.5s\n"
-        "    0  1909d1-5c3ca7-00000000  success  0.01       0.9   0.1  1.5s\n"
-        "    2  1909d1-5c3ca7-00000002  failed      9                  1.5s\n"
-        "sorted by accuracy, highest first (a guess; --asc turns it)\n"
-        "trial 2 failed: exit code 1\n"
-        "job 4f1c0de2 partial, took 12s\n"
-    )
-    assert "kaos train logs 4f1c0de2 --trial 2" in done.err
-    assert "kaos train get --model best" in done.err
-
-
-def test_wait_on_what_is_unchanged_gives_the_same_outcome(
-    cli: Cli, backend: FakeBackend, tmp_path: Path
-) -> None:
-    backend.answer = {"status": "unchanged"}
-    backend.jobs["default"] = [job()]
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait", "--json")
-    assert done.code == 0
-    assert done.json["result"]["state"] == "success"
-
-
-def test_wait_outlives_an_engine_that_comes_back(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kaos_cli import watch
-
-    monkeypatch.setattr(watch, "PAUSE_MAX_S", 0.001)
-    backend.jobs["default"] = [job()]
-
-    def away() -> None:
-        raise Refused(503, "engine_unavailable")
-
-    for fault in (away, lambda: "drop", away):
-        backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/summary", fault)
-    assert cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait").code == 0
-
-
-def test_wait_shows_the_step_that_the_build_is_at(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kaos_cli import progress
-
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
-    building = [stage("running", 1, 0, name="build"), stage("waiting", 1, 0)]
-    backend.jobs["default"] = [job("running", stages=building)]
-    backend.log_lines = [
-        {"stage": "build", "text": said}
-        for said in ("Step 1/3 : FROM python", "Step 2/3 : RUN pip install torch", "Collecting torch")
-    ]
-
-    def built() -> None:
-        backend.jobs["default"] = [job()]
-
-    backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/logs", built)
-    done = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait")
-    assert done.code == 0
-    assert "build: 2 of 3, RUN pip install torch" in done.err
-
-
-def test_many_trials_show_the_best_ten(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    backend.jobs["default"] = [job(trials=[trial(i, lr=i) for i in range(30)])]
-    out = cli("train", "deploy", "-d", write_data(tmp_path / "d"), "--wait").out
-    assert "the first 10 of 30 trials" in out
-    assert out.count("1909d1-5c3ca7") == 10
-
-
-def test_ctrl_c_detaches_and_says_how_to_come_back(backend: FakeBackend, tmp_path: Path) -> None:
-    import signal
-
-    asked = threading.Event()
-    backend.jobs["default"] = [job("running", stages=[stage("running", 3, 1)])]
-
-    def seen() -> None:
-        asked.set()
-
-    backend.fail_once(f"GET /workspaces/default/jobs/{JOB_ID}/summary", seen)  # type: ignore[arg-type]
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "kaos_cli", "train", "deploy", "-d", write_data(tmp_path / "d"), "--wait"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert asked.wait(30)
-    waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=30)
-    assert waiting.returncode == 130
-    assert f"job {JOB_ID[:8]} goes on" in err
-    assert f"  → kaos train wait {JOB_ID[:8]} comes back\n" in err
-    assert f"  → kaos train stop {JOB_ID[:8]} ends it\n" in err
-    assert "Traceback" not in err
-    assert not any(request.endswith("/stop") for request in backend.requests)
-
-
 def test_ctrl_c_while_sending_says_that_nothing_was_deployed(backend: FakeBackend, tmp_path: Path) -> None:
     import signal
 
@@ -466,18 +269,3 @@ def test_ctrl_c_while_sending_says_that_nothing_was_deployed(backend: FakeBacken
     # The source, which was there already, is not left waiting for a deploy that never comes.
     assert backend.staged == {}
     assert backend.deploys == []
-
-
-def test_the_exit_code_is_the_jobs_when_nobody_reads(backend: FakeBackend, tmp_path: Path) -> None:
-    backend.jobs["default"] = [job("failed", [trial(0, "failed", None)])]
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-u", "-m", "kaos_cli", "train", "wait"],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(write)
-    assert done.returncode == 1
-    assert "Error" not in done.stderr

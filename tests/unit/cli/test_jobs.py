@@ -1,28 +1,14 @@
-"""`kaos train list|info|logs|get|stop`: golden output at 80 columns, references, files."""
+"""`kaos train list|info|logs`: golden output at 80 columns, references."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, archive, job, stage, trial
-
-OTHER_ID = "77" * 16
-
-
-@pytest.fixture
-def two(backend: FakeBackend) -> FakeBackend:
-    trials = [trial(0, lr=0.1, epochs=5), trial(1, "failed", None, lr=0.01, epochs=5)]
-    backend.jobs["default"] = [
-        job("running", id=OTHER_ID, stages=[stage("running", 9, 4, 1, 2)], duration_s=None),
-        job("partial", trials, stages=[stage("success", 2, 1, 1)]),
-    ]
-    return backend
+from tests.unit.cli.conftest import OTHER_ID, Cli
+from tests.unit.cli.fake import JOB_ID, FakeBackend, job, stage, trial
 
 
 def test_list(cli: Cli, two: FakeBackend) -> None:
@@ -266,153 +252,3 @@ def test_a_failed_build_points_to_its_log(cli: Cli, backend: FakeBackend) -> Non
     done = cli("train", "info").out
     assert "train   unrunnable: the build failed; 0 of 2 done" in done
     assert "kaos train logs 4f1c0de2 --stage build" in cli("train", "info").err
-
-
-def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
-    model = "1909d1-5c3ca7-00000000"
-    two.archives = {
-        "model": archive({f"{model}/metrics.json": b"{}", f"{model}/w.bin": bytes(range(256))}),
-        "code": archive({"mnist/train": b"#!"}, executable=("mnist/train",)),
-        "data": archive({"features/a.csv": b"1,2"}),
-    }
-    out = tmp_path / "out"
-    done = cli("train", "get", JOB_ID, "--code", "--data", "-o", out)
-    assert done.code == 0, done.err
-    assert (out / model / "w.bin").read_bytes() == bytes(range(256))
-    assert (out / "code/mnist/train").stat().st_mode & 0o111
-    assert (out / "data/features/a.csv").read_bytes() == b"1,2"
-    assert done.out.splitlines()[0] == f"model   {model}  2 files, 258 B  → {out / model}"
-    assert cli("train", "get", JOB_ID, "--code", "--data", "-o", out).code == 0
-    (out / model / "w.bin").write_bytes(b"mine")
-    refused = cli("train", "get", JOB_ID, "-o", out)
-    assert refused.code == 2
-    assert "--force" in refused.err
-    assert cli("train", "get", JOB_ID, "-o", out, "--force", "--json").json["written"]["model"]["files"] == 2
-
-
-class Damaged(dict[str, bytes]):
-    """Archives that break off at damaged content; from then on it is known, and said at once."""
-
-    known = False
-
-    def __getitem__(self, what: str) -> bytes:
-        if self.known:
-            raise Refused(500, "data_loss", "/m/f in repo vision/train is damaged", "kaos fsck")
-        self.known = True
-        return super().__getitem__(what)[:-100]
-
-
-def test_get_says_what_is_damaged(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
-    two.archives = Damaged(model=archive({"m/f": os.urandom(10_000)}))
-    done = cli("train", "get", JOB_ID, "-o", tmp_path / "out")
-    assert done.code == 1
-    assert "/m/f in repo vision/train is damaged" in done.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_get_writes_beside_you_by_default(
-    cli: Cli, two: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    two.archives = {"model": archive({"m/f": b""})}
-    assert cli("train", "get", JOB_ID).code == 0
-    assert (tmp_path / "kaos-4f1c0de2/m/f").exists()
-
-
-@pytest.mark.parametrize(
-    ("wanted", "picked"),
-    [("best", 1), ("0", 0), ("1909d1-5c3ca7-00000001", 1), ("9", "no_such_model"), ("1909d1", "ambiguous"),
-     ("zz", "no_such_model"), ("2", "failed")],
-)  # fmt: skip
-def test_get_picks_the_model(
-    cli: Cli, backend: FakeBackend, tmp_path: Path, wanted: str, picked: int | str
-) -> None:
-    trials = [trial(0, accuracy=0.5), trial(1, accuracy=0.9), trial(2, "failed", None)]
-    backend.jobs["default"] = [job(trials=trials)]
-    backend.archives = {"model": archive({"m/f": b""})}
-    done = cli("train", "get", "--model", wanted, "-o", tmp_path / "out", "--json")
-    if isinstance(picked, int):
-        assert done.json["model"] == trials[picked]["model"]
-    else:
-        assert json.loads(done.err)["error"]["code"] == picked
-
-
-def test_best_is_the_lowest_when_lower_is_better(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    trials = [trial(0, accuracy=0.5), trial(1, accuracy=0.9), trial(2, accuracy=None)]
-    backend.jobs["default"] = [job(trials=trials, metric={"name": "loss", "order": "asc", "guessed": True})]
-    backend.archives = {"model": archive({"m/f": b""})}
-    done = cli("train", "get", "--model", "best", "-o", tmp_path / "out", "--json")
-    assert done.json["model"] == trials[1]["model"]
-
-
-def test_get_of_a_job_without_models(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
-    backend.jobs["default"] = [job("failed", [trial(0, "failed", None)], metric=None, metrics=[])]
-    backend.archives = {"code": archive({"mnist/train": b""})}
-    done = cli("train", "get", "-o", tmp_path / "out")
-    assert done.code == 1
-    assert "has no models" in done.err
-    assert not (tmp_path / "out").exists()
-    assert cli("train", "get", "-o", tmp_path / "out", "--code").code == 0
-
-
-def test_stop(cli: Cli, two: FakeBackend) -> None:
-    assert cli("train", "stop", "77777777").out == "job 77777777 is killed\n"
-    assert cli("train", "stop", "-j", JOB_ID, "--json").json["state"] == "killed"
-
-
-def test_stop_one_trial(cli: Cli, two: FakeBackend) -> None:
-    done = cli("train", "stop", JOB_ID, "--trial", 1)
-    assert done.out == "trial 1 of job 4f1c0de2 is failed: stopped by the user\n"
-    assert two.requests[-1] == f"POST /workspaces/default/jobs/{JOB_ID}/trials/1/stop"
-
-
-def test_retry(cli: Cli, two: FakeBackend) -> None:
-    done = cli("train", "retry", JOB_ID, "--failed")
-    assert done.out == (
-        f"job     {'5' * 32}  (runs train)\n"
-        "        what did not succeed in job 4f1c0de2, on the inputs that it had\n"
-    )
-    assert "kaos train logs -f follows it" in done.err
-    two.answer = {
-        "status": "unchanged",
-        "job": JOB_ID,
-        "message": "every trial of it succeeded",
-        "stages": [],
-    }
-    assert cli("train", "retry", JOB_ID).out == (
-        "nothing to run again in job 4f1c0de2: every trial of it succeeded\n"
-    )
-    assert cli("train", "retry", JOB_ID, "--json").json["status"] == "unchanged"
-    assert cli("train", "retry", "--wait-timeout", "5s").code == 2
-
-
-def test_pause_and_resume(cli: Cli, backend: FakeBackend) -> None:
-    done = cli("train", "pause")
-    assert done.out == "workspace default is paused: what runs goes on, nothing new starts\n"
-    assert "kaos train resume lets it go on" in done.err
-    assert cli("train", "pause", "--all", "--json").json["everywhere"] is True
-    backend.answer = {"everywhere": True}
-    assert "but all workspaces are" in cli("train", "resume").out
-    backend.answer = {}
-    assert cli("train", "resume", "--all").out == ("nothing is paused: what waits starts as there is room\n")
-
-
-def test_get_what_failed_trials_left(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
-    model = "1909d1-5c3ca7-00000001"
-    two.archives = {"failed": archive({f"{model}/half": b"h"})}
-    out = tmp_path / "out"
-    done = cli("train", "get", JOB_ID, "--failed", "--trial", 1, "-o", out)
-    assert done.out == f"failed  1 trial  1 file, 1 B  → {out}\n"
-    assert (out / model / "half").read_bytes() == b"h"
-    two.archives |= {"code": archive({"c/train": b"c"})}
-    assert f"→ {out / 'failed'}\n" in cli("train", "get", JOB_ID, "--failed", "--code", "-o", out).out
-    assert (out / "failed" / model / "half").read_bytes() == b"h"
-    assert cli("train", "get", JOB_ID, "--failed", "--trial", 0).code == 1
-    assert cli("train", "get", JOB_ID, "--failed", "--model", "best").code == 2
-
-
-def test_a_shell_needs_a_terminal(cli: Cli, two: FakeBackend) -> None:
-    done = cli("train", "shell", JOB_ID, "--trial", 0)
-    assert done.code == 2
-    assert "needs a terminal" in done.err
-    assert not two.requests
