@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import stat
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,18 +32,12 @@ def remove_tree(path: Path) -> str:
     beside it under a name that starts with ".gone-", or at `path` if it cannot be renamed either; returns the
     reason then, else "".
     """
-    aside = f"{path.parent}/{_GONE}{path.name[:64]}-{os.urandom(4).hex()}"
     try:
-        os.rename(path, aside)  # noqa: PTH104 - each trial leaves a folder: what pathlib takes is most of the time
-        if stat.S_ISDIR(os.lstat(aside).st_mode):
-            _remove_folder(aside)
-        else:
-            os.unlink(aside)  # noqa: PTH108
+        return _remove(_set_aside(path))
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return f"{error.strerror} ({error.filename})" if error.filename else str(error)
-    return ""
+        return _said(error)
 
 
 def clean_up(path: Path) -> None:
@@ -61,7 +56,10 @@ def folder(path: Path) -> Path:
 
 
 def empty_folder(path: Path) -> Path:
-    """As `folder`, with nothing in it."""
+    """As `folder`, with nothing in it. What it had goes in a thread: nobody waits for a million files.
+
+    What such a thread does not come to is removed when the folder is next asked for.
+    """
     return _folder(path, empty=True)
 
 
@@ -89,38 +87,45 @@ def _names(path: Path) -> Iterator[Path]:
 
 
 def _folder(path: Path, *, empty: bool) -> Path:
-    for left in path.parent.glob(f"{_GONE}{path.name[:64]}-*"):
-        clean_up(left)
+    aside = [str(left) for left in path.parent.glob(f"{_GONE}{path.name[:64]}-*")]
     chosen: Path | None = None
     for candidate in _names(path):
         if chosen is None:
-            chosen = candidate if _makes(candidate, empty=empty) else None
+            chosen = candidate if _makes(candidate, empty=empty, aside=aside) else None
         elif os.path.lexists(candidate):
             clean_up(candidate)  # an earlier start had to turn to it
         else:
             break
     if chosen is None:
         raise PermissionError(errno.EACCES, "can neither be used nor be moved out of the way", str(path))
+    if aside:
+        threading.Thread(target=_sweep, args=(aside,), name="sweep", daemon=True).start()
     return chosen
 
 
-def _makes(path: Path, *, empty: bool) -> bool:
-    """Whether there is such a folder at `path` now."""
+def _makes(path: Path, *, empty: bool, aside: list[str]) -> bool:
+    """Whether there is such a folder at `path` now. What stood there and has to go is added to `aside`."""
     if not empty and _usable(path):
         return True
     if os.path.lexists(path):
-        what = "" if path.is_dir() else "it was no folder"
-        problem = remove_tree(path)
-        if os.path.lexists(path):
+        if not path.is_dir():
+            _log.warning("%s is made again: it was no folder", path)
+        try:
+            aside.append(_set_aside(path))
+        except OSError as error:
             # Perhaps something is mounted there, on purpose: then it serves, once it is empty.
             if empty and _usable(path) and not any(remove_tree(entry) for entry in path.iterdir()):
                 return True
-            _log.warning("%s cannot be used: %s", path, problem)
+            _log.warning("%s cannot be used: %s", path, _said(error))
             return False
-        if what or problem:
-            _log.warning("%s was made again: %s", path, what or problem)
     path.mkdir(mode=0o700, parents=True)
     return True
+
+
+def _sweep(aside: list[str]) -> None:
+    for path in aside:
+        if problem := _remove(path):
+            _log.warning("%s could not be removed: %s", path, problem)
 
 
 def _usable(path: Path) -> bool:
@@ -130,6 +135,31 @@ def _usable(path: Path) -> bool:
         except OSError:
             return False
     return path.is_dir() and os.access(path, _ALL)
+
+
+def _set_aside(path: Path) -> str:
+    """Where it is from now on, beside its old place. Raises OSError where it is as before."""
+    aside = f"{path.parent}/{_GONE}{path.name[:64]}-{os.urandom(4).hex()}"
+    os.rename(path, aside)  # noqa: PTH104 - each trial leaves a folder: what pathlib takes is most of the time
+    return aside
+
+
+def _remove(path: str) -> str:
+    """Why something of it stays; "" when it is gone."""
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            _remove_folder(path)
+        else:
+            os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: OSError) -> str:
+    return f"{error.strerror} ({error.filename})" if error.filename else str(error)
 
 
 def _remove_folder(path: str) -> None:

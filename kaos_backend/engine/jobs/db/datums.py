@@ -87,6 +87,12 @@ def list_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     ]
 
 
+def waiting_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
+    """Those of a running job's datums that have not ended, in the order in which they are to run."""
+    rows = db.execute("SELECT * FROM pps_datums WHERE job = ? AND state = 0 ORDER BY position", (seq,))
+    return [datum_of(row) for row in rows]
+
+
 def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) -> set[str]:
     """The ids of a job's datums that have ended; all of them with `everything`."""
     rows = db.execute(

@@ -79,13 +79,15 @@ class InputCache:
             self._root = empty_folder(self._root)
             (self._root / _MARK).write_text(mark)
         oldest = self._now_s() - _KEEP_S
-        kept = {_MARK}
-        for seal in self._root.glob(f"*{_SEAL}"):
-            if seal.lstat().st_mtime >= oldest:
-                kept |= {seal.name, seal.name.removesuffix(_SEAL)}
-        for entry in self._root.iterdir():
-            if entry.name not in kept:
-                clean_up(entry)
+        names, kept = set(), {_MARK}
+        # There is one for every point of every grid.
+        with os.scandir(self._root) as found:
+            for entry in found:
+                names.add(entry.name)
+                if entry.name.endswith(_SEAL) and entry.stat(follow_symlinks=False).st_mtime >= oldest:
+                    kept |= {entry.name, entry.name.removesuffix(_SEAL)}
+        for name in names - kept:
+            clean_up(self._root / name)
 
     def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes], seen: set[str]) -> Path:
         """The directory that holds `files`, all of one input, exactly as they are stored.

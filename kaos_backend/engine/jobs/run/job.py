@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable
 
 from kaos_backend.engine.errors import DataLoss, DiskFull
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.datums import failed_datums, insert_datums, kept_results, list_datums
+from kaos_backend.engine.jobs.db.datums import (
+    failed_datums,
+    insert_datums,
+    kept_results,
+    kept_roots,
+    list_datums,
+    waiting_datums,
+)
 from kaos_backend.engine.jobs.db.lifecycle import (
     end_job,
     is_open,
@@ -35,7 +42,6 @@ from kaos_backend.engine.jobs.run.recorder import Recorder, discard
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
 from kaos_backend.engine.jobs.schedule.states import (
-    DONE_DATUMS,
     TERMINAL_JOBS,
     DatumState,
     JobState,
@@ -229,10 +235,10 @@ class JobRun:
                 tables.count_restart(txn.db, job.seq)
             self._note("job resumed")
         with store.read() as db:
-            rows = list_datums(db, self.job.seq)
+            # Of ten thousand that are done no more is read than this.
+            self._pending.extend(waiting_datums(db, self.job.seq))
+            self._recorder.resume(kept_roots(db, self.job.seq))
             self.job = tables.job_by_seq(db, self.job.seq) or self.job
-        self._pending.extend(row for row in rows if row.state not in DONE_DATUMS)
-        self._recorder.resume(rows)
         self._prepared = True
         return True
 

@@ -10,15 +10,17 @@ from collections.abc import Iterable, Sequence
 
 from kaos_backend.engine.jobs.db.datums import record_end
 from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
-from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result
+from kaos_backend.engine.jobs.db.rows import Job, Result
 from kaos_backend.engine.jobs.run.progress import Outcome
-from kaos_backend.engine.jobs.schedule.states import KEPT_DATUMS, DatumState
+from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.store.store import Store, Txn
 
 # How often, at most, the open output commit shows what has been finished so far, and which share of the time
 # that may take: merging costs the whole commit's listing, which is long for ten thousand models.
 _REFRESH_S = 0.5
 _REFRESH_SHARE = 0.05
+# About what one output takes.
+_MERGE_S = 2e-5
 
 
 class Recorder:
@@ -33,9 +35,11 @@ class Recorder:
         # When to show what is new, by the monotonic clock.
         self._refresh_at = 0.0
 
-    def resume(self, rows: Iterable[DatumRow]) -> None:
-        """Take up what an earlier run or an earlier job has finished."""
-        self._unmerged = [row.root for row in rows if row.state in KEPT_DATUMS and row.root is not None]
+    def resume(self, roots: Iterable[bytes]) -> None:
+        """Take up what an earlier run or an earlier job has finished: the commit shows most of it already."""
+        self._unmerged = list(roots)
+        # First of all the others are to run.
+        self._refresh_at = time.monotonic() + max(_REFRESH_S, len(self._unmerged) * _MERGE_S / _REFRESH_SHARE)
 
     def due_s(self, now: float) -> float | None:
         """Seconds from `now` (monotonic) until there is something new to show; None: nothing is waiting."""

@@ -50,8 +50,6 @@ class PipelineState(IntEnum):
 
 TERMINAL_JOBS = frozenset({JobState.FAILURE, JobState.SUCCESS, JobState.KILLED, JobState.UNRUNNABLE})
 DONE_DATUMS = frozenset({DatumState.FAILED, DatumState.SUCCESS, DatumState.SKIPPED, DatumState.RECOVERED})
-# What the next job may take over without running it.
-KEPT_DATUMS = frozenset({DatumState.SUCCESS, DatumState.SKIPPED})
 
 _J = JobState
 JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
