@@ -6,46 +6,25 @@ Exit codes: 0 ended on a signal, 2 unusable settings or port, 3 another backend 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
-import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
-from kaos_backend import __version__, settings
-from kaos_backend.app import create_app
-from kaos_backend.server import Server
+from kaos_backend import settings
+from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.settings import Settings, SettingsError
-from kaos_formats.home import Running, log_file, make_private, read_running, try_lock, write_running
+from kaos_backend.supervisor import make_engine
+from kaos_formats.home import log_file, make_private, read_running, try_lock
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
-GRACE_S = 5
 
 _log = logging.getLogger("kaos_backend")
-
-
-class _Server(Server):
-    """Tells where it listens once it does."""
-
-    def __init__(self, chosen: Settings, url: str) -> None:
-        app = create_app(chosen)
-        app.state.leave = self._leave
-        super().__init__(app, chosen.limits, timeout_graceful_shutdown=GRACE_S)
-        self._home = chosen.home
-        self._url = url
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            write_running(self._home, "backend", Running(os.getpid(), __version__, url=self._url))
-            _log.info("listening on %s", self._url)
-
-    def _leave(self) -> None:
-        self.should_exit = True
 
 
 def main() -> int:
@@ -66,7 +45,12 @@ def main() -> int:
     except OSError as error:
         return _fail(_bind_problem(chosen, error), EXIT_USAGE)
     try:
-        return _serve(chosen, listener)
+        engine = make_engine(chosen)
+        # It takes as long to come up as the imports below do.
+        threading.Thread(target=_bring_up, args=(engine,), name="engine", daemon=True).start()
+        from kaos_backend.serving import serve
+
+        return serve(chosen, engine, listener)
     except Exception as error:
         _log.exception("the backend ended")
         return _fail(f"the backend ended: {error}; see {chosen.home.log('backend')}", 1)
@@ -93,14 +77,9 @@ def bind(chosen: Settings) -> socket.socket:
     return _listen(0)
 
 
-def _serve(chosen: Settings, listener: socket.socket) -> int:
-    server = _Server(chosen, "http://{}:{}".format(*listener.getsockname()))
-    # SIGHUP when the starting terminal closes must not end it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    runner_factory = server.config.get_loop_factory()
-    with asyncio.Runner(loop_factory=runner_factory) as runner:
-        runner.run(server.serve(sockets=[listener]))
-    return 0 if server.started else 1
+def _bring_up(engine: Engine) -> None:
+    with suppress(Exception):  # whoever needs it tries again, and tells of it
+        engine.ensure()
 
 
 def _listen(port: int) -> socket.socket:

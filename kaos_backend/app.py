@@ -18,7 +18,7 @@ from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
 from kaos_backend.api.openapi import describe
 from kaos_backend.errors import KaosError
-from kaos_backend.pachd.connection import Engine
+from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.sdk import SdkPachd
 from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles
@@ -35,7 +35,7 @@ from kaos_backend.services.retries import Retries
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
-from kaos_backend.supervisor import EmbeddedEngine, RemoteEngine
+from kaos_backend.supervisor import make_engine
 from kaos_formats.home import ensure_token
 
 OWNER_LENGTH = 16
@@ -75,13 +75,6 @@ def create_app(
     describe(app)
     app.add_middleware(FrontDoor, settings=settings, token=services.token, document=app.openapi)
     return app
-
-
-def make_engine(settings: Settings) -> Engine:
-    """The embedded engine, or the remote pachd that the settings name."""
-    if settings.engine_address is not None:
-        return RemoteEngine(settings.engine_address, settings.engine_token)
-    return EmbeddedEngine(settings)
 
 
 def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime]) -> Services:

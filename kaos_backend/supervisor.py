@@ -18,7 +18,7 @@ from pathlib import Path
 
 import kaos_backend
 from kaos_backend.errors import EngineUnavailable, SettingsRefused
-from kaos_backend.pachd.connection import Endpoint
+from kaos_backend.pachd.endpoint import Endpoint, Engine
 from kaos_backend.settings import Settings
 from kaos_formats.files import write_atomically
 from kaos_formats.home import Running, ensure_token, is_locked, log_file, process_lives, read_running
@@ -150,6 +150,13 @@ class RemoteEngine:
 
     def ensure(self) -> Endpoint:
         return self._endpoint
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The embedded engine, or the remote pachd that the settings name."""
+    if settings.engine_address is not None:
+        return RemoteEngine(settings.engine_address, settings.engine_token)
+    return EmbeddedEngine(settings)
 
 
 def _said(path: Path, offset: int) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from kaos_formats import proxies
@@ -26,6 +28,8 @@ RUN_PATHS = ("/run/systemd/resolve", "/run/current-system", "/run/opengl-driver"
 # depth, of the others what lies at their top.
 _PRIVATE_BELOW = "/etc"
 _PRIVATE_IN = ("/opt", "/sys/fs", "/sys/kernel")
+# It is looked at anew so often at most (seconds): a hundred workers that start together look once.
+_LOOKED_FOR_S = 5.0
 NAMESPACES = (
     "--unshare-pid",
     "--unshare-ipc",
@@ -145,6 +149,11 @@ def private(host: Path = Path("/")) -> tuple[Path, ...]:
     """
     if os.geteuid() != 0:
         return ()
+    return _private(host, int(time.monotonic() / _LOOKED_FOR_S))
+
+
+@lru_cache(maxsize=1)
+def _private(host: Path, _moment: int) -> tuple[Path, ...]:
     found: list[Path] = []
     folders = [host / name[1:] for name in (_PRIVATE_BELOW, *_PRIVATE_IN)]
     for folder in folders:  # grows meanwhile

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from kaos_backend.pachd.connection import Engine
+from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.archives import Archives
 from kaos_backend.services.bundles import Bundles

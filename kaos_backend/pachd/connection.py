@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from pachyderm_sdk import Client
@@ -15,6 +15,7 @@ from pachyderm_sdk.api import pfs, pps
 from pachyderm_sdk.interceptor import MetadataClientInterceptor
 
 from kaos_backend import errors
+from kaos_backend.pachd.endpoint import Endpoint, Engine
 from kaos_backend.pachd.errors import never_connected, translate
 
 T = TypeVar("T")
@@ -34,28 +35,6 @@ _LOOPBACK_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", "pachyderm-sdk"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a pachd listens. ``address`` is ``host:port`` for the embedded engine, a pachd address (``grpc://…``)
-    for a remote one. ``generation`` changes whenever the engine behind it was started anew.
-    """
-
-    address: str
-    token: str | None
-    generation: int
-    embedded: bool
-
-
-class Engine(Protocol):
-    """Whoever knows where pachd is and can bring it back."""
-
-    def current(self) -> Endpoint:
-        """The endpoint as last known; raises EngineUnavailable if there never was one."""
-
-    def ensure(self) -> Endpoint:
-        """Checks that the engine lives and starts it if not; raises EngineUnavailable."""
 
 
 class _LoopbackClient(Client):

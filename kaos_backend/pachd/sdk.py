@@ -31,7 +31,8 @@ from kaos_backend.domain.models import (
     StartCommit,
 )
 from kaos_backend.pachd import convert, wire
-from kaos_backend.pachd.connection import Connection, Engine, in_transaction, read_by_hand
+from kaos_backend.pachd.connection import Connection, in_transaction, read_by_hand
+from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.foreground import SdkForeground
 from kaos_backend.pachd.logs import SdkLogStream

@@ -11,7 +11,7 @@ from pathlib import Path
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.domain.descriptions import Description
-from kaos_backend.pachd.connection import Endpoint
+from kaos_backend.pachd.endpoint import Endpoint
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine
 from kaos_formats import names

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.app import make_engine, make_services
+from kaos_backend.app import make_services
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.settings import Settings
+from kaos_backend.supervisor import make_engine
 from kaos_formats import names
 from kaos_formats.files import read_json
 from tests.support.archives import archive

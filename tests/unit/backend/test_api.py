@@ -21,7 +21,7 @@ from kaos_backend.api.streams import MAX_BUFFERED_BYTES, BodyPipe, encoded, json
 from kaos_backend.app import create_app
 from kaos_backend.domain.machine import machine_of, notes_of
 from kaos_backend.domain.models import Cluster
-from kaos_backend.pachd.connection import Endpoint
+from kaos_backend.pachd.endpoint import Endpoint
 from kaos_backend.pachd.errors import CommitFinished, from_status, translate
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.settings import KIB, MIB, TIB, Limits, Settings

@@ -12,7 +12,8 @@ import pytest
 
 from kaos_backend.errors import KaosError
 from kaos_backend.pachd import connection as connecting
-from kaos_backend.pachd.connection import Connection, Endpoint
+from kaos_backend.pachd.connection import Connection
+from kaos_backend.pachd.endpoint import Endpoint
 from tests.support.backend import eventually
 
 

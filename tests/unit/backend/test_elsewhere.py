@@ -13,7 +13,7 @@ from kaos_backend.engine.facade.misc import VersionService
 from kaos_backend.engine.facade.rpc import Handlers, server_stream
 from kaos_backend.engine.facade.server import build_server
 from kaos_backend.errors import NeedsEmbeddedEngine
-from kaos_backend.pachd.connection import Endpoint
+from kaos_backend.pachd.endpoint import Endpoint
 from kaos_backend.pachd.sdk import SdkPachd
 from kaos_formats import kaos_v1
 

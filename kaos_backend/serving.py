@@ -1,0 +1,51 @@
+"""The application on a socket: what takes long to import, while the engine is on its way up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+
+from kaos_backend import __version__
+from kaos_backend.app import create_app
+from kaos_backend.pachd.endpoint import Engine
+from kaos_backend.server import Server
+from kaos_backend.settings import Settings
+from kaos_formats.home import Running, write_running
+
+GRACE_S = 5
+
+_log = logging.getLogger("kaos_backend")
+
+
+class _Server(Server):
+    """Tells where it listens once it does."""
+
+    def __init__(self, chosen: Settings, engine: Engine, url: str) -> None:
+        app = create_app(chosen, engine)
+        app.state.leave = self._leave
+        super().__init__(app, chosen.limits, timeout_graceful_shutdown=GRACE_S)
+        self._home = chosen.home
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            write_running(self._home, "backend", Running(os.getpid(), __version__, url=self._url))
+            _log.info("listening on %s", self._url)
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+def serve(chosen: Settings, engine: Engine, listener: socket.socket) -> int:
+    """Answer on `listener` until a signal ends it; the exit status."""
+    server = _Server(chosen, engine, "http://{}:{}".format(*listener.getsockname()))
+    # SIGHUP when the starting terminal closes must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    runner_factory = server.config.get_loop_factory()
+    with asyncio.Runner(loop_factory=runner_factory) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    return 0 if server.started else 1
