@@ -32,4 +32,8 @@ class Pair:
 
     def image_problem(self, image: str) -> str:
         """See `Runtime.image_problem`; the builder needs no image."""
-        return "" if image == BUILDER_IMAGE else self.runtime.image_problem(image)
+        if image != BUILDER_IMAGE:
+            return self.runtime.image_problem(image)
+        # Who asks has a pipeline that builds.
+        self.builder.warm_up()
+        return ""

@@ -197,6 +197,10 @@ class Builder(Protocol):
 
     name: str
 
+    def warm_up(self) -> None:
+        """A build may come: begin with what it need not wait for. Returns at once."""
+        ...
+
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """A worker for builds. Raises `EngineError` when the builder cannot work here."""
         ...

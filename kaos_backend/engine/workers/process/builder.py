@@ -7,6 +7,7 @@ configuration. What a Dockerfile runs it puts into sandboxes of its own.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import uuid
@@ -20,10 +21,13 @@ from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.port import DatumRun, WorkerSpec
 from kaos_backend.engine.workers.process import environment
+from kaos_backend.engine.workers.process.fork import builds
 from kaos_backend.engine.workers.process.places import Bubblewrap, Command, Place, link_inputs, linked_sight
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.folders import empty_folder, folder
 from kaos_formats.images import home_label
+
+log = logging.getLogger(__name__)
 
 # What the engine's environment says about builds, beside what their programs read themselves.
 _SETTINGS = ("KAOS_BUILD_CA", "KAOS_REGISTRY")
@@ -51,10 +55,18 @@ class HostBuilder:
         if bwrap is not None:
             hidden = os.pathsep.join(map(str, bwrap.hidden))
             self._settings |= {"KAOS_BWRAP": bwrap.path, "KAOS_HIDDEN": hidden}
+        self._server = builds(name)
         self._engine_dir = engine_dir.absolute()
         self._scratch = empty_folder(folder(self._engine_dir / "scratch") / "builders")
         for made_again in ("images", "venvs"):
             folder(self._engine_dir / made_again)
+
+    def warm_up(self) -> None:
+        """See `port.Builder`."""
+        try:
+            self._server.warm_up()
+        except OSError as error:
+            log.warning("builds start more slowly: %s", error)
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
         """Raises EngineError when the build's program is not installed or no files can be written, and what
@@ -64,7 +76,9 @@ class HostBuilder:
         if spec.secrets:
             raise Unknown("builds take secrets as variables: give them an env_var in place of a mount_path")
         try:
-            return ProcessWorker(self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec))
+            return ProcessWorker(
+                self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec), start=self._server.launch
+            )
         except OSError as error:
             raise Unknown(f"cannot start a builder: {error}") from error
 

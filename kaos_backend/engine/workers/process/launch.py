@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from kaos_backend.engine.workers.port import Exit
 
@@ -26,13 +26,43 @@ CANCEL_LATENCY_S = 0.05
 CLOSE_S = 5.0
 
 
-class Launcher:
-    """Starts a launcher's process, and another one after its death."""
+class Process(Protocol):
+    """What is used of `subprocess.Popen`."""
 
-    def __init__(self) -> None:
+    pid: int
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+def alone() -> Process:
+    """A launcher's process, with an interpreter of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(SCRIPT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
+
+
+class Launcher:
+    """Starts a launcher's process, and another one after its death.
+
+    Args:
+        start: starts one; may raise OSError.
+    """
+
+    def __init__(self, start: Callable[[], Process] = alone) -> None:
+        self._start_process = start
         self._lock = threading.Lock()
         self._closed = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._replies = b""
         self._start()
 
@@ -64,13 +94,7 @@ class Launcher:
             if self._process is not None:
                 _end(self._process)
             self._replies = b""
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(SCRIPT)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-            )
+            self._process = self._start_process()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         process = self._process
@@ -141,7 +165,7 @@ def _exit(reply: Mapping[str, Any], started: float) -> Exit:
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     """Close the launcher's stdin, which makes it kill its datum and leave; insist after a while."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
-"""Runs datums for one worker slot; executed as a script by `launch`, never imported by the engine.
+"""Runs datums for one worker slot; executed as a script by `launch`, or forked by `forkserver`.
 
-Standard library only and few imports: it must be up in milliseconds and small to fork. One JSON object per
+The engine never imports it. Standard library only and few imports: it must be up in milliseconds and small to
+fork. One JSON object per
 line on stdin ({"run": …} or {"cancel": true}) and on stdout ({"pid": n} when the command runs, then {"exit":
 …}).
 
@@ -295,6 +296,8 @@ def _become(request: dict[str, Any], parent: int, stdin: int, output: int) -> No
             os.write(fd, b"0")
             os.close(fd)
         os.chdir(request["cwd"])
+        if IMPORTED and tuple(argv) == (sys.executable, "-m", IMPORTED):
+            _run_imported(request["env"])
         os.execvpe(argv[0], argv, request["env"])  # noqa: S606
     except ValueError as error:
         os.write(2, f"kaos: cannot run {argv[0]!r}: {error}\n".encode("utf-8", "replace"))
@@ -308,6 +311,28 @@ def _become(request: dict[str, Any], parent: int, stdin: int, output: int) -> No
         os._exit(127 if error.errno == errno.ENOENT else 126)
     finally:
         os._exit(126)
+
+
+def _run_imported(env: dict[str, str]) -> None:
+    """Be `python -m IMPORTED`, which a fork server has imported. Never returns."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as an exec does
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(env)
+    code: Any = 0
+    try:
+        import runpy
+
+        runpy.run_module(IMPORTED, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        code = 1
+        sys.excepthook(*sys.exc_info())
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _descendants(pid: int) -> list[int]:
@@ -466,6 +491,8 @@ def main() -> None:
 
 
 WAKE = REPLIES = -1
+# The module that a fork server has imported, whose launchers run it without another interpreter.
+IMPORTED = ""
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from typing import Any
 from kaos_backend.engine.workers.output import FolderOutput
 from kaos_backend.engine.workers.port import DatumRun, Exit, Grant
 from kaos_backend.engine.workers.process.cgroup import Group
-from kaos_backend.engine.workers.process.launch import Launcher, failed
+from kaos_backend.engine.workers.process.launch import Launcher, Process, alone, failed
 from kaos_backend.engine.workers.process.places import Place
 from kaos_formats.folders import clean_up
 
@@ -26,6 +26,7 @@ class ProcessWorker:
         notice: a line for the head of every log; empty for none.
         group: the worker's control group, which is closed with it; without one memory is sampled.
         private: a folder of its secrets, which goes with it.
+        start: how its launchers are started.
     """
 
     host = "127.0.0.1"
@@ -37,6 +38,7 @@ class ProcessWorker:
         notice: str = "",
         group: Group | None = None,
         private: Path | None = None,
+        start: Callable[[], Process] = alone,
     ) -> None:
         self.folder = folder
         self._notice = notice
@@ -48,7 +50,7 @@ class ProcessWorker:
         folder.mkdir(parents=True)
         try:
             self._place = make(folder)
-            self.launcher = Launcher()
+            self.launcher = Launcher(start)
         except BaseException:
             clean_up(folder)
             raise
