@@ -7,7 +7,9 @@ The image store of the process runtime:
 
 images/<directory name>/config.json   what the Dockerfile said, and which virtual environment it needs
 images/<directory name>/root/…        the files it put into the image, at their image paths
+images/<directory name>/layers.json   the keys of the layers that a build of it asked for
 venvs/<key>/                          virtual environments, shared by all images that need the same one
+layers/<key>/                         what RUNs made; one that no image names may go
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ BUILDER_IMAGE = "kaos/builder"
 BUILDING = ".building"
 """Below images/: what is not one yet, or not any more. Each has a lock; what nobody locks may go."""
 
+MAKING = ".making"
+"""Below venvs/ and layers/: what is not complete."""
+
 CONFIG = "config.json"
+LAYERS = "layers.json"
 ROOT = "root"
 VENV_READY = ".kaos-ready"
 """The mark of a complete environment."""

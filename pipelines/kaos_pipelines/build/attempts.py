@@ -15,6 +15,7 @@ from pathlib import Path
 from kaos_formats.folders import clean_up
 from kaos_pipelines.build.context import Context
 from kaos_pipelines.build.executor import Say, check_train, execute
+from kaos_pipelines.build.layers import Layers, Lost
 from kaos_pipelines.build.plan import Plan
 from kaos_pipelines.build.pythons import Python
 from kaos_pipelines.build.sandbox import Sandbox
@@ -34,22 +35,31 @@ def carry_out(
     sandbox: Sandbox,
     say: Say,
     asked: str,
+    layers: Layers | None = None,
 ) -> tuple[Path, str]:
     """The image's files, made in `folder`, and the key of its environment. Raises BuildError.
 
     `asked`: what the plan was made from. The environment that it took last time is what it begins with.
+    `layers`: what its RUNs made before.
     """
     log = _Log(say)
     last: Recipe
 
     def attempt(given: Given, find: Callable[[str], bool] = lambda _: False) -> Path:
+        try:
+            return attempt_with(layers, given, find)
+        except Lost as lost:
+            say(f" ---> {lost}: from the start, without any")
+            return attempt_with(None, given, find)
+
+    def attempt_with(layers: Layers | None, given: Given, find: Callable[[str], bool]) -> Path:
         nonlocal last
         log.again(str(given.path))
         root = folder / "root"
         clean_up(root)
         root.mkdir()
         with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as scratch:
-            steps = Steps(python, given, find, context, sandbox, Path(scratch), log)
+            steps = Steps(python, given, find, context, sandbox, Path(scratch), log, layers)
             execute(plan, context, root, steps, log)
         check_train(plan, root)
         last = steps.recipe

@@ -29,6 +29,7 @@ from kaos_pipelines.build.errors import USE_DOCKER, Refused
 from kaos_pipelines.build.installers import CONDA, TOOLS, conda_run, parse
 from kaos_pipelines.build.installs import MISPLACING, command_line, installer, settings
 from kaos_pipelines.build.instructions import Failures, ended
+from kaos_pipelines.build.layers import Layers, Look, file_digest, key_of
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, Shell
 from kaos_pipelines.build.pythons import Python
@@ -74,7 +75,8 @@ class Given:
 class Steps:
     """Carries out the RUNs of one attempt; `recipe` grows with what they ask of pip.
 
-    `find`: whether there is an environment that begins with the step of a key.
+    `find`: whether there is an environment that begins with the step of a key. `layers`: what RUNs that
+    installed nothing made before; None: all are carried out.
     """
 
     def __init__(
@@ -86,8 +88,11 @@ class Steps:
         sandbox: Sandbox,
         scratch: Path,
         say: Say,
+        layers: Layers | None = None,
     ) -> None:
         self.recipe = Recipe(python)
+        self._layers = layers
+        self._look: Look | None = None
         self._python, self._given, self._sandbox, self._say = python, given, sandbox, say
         self._scratch, self._find, self._context = scratch, find, context
         self._interpreter = given.path / "bin" / "python"
@@ -111,10 +116,39 @@ class Steps:
         self._network = True
         self._running: subprocess.Popen[bytes] | None = None
         self._other: Other | None = None
+        self._asked = False
 
     def __call__(self, action: PipCommand | Shell, fs: RootFs) -> None:
-        """Raises Refused for a RUN that fails, and Other for one that asks for another environment."""
+        """Raises Refused for a RUN that fails, Other for one that asks for another environment, Lost for one
+        whose layer is of no use.
+        """
         assert isinstance(action, Shell)
+        if self._layers is None:
+            self._run(action, fs)
+            return
+        look = self._look = self._look or Look(fs.root)
+        before = look.entries()
+        key = key_of(before, self._described(action))
+        if self._layers.apply(key, fs.root):
+            self._say(" ---> using what it made before")
+            return
+        self._asked = False
+        self._run(action, fs)
+        if not self._asked:
+            made_in = "" if self._given.trace is not None else str(self._given.path)
+            self._layers.keep(key, fs.root, before, look.entries(), made_in)
+
+    def _described(self, action: Shell) -> object:
+        """All that decides what a RUN makes of the image's files, beside these."""
+        binds = [
+            [target, below, file.mode, file_digest(file.source)]
+            for source, target in action.binds
+            for below, file in self._context.select(source)
+        ]
+        env = sorted(action.env.items())
+        return [self.recipe.key, action.words, action.cwd, env, action.network, action.caches, binds]
+
+    def _run(self, action: Shell, fs: RootFs) -> None:
         last: deque[str] = deque(maxlen=Failures.LINES)
 
         def tell(line: str) -> None:
@@ -169,6 +203,7 @@ class Steps:
         }
 
     def _handle(self, request: Request, client: Client) -> int | Execute:
+        self._asked = True
         words = list(request.argv)
         tool = request.tool
         if tool in CONDA and (ran := conda_run(words)) is not None:

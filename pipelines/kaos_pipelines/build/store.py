@@ -10,14 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kaos_formats.files import write_atomically
 from kaos_formats.folders import clean_up
-from kaos_formats.images import BUILDING, CONFIG, ROOT, directory_name
+from kaos_formats.images import BUILDING, CONFIG, LAYERS, ROOT, directory_name
 
 
 class ImageWriter:
@@ -44,18 +45,23 @@ class ImageWriter:
             finally:
                 clean_up(folder)
 
-    def publish(self, image: str, root: Path, config: Mapping[str, Any]) -> Path:
-        """Make `root` (inside the building folder) and `config` the image's content, durably."""
+    def publish(self, image: str, root: Path, config: Mapping[str, Any], layers: Sequence[str] = ()) -> Path:
+        """Make `root` (inside the building folder) and `config` the image's content, durably.
+
+        `layers`: the keys of those that are to stay as long as the image does.
+        """
         target = self._images / directory_name(image)
         config = {**config, "name": image, "tree": tree_digest(root)}
         with contextlib.suppress(OSError, ValueError):
             there = json.loads((target / CONFIG).read_text("utf-8"))
             if there == config and tree_digest(target / ROOT) == config["tree"]:
+                write_atomically(target / LAYERS, json.dumps(list(layers)).encode())
                 return target  # the same again, undamaged: workers may be using it
         staged = root.parent / "image"
         staged.mkdir()
         root.rename(staged / ROOT)
         (staged / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+        (staged / LAYERS).write_text(json.dumps(list(layers)), "utf-8")
         _sync_tree(staged)
         if target.exists():
             target.rename(root.parent / "old")

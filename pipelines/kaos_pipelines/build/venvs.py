@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kaos_formats.folders import clean_up
-from kaos_formats.images import VENV_READY
+from kaos_formats.images import MAKING, VENV_READY
 from kaos_pipelines.build.errors import Refused
 from kaos_pipelines.build.materials import materials
 from kaos_pipelines.build.pip import PipCommand
@@ -33,7 +33,7 @@ from kaos_pipelines.build.rootfs import RootFs
 
 # Of this process's own environment; pip and what it builds must not see it.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
-MAKING, LAST = ".making", ".last"
+LAST = ".last"
 STEPS = ".kaos-steps"
 # Compiled code is told where it is when it is loaded.
 COMPILED = (".pyc", ".so")

@@ -18,6 +18,7 @@ from kaos_pipelines.build.dockerfile import Instruction, parse
 from kaos_pipelines.build.errors import BuildError, Refused
 from kaos_pipelines.build.executor import Say, check_train, execute
 from kaos_pipelines.build.installs import install
+from kaos_pipelines.build.layers import Layers
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.pip import PipCommand
 from kaos_pipelines.build.plan import BASE_PATH, CONDA, Plan, Shell, compile_plan
@@ -49,13 +50,16 @@ def build(
     python = _python(plan, bundle.context)
     venvs = VenvStore(store / "venvs")
     writer = ImageWriter(store / "images")
+    layers = Layers(store / "layers")
     with writer.building(image) as folder:
         stands_in = f"Python {python.version} ({python.path}) stands in for {_from(plan).value}"
         if sandbox is not None:
             say(stands_in)
             try:
                 asked = json.dumps([bundle.dockerfile, arguments, python.version, python.path])
-                root, key = carry_out(plan, bundle.context, python, venvs, folder, sandbox, say, asked)
+                root, key = carry_out(
+                    plan, bundle.context, python, venvs, folder, sandbox, say, asked, layers
+                )
             except Refused as refused:
                 raise BuildError(str(refused)) from refused
         else:
@@ -71,7 +75,7 @@ def build(
             "user": plan.user,
             "command": dict(plan.command),
         }
-        writer.publish(image, root, config)
+        writer.publish(image, root, config, tuple(dict.fromkeys(layers.used)))
     say(f"Successfully built {image}")
     return {
         "image": image,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import msgspec
 from kaos_backend.engine.errors import FailedPrecondition, NotFound
 from kaos_backend.engine.workers.port import REBUILD
 from kaos_formats.folders import clean_up
-from kaos_formats.images import BUILDING, CONFIG, OWN_PREFIX, ROOT, VENV_READY, directory_name
+from kaos_formats.images import BUILDING, CONFIG, LAYERS, MAKING, OWN_PREFIX, ROOT, VENV_READY, directory_name
+
+# What a builder that died left of a layer.
+_LEFT_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class ImageStore:
     def __init__(self, engine_dir: Path) -> None:
         self.images = engine_dir / "images"
         self.venvs = engine_dir / "venvs"
+        self.layers = engine_dir / "layers"
 
     def get(self, name: str) -> Image:
         """The image called `name`.
@@ -87,7 +93,10 @@ class ImageStore:
         )
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
-        """Remove the images that are not wanted, by name. What runs has copies of its own."""
+        """Remove the images that are not wanted, by name, and layers that no image names any more.
+
+        What runs has copies of its own, and a build that finds a layer gone makes it again.
+        """
         for folder in list(self.images.glob("*/")):
             if folder.name == BUILDING:
                 continue
@@ -101,3 +110,19 @@ class ImageStore:
                 clean_up(away)
                 folder.rename(away)
                 clean_up(away)
+        self._keep_layers()
+
+    def _keep_layers(self) -> None:
+        named: set[str] = set()
+        for image in self.images.glob(f"*/{LAYERS}"):
+            with suppress(OSError, msgspec.MsgspecError):
+                named.update(msgspec.json.decode(image.read_bytes(), type=list[str]))
+        making = self.layers / MAKING
+        for layer in [one for one in self.layers.glob("*/") if one.name not in (MAKING, *named)]:
+            making.mkdir(exist_ok=True)
+            with suppress(OSError):
+                layer.rename(making / f"{layer.name}.gone")
+        for left in list(making.glob("*/")):
+            with suppress(OSError):
+                if left.suffix or left.stat().st_mtime < time.time() - _LEFT_S:
+                    clean_up(left)
