@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import betterproto
-from pachyderm_sdk.api import pfs
+from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.ids import is_id
@@ -61,6 +62,30 @@ def branch_key(message: pfs.Branch) -> BranchKey:
     if not message.name:
         raise Unknown("branch must be specified")
     return BranchKey(repo_key(message.repo), message.name)
+
+
+def at_most(number: int) -> int | None:
+    """How many things a request asks for at most; None: it does not say.
+
+    Raises:
+        InvalidArgument: it is negative.
+    """
+    if number < 0:
+        raise InvalidArgument(f"validate request: number is {number}: must not be negative")
+    return number or None
+
+
+def page_of(message: pfs.RepoPage | pps.PipelinePage) -> tuple[int, int | None]:
+    """(first, end) of the things that a request asks for; end None: all.
+
+    Raises:
+        InvalidArgument: there is no such page.
+    """
+    size, index = message.page_size, message.page_index
+    if size < 0 or index < 0:
+        raise InvalidArgument(f"validate request: page {index} of {size} each: must not be negative")
+    # What no list is as long as, slices cannot take.
+    return (min(index * size, sys.maxsize), min((index + 1) * size, sys.maxsize)) if size else (0, None)
 
 
 def commit_given(message: pfs.Commit) -> bool:

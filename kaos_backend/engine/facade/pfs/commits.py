@@ -11,6 +11,7 @@ from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
 from kaos_backend.engine.facade.convert import (
+    at_most,
     commit_given,
     commit_info,
     commit_message,
@@ -111,11 +112,12 @@ class CommitRpcs:
         kind = pfs.OriginKind(request.origin_kind)
         origin = "" if request.all or not kind else str(kind.name)
         started_us = micros(request.started_time)
+        number = at_most(request.number)
         found = self._store.list_commits(
             repo,
             from_=from_,
             to=to,
-            number=0 if started_us else request.number,
+            number=0 if started_us else number or 0,
             reverse=request.reverse,
             origin=origin,
         )
@@ -126,7 +128,7 @@ class CommitRpcs:
                 for one in found
                 if (one.started_us > started_us if later else one.started_us < started_us)
             ]
-            found = found[: request.number] if request.number else found
+            found = found[:number]
         for commit in found:
             yield commit_info(commit)
 

@@ -12,7 +12,7 @@ from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.errors import DataLoss, InvalidArgument, NotFound, Unimplemented, Unknown
 from kaos_backend.engine.facade import wire
-from kaos_backend.engine.facade.convert import commit_given, commit_message, find_commit
+from kaos_backend.engine.facade.convert import at_most, commit_given, commit_message, find_commit
 from kaos_backend.engine.facade.pfs import tar
 from kaos_backend.engine.facade.pfs.modify import Modify
 from kaos_backend.engine.facade.rpc import Handlers, client_stream, server_stream, unary
@@ -329,4 +329,4 @@ def _page(entries: Iterable[FileEntry], marker: str, number: int, reverse: bool)
         entries = reversed([entry for entry in entries if not marker or entry.path < marker])
     elif marker:
         entries = (entry for entry in entries if entry.path > marker)
-    return islice(entries, number) if number else iter(entries)
+    return islice(entries, at_most(number))

@@ -13,6 +13,7 @@ from kaos_backend.engine.errors import InvalidArgument, NotFound
 from kaos_backend.engine.facade.convert import (
     branch_info,
     branch_key,
+    page_of,
     picked_branch,
     project_info,
     project_name,
@@ -111,11 +112,7 @@ class RepoRpcs:
     def _list_repo(self, request: pfs.ListRepoRequest, _: grpc.ServicerContext) -> Iterator[pfs.RepoInfo]:
         projects = [project_name(project) for project in request.projects]
         found = self._store.list_repos(request.type, projects)
-        size = request.page.page_size
-        if size > 0:
-            start = size * request.page.page_index
-            found = found[start : start + size]
-        for repo in found:
+        for repo in found[slice(*page_of(request.page))]:
             try:
                 info = self._repo_info(repo)
             except NotFound:

@@ -10,7 +10,8 @@ import grpc
 from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps
 
-from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
+from kaos_backend.engine.errors import EngineError, Unknown
+from kaos_backend.engine.facade.convert import at_most
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream, unary
 from kaos_backend.engine.jobs.db.rows import DatumRow
@@ -33,7 +34,7 @@ def _page(request: pps.ListDatumRequest, datums: list[_D], state: Callable[[_D],
         found.reverse()
     if marker := request.pagination_marker:
         found = [d for d in found if (d.id < marker if request.reverse else d.id > marker)]
-    return found[: request.number] if request.number else found
+    return found[: at_most(request.number)]
 
 
 class DatumCalls:
@@ -84,9 +85,7 @@ class DatumCalls:
         encode = convert.planned_datum_info_encoder()
         number = first.start.number
         while True:
-            if number < 0:
-                raise InvalidArgument("validate recv: number must not be negative")
-            for _ in range(number or _DEFAULT_BATCH):
+            for _ in range(at_most(number) or _DEFAULT_BATCH):
                 datum = next(datums, None)
                 if datum is None:
                     return

@@ -13,7 +13,7 @@ from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pps
 
 from kaos_backend.engine.errors import InvalidArgument, NotFound, Unknown
-from kaos_backend.engine.facade.convert import stamp
+from kaos_backend.engine.facade.convert import at_most, stamp
 from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary, wait_until
@@ -159,7 +159,7 @@ class JobCalls:
 def _wanted(infos: Iterator[_T], request: Any) -> Iterator[_T]:
     """Those that the request's jq program lets through, at most `number`."""
     with jq_filter(request.jq_filter) as keep:
-        yield from itertools.islice(filter(keep, infos), request.number or None)
+        yield from itertools.islice(filter(keep, infos), at_most(request.number))
 
 
 def _ordered(found: list[Job], request: Any) -> Iterable[Job]:

@@ -12,6 +12,7 @@ from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pfs, pps, transaction
 
 from kaos_backend.engine.errors import Unimplemented
+from kaos_backend.engine.facade.convert import page_of
 from kaos_backend.engine.facade.jq import jq_filter
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.pps.datums import DatumCalls
@@ -127,11 +128,9 @@ class PpsService:
             if wanted is None or one.key == wanted
         ]
         last = self._jobs.last_job_states()
-        size, index = request.page.page_size, request.page.page_index
         infos = (self._info(pipeline, last.get(pipeline.row), True) for pipeline in found)
         with jq_filter(request.jq_filter) as keep:
-            page = (index * size, (index + 1) * size) if size else (0, None)
-            yield from itertools.islice(filter(keep, infos), *page)
+            yield from itertools.islice(filter(keep, infos), *page_of(request.page))
 
     def pipelines_summary(
         self, request: pps.PipelinesSummaryRequest, _context: Context
