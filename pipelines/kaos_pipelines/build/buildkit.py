@@ -41,7 +41,7 @@ _CHUNK = 1 << 16
 
 
 def carry_out(api: docker.APIClient, host: str, order: Order, log: BuildLog) -> str:
-    """The id of the image, which has no name yet. `host`: where `api` is, as in DOCKER_HOST.
+    """The id of the image, which has the order's names. `host`: where `api` is, as in DOCKER_HOST.
 
     Raises BuildError; NoSessions where the engine has no BuildKit.
     """
@@ -63,6 +63,7 @@ def carry_out(api: docker.APIClient, host: str, order: Order, log: BuildLog) -> 
             "dockerfile": "Dockerfile",
             "labels": json.dumps(dict(order.labels)),
             "buildargs": json.dumps({**order.arguments, **order.proxies}),
+            "t": list(order.names),
             **({"networkmode": order.network} if order.network else {}),
         }
         # The engine ends a build whose answer nobody reads any more.

@@ -15,6 +15,23 @@ from kaos_pipelines.build.log import BuildLog
 
 _HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*([\"']?)([A-Za-z_]\w*)\1")
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
+_SYNTAX = re.compile(r"(?:#[^\n]*\n)*?#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
+_COPIES_ALL = re.compile(r"(COPY|ADD) \./? \./?")
+_TOUCH_NO_FILES = frozenset(
+    {
+        "ARG",
+        "CMD",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "LABEL",
+        "MAINTAINER",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+    }
+)
 _TAKES_HERE_DOCUMENTS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -62,6 +79,18 @@ def declared(steps: Iterable[Written]) -> set[str]:
     """The names that ARGs declare."""
     lines = [step.text.removeprefix("ARG ") for step in steps if step.keyword == "ARG"]
     return {word.partition("=")[0] for line in lines for word in line.split()}
+
+
+def copies_context(dockerfile: str, steps: Sequence[Written]) -> bool:
+    """Whether the image surely has the context's files in its WORKDIR, as they are.
+
+    Its last instruction that can touch files copies them there.
+    """
+    syntax = _SYNTAX.match(dockerfile)
+    if syntax is not None and not syntax[1].startswith("docker/dockerfile"):
+        return False  # what instructions mean is somebody else's
+    last = next((step for step in reversed(steps) if step.keyword not in _TOUCH_NO_FILES), None)
+    return last is not None and _COPIES_ALL.fullmatch(last.text) is not None
 
 
 def amended(dockerfile: str, beginning: Sequence[str], run_flags: str = "") -> str:

@@ -15,7 +15,7 @@ class Order:
 
     `proxies` reach the steps as `arguments` do, and are in no layer and no history. `network`: None for the
     engine's own choice. `authorities`: the certificates, as PEM, that steps trust; None for the image's own.
-    `secrets`: values by id.
+    `secrets`: values by id. `names`: what the image is called as soon as it is complete, in this order.
     """
 
     bundle: Bundle
@@ -26,3 +26,4 @@ class Order:
     network: str | None
     authorities: str | None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    names: Sequence[str] = ()

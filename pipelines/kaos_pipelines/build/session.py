@@ -21,6 +21,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
+from kaos_formats.docker_engine import socket_path
 from kaos_pipelines.build.messages import (
     SERVING,
     CredentialsRequest,
@@ -31,7 +32,6 @@ from kaos_pipelines.build.messages import (
     HealthCheckResponse,
 )
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 _HEADER = "X-Docker-Expose-Session"
 _LONGEST_ANSWER = 1 << 16
 _HUB = "registry-1.docker.io"
@@ -76,8 +76,8 @@ def session(host: str, services: Sequence[Service]) -> Iterator[str]:
 
 
 def _connect(host: str, name: str, methods: Sequence[str]) -> socket.socket:
-    scheme, _, path = (host or DEFAULT_HOST).partition("://")
-    if scheme not in ("unix", "http+unix"):
+    path = socket_path(host)
+    if path is None:
         raise NoSessions(host)
     lines = [
         "POST /session HTTP/1.1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import docker
@@ -12,6 +12,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from kaos_formats.build_secrets import in_environment
+from kaos_formats.docker_engine import client
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
 from kaos_formats.proxies import proxies_of
@@ -19,7 +20,7 @@ from kaos_pipelines.build import buildkit, classic
 from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError, not_executable, without_train
-from kaos_pipelines.build.instructions import Written, written
+from kaos_pipelines.build.instructions import Written, copies_context, written
 from kaos_pipelines.build.log import BuildLog, told
 from kaos_pipelines.build.order import Order
 from kaos_pipelines.build.registry import fetch, is_there, push
@@ -45,22 +46,24 @@ def build(
     arguments = arguments or {}
     log.mask = Masker([bundle.dockerfile, *arguments.values()], in_environment(env).values())
     try:
-        api = docker.APIClient(base_url=env.get("DOCKER_HOST") or None, version="auto", timeout=_TIMEOUT_S)
+        api = client(env.get("DOCKER_HOST") or "", _TIMEOUT_S)
         try:
-            registry = env.get("KAOS_REGISTRY") or ""
+            registry, names = env.get("KAOS_REGISTRY") or "", _names(image, env)
             if _is_built(api, image, bundle.id):
-                _name(api, image, image, env)
+                _tag(api, image, names)
                 log.say(f"{image} is there already")
             elif remote := registry and _fetched(api, image, bundle.id, registry, log):
-                _name(api, remote, image, env)
+                _tag(api, remote, names)
             else:
-                made = _carry_out(api, bundle, steps, arguments, env, log)
-                try:
-                    _check_train(api, made)
-                except BuildError:
-                    _remove_unnamed(api, made)
-                    raise
-                _name(api, made, image, env)
+                sure = ends_with_train(bundle, steps)
+                made = _carry_out(api, bundle, steps, arguments, names if sure else (), env, log)
+                if not sure:
+                    try:
+                        _check_train(api, made)
+                    except BuildError:
+                        _remove_unnamed(api, made)
+                        raise
+                    _tag(api, made, names)
                 log.say(f"Successfully built {image}")
             if registry and not is_there(api, image, registry):
                 push(api, image, registry, log)
@@ -98,6 +101,7 @@ def _carry_out(
     bundle: Bundle,
     steps: tuple[Written, ...],
     arguments: Mapping[str, str],
+    names: Sequence[str],
     env: Mapping[str, str],
     log: BuildLog,
 ) -> str:
@@ -111,19 +115,32 @@ def _carry_out(
         network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
         authorities=trusted(env),
         secrets=in_environment(env),
+        names=names,
     )
     try:
         return buildkit.carry_out(api, env.get("DOCKER_HOST") or "", order, log)
     except NoSessions:
         if order.secrets and "type=secret" in bundle.dockerfile:
             raise BuildError("build secrets need BuildKit, which the Docker engine does not have") from None
-        return classic.carry_out(api, order, log)
+        made = classic.carry_out(api, order, log)
+        _tag(api, made, names)
+        return made
 
 
-def _name(api: docker.APIClient, made: str, image: str, env: Mapping[str, str]) -> None:
-    """Give an image its name, and first this home's claim: without that nobody would ever remove it."""
+def ends_with_train(bundle: Bundle, steps: Sequence[Written]) -> bool:
+    """Whether there is no doubt that the image will have an executable `train` in its WORKDIR."""
+    train = bundle.context.files.get("train")
+    return train is not None and bool(train.mode & 0o111) and copies_context(bundle.dockerfile, steps)
+
+
+def _names(image: str, env: Mapping[str, str]) -> list[str]:
+    """An image's name, and first this home's claim: without that nobody would ever remove it."""
     label = env.get("KAOS_HOME_LABEL")
-    for name in ([claim(image, label)] if label else []) + [image]:
+    return ([claim(image, label)] if label else []) + [image]
+
+
+def _tag(api: docker.APIClient, made: str, names: Iterable[str]) -> None:
+    for name in names:
         repository, _, tag = name.rpartition(":")
         api.tag(made, repository, tag)
 

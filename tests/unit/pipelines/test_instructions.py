@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kaos_pipelines.build.instructions import amended, written
+import pytest
+from kaos_pipelines.build.instructions import amended, copies_context, written
 
 DOCKERFILE = """\
 # syntax=docker/dockerfile:1
@@ -58,3 +59,23 @@ RUN --mount=x cat <<< EOF
 """
     assert amended(DOCKERFILE, ["ARG A=1", "ARG B=2"], "--mount=x") == expected
     assert amended(DOCKERFILE, [], "") == DOCKERFILE
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "surely"),
+    [
+        ("FROM a\nWORKDIR /app\nCOPY . ./\n", True),
+        ("# syntax=docker/dockerfile:1\nFROM a\nadd ./ .\nENV A=1\nUSER 7\nCMD x\n", True),
+        ("FROM a\nCOPY . .\nRUN chmod -x train\n", False),
+        ("FROM a\nCOPY . .\nWORKDIR /other\n", False),
+        ("FROM a\nCOPY . .\nFROM b\n", False),
+        ("FROM a\nCOPY --chmod=644 . .\n", False),
+        ("FROM a\nCOPY --from=b . .\n", False),
+        ("FROM a\nCOPY src .\n", False),
+        ("FROM a\nCOPY . $HERE\n", False),
+        ("# first\n# syntax=example.org/mine\nFROM a\nCOPY . .\n", False),
+        ("", False),
+    ],
+)
+def test_what_surely_has_the_context_in_its_workdir(dockerfile: str, surely: bool) -> None:
+    assert copies_context(dockerfile, written(dockerfile)) is surely

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,8 +11,8 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from kaos_backend.engine.errors import EngineError, FailedPrecondition, NotFound, Unknown
+from kaos_formats.docker_engine import DEFAULT_HOST, client, socket_path
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 # How long a plain call may take. Hijacked streams have no such limit.
 TIMEOUT_S = 60
 _PROBE_S = 5
@@ -28,16 +27,18 @@ def connect(env: Mapping[str, str], timeout_s: int = TIMEOUT_S) -> docker.APICli
         Unknown: none answers.
     """
     address = env.get("DOCKER_HOST") or ""
-    if address and not address.startswith(("unix://", "http+unix://")):
+    if socket_path(address) is None:
         raise FailedPrecondition(
             f"DOCKER_HOST is {address}: workers need a Docker engine on this machine (unix://…), which sees"
             " the same files"
         )
     with told(f"no Docker engine answers at {address or DEFAULT_HOST}"):
-        # The package leaves its socket open where this fails, and wraps the reason four times.
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect((address or DEFAULT_HOST).partition("://")[2])
-        return docker.APIClient(base_url=address or DEFAULT_HOST, version="auto", timeout=timeout_s)
+        return client(address, timeout_s)
+
+
+def reach(env: Mapping[str, str]) -> None:
+    """Raises EngineError with the reason when no engine answers."""
+    connect(env, _PROBE_S).close()
 
 
 def answers(env: Mapping[str, str]) -> bool:
