@@ -19,11 +19,11 @@ from docker.types import DeviceRequest, LogConfig, Mount
 
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.workers.docker.keeper import SCRIPT, Counts, Keeper
-from kaos_backend.engine.workers.docker.pfs import Pfs
 from kaos_backend.engine.workers.docker.stream import Stream
 from kaos_backend.engine.workers.docker.terminal import TerminalStream
+from kaos_backend.engine.workers.log import Log
+from kaos_backend.engine.workers.pfs import Pfs
 from kaos_backend.engine.workers.port import Reason
-from kaos_backend.engine.workers.process.launcher import Log
 from kaos_backend.engine.workers.terminal import Terminal
 
 log = logging.getLogger(__name__)

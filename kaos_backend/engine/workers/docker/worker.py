@@ -15,9 +15,9 @@ from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers.docker.container import Container, Ended, Setting, Shape
 from kaos_backend.engine.workers.docker.engine import told
 from kaos_backend.engine.workers.docker.images import Image
-from kaos_backend.engine.workers.docker.pfs import Pfs
 from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import FolderOutput
+from kaos_backend.engine.workers.pfs import Pfs
 from kaos_backend.engine.workers.port import DatumRun, Exit
 from kaos_backend.engine.workers.process.launch import failed
 from kaos_formats.folders import clean_up

@@ -99,11 +99,15 @@ class _BuildPlace:
         self._pfs.mkdir()
         self._work.mkdir()
 
-    def command(self, run: DatumRun) -> Command:
+    def command(self, run: DatumRun, standing: tuple[str, ...] | None) -> Command:  # noqa: ARG002
+        """See `Place`."""
         link_inputs(self._pfs, run)
         argv = (sys.executable, *run.cmd[1:]) if run.cmd[0] == "python" else run.cmd
         env = datum_env(self._env, run, str(self._pfs))
-        return Command(argv, env, str(self._work), sandboxed=False)
+        return Command(argv, env, str(self._work))
+
+    def collect(self, run: DatumRun) -> None:
+        """See `Place`: it wrote there itself."""
 
     def sight(self, run: DatumRun) -> Sight:
         return linked_sight(self._pfs, run)

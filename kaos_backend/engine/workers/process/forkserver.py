@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 
-from kaos_backend.engine.workers.process import launcher
+from kaos_backend.engine.workers.process import spawn
+from kaos_backend.engine.workers.process.launcher import Launcher
 
 
 def main(program: str, *modules: str) -> None:
@@ -27,7 +28,7 @@ def main(program: str, *modules: str) -> None:
     os.close(nothing)
     for name in modules:
         importlib.import_module(name)
-    launcher.IMPORTED = program
+    spawn.IMPORTED = program
     # Forked processes share what is there now, as long as no collection writes to it.
     gc.freeze()
     # Nobody waits for launchers.
@@ -58,7 +59,7 @@ def _launch(requests: int, replies: int) -> None:
         os.dup2(replies, 1)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        launcher.main()
+        Launcher().serve()
     finally:
         os._exit(0)
 

@@ -21,7 +21,12 @@ from typing import IO, Any, Protocol
 
 from kaos_backend.engine.workers.port import Exit
 
-SCRIPT = Path(__file__).with_name("launcher.py")
+# Without `site`: the launcher needs nothing that is installed, and has to be up at once.
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from {} import Launcher; Launcher().serve()"
+COMMAND = (
+    *(sys.executable, "-I", "-S", "-c", _BOOT.format("kaos_backend.engine.workers.process.launcher")),
+    str(Path(__file__).parents[4]),
+)
 CANCEL_LATENCY_S = 0.05
 CLOSE_S = 5.0
 
@@ -43,7 +48,7 @@ class Process(Protocol):
 def alone() -> Process:
     """A launcher's process, with an interpreter of its own."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(SCRIPT)],
+        COMMAND,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -64,6 +69,8 @@ class Launcher:
         self._closed = False
         self._process: Process | None = None
         self._replies = b""
+        self.sandbox: tuple[str, ...] | None = None
+        """How the sandbox was made that stands now, empty of what ran in it."""
         self._start()
 
     @property
@@ -76,8 +83,12 @@ class Launcher:
         started = time.monotonic()
         if self.pid is None:
             self._start()
+        # Until it says that it stands.
+        self.sandbox = None
         self._send({"run": request})
-        return self._await_exit(cancel, started)
+        exit_, kept = self._await_exit(cancel, started)
+        self.sandbox = request["sandbox"] if kept else None
+        return exit_
 
     def close(self) -> None:
         """End the launcher, and with it a running datum. Idempotent."""
@@ -93,7 +104,7 @@ class Launcher:
                 raise OSError("the worker was closed")
             if self._process is not None:
                 _end(self._process)
-            self._replies = b""
+            self._replies, self.sandbox = b"", None
             self._process = self._start_process()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -104,7 +115,8 @@ class Launcher:
         while data:
             data = data[process.stdin.write(data) or 0 :]
 
-    def _await_exit(self, cancel: threading.Event, started: float) -> Exit:
+    def _await_exit(self, cancel: threading.Event, started: float) -> tuple[Exit, bool]:
+        """How it ended, and whether its sandbox stands."""
         pid = 0
         canceled = False
         while True:
@@ -113,12 +125,12 @@ class Launcher:
                 if pid:
                     _kill_session(pid)
                 if cancel.is_set() or self._closed:
-                    return Exit(None, None, "canceled", "", 0, time.monotonic() - started)
-                return failed("the worker's launcher was killed", started)
+                    return Exit(None, None, "canceled", "", 0, time.monotonic() - started), False
+                return failed("the worker's launcher was killed", started), False
             if "pid" in reply:
                 pid = reply["pid"]
             elif "exit" in reply:
-                return _exit(reply["exit"], started)
+                return _exit(reply["exit"], started), reply["exit"]["kept"]
             elif canceled:
                 # Nothing for seconds after the cancel: a launcher that does not answer is of no use.
                 if self._process is not None:

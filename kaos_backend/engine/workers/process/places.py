@@ -11,26 +11,37 @@ from typing import Protocol
 
 from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
+from kaos_backend.engine.workers.pfs import Pfs
 from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
 from kaos_formats.folders import clean_up
-from kaos_formats.sandbox import intact, layout, prepare, private, scan, split_environment, visible_path
+from kaos_formats.sandbox import intact, layout, prepare, private, scan, visible_path
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a launcher executes, in terms of the host."""
+    """What a launcher executes.
+
+    `sandbox`: how bubblewrap makes the one that it runs in, in whose terms the rest is.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
-    sandboxed: bool
+    sandbox: tuple[str, ...] | None = None
 
 
 class Place(Protocol):
-    def command(self, run: DatumRun) -> Command:
-        """The run's command in this place. Raises OSError when the place cannot be made ready for it."""
+    def command(self, run: DatumRun, standing: tuple[str, ...] | None) -> Command:
+        """The run's command in this place, which is made ready for it: what is in `out` is there to be seen.
+
+        `standing`: how the sandbox was made that is there now. Raises OSError.
+        """
+        ...
+
+    def collect(self, run: DatumRun) -> None:
+        """Bring what a run has left into its `out`. Raises OSError."""
         ...
 
     def sight(self, run: DatumRun) -> Sight:
@@ -61,26 +72,41 @@ class Sandbox:
     ) -> None:
         self._secrets = secrets
         self._root, self._image, self._workdir, self._bwrap = folder / "root", image, workdir, bwrap
+        self._pfs = Pfs(folder)
+        self._mounted: Mapping[str, Path] = {}
         self._binds: tuple[str, ...] = ()
         self._hidden = (*bwrap.hidden, *private())
+        prefixes = (*image.prefixes, *(prefix.resolve() for prefix in image.prefixes))
+        venv = () if image.venv is None else (image.venv,)
+        self._extra = tuple(dict.fromkeys((*prefixes, *venv)))
         self._devices = sandbox.gpu_devices()
         self._lay_out()
         host = dict(os.environ)
         host["PATH"] = visible_path(host.get("PATH", ""))
         self._env = environment.container(host, image, env, "/root", str)
 
-    def command(self, run: DatumRun) -> Command:
-        view = self._view(run)
-        if not intact(self._root, view.mount_points):
+    def command(self, run: DatumRun, standing: tuple[str, ...] | None) -> Command:
+        """See `Place`."""
+        self._mounted = self._pfs.to_mount(run, self._mounted)
+        self._pfs.fill(run, self._mounted)
+        made = sandbox.argv(self._bwrap.path, self._view(run))
+        if made != standing and not intact(self._root, self._mount_points()):
+            # What ran before has turned folders into links, which bubblewrap would follow.
             clean_up(self._root)
             self._lay_out()
-        env, inside = split_environment(datum_env(self._env, run, "/pfs"))
-        argv = sandbox.argv(self._bwrap.path, view, run.cmd, inside)
-        return Command(tuple(argv), env, "/", sandboxed=True)
+            made = sandbox.argv(self._bwrap.path, self._view(run))
+        return Command(run.cmd, datum_env(self._env, run, "/pfs"), self._workdir, made)
+
+    def collect(self, run: DatumRun) -> None:
+        """See `Place`."""
+        self._pfs.hand_over(run.out)
 
     def sight(self, run: DatumRun) -> Sight:
-        inputs = {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()}
-        return Sight("/pfs/out", inputs)
+        """See `Place`."""
+        return self._pfs.sight(run)
+
+    def _mount_points(self) -> tuple[str, ...]:
+        return (*self._binds, *map(str, self._extra), *self._secrets, *sandbox.OWN)
 
     def _lay_out(self) -> None:
         """A fresh copy of the image's files, and what is mounted over them."""
@@ -97,16 +123,14 @@ class Sandbox:
         _make_folder(self._root, self._workdir)
 
     def _view(self, run: DatumRun) -> sandbox.View:
-        prefixes = (*self._image.prefixes, *(prefix.resolve() for prefix in self._image.prefixes))
-        venv = () if self._image.venv is None else (self._image.venv,)
         return sandbox.View(
             root=self._root,
             binds=self._binds,
             hidden=self._hidden,
-            extra=tuple(dict.fromkeys((*prefixes, *venv))),
-            inputs=run.inputs,
-            out=run.out,
-            workdir=self._workdir,
+            extra=self._extra,
+            pfs=self._pfs.root,
+            inputs=self._mounted,
+            out=self._pfs.out,
             devices=self._devices if run.grant.gpus else (),
             shm_bytes=run.grant.memory_bytes if self._bwrap.shm else None,
             secrets=self._secrets,
@@ -137,10 +161,14 @@ class Bare:
         self._env = environment.container(os.environ, image, env, str(home), self._locate)
         self._env.setdefault("TMPDIR", str(tmp))
 
-    def command(self, run: DatumRun) -> Command:
+    def command(self, run: DatumRun, standing: tuple[str, ...] | None) -> Command:  # noqa: ARG002
+        """See `Place`."""
         link_inputs(self._pfs, run)
         env = datum_env(self._env, run, str(self._pfs))
-        return Command(run.cmd, env, str(self._cwd()), sandboxed=False)
+        return Command(run.cmd, env, str(self._cwd()))
+
+    def collect(self, run: DatumRun) -> None:
+        """See `Place`: it wrote there itself."""
 
     def sight(self, run: DatumRun) -> Sight:
         return linked_sight(self._pfs, run)

@@ -1,4 +1,4 @@
-"""What a sandboxed datum sees, as the argument vector of bubblewrap. Pure, but for `probe`.
+"""What a sandboxed trial sees, as the argument vector of bubblewrap. Pure, but for `probe`.
 
 The sandbox's root is the worker's private, writable copy of the image's files; over it is mounted what
 `kaos_formats.sandbox` says.
@@ -7,44 +7,38 @@ The sandbox's root is the worker's private, writable copy of the image's files; 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaos_formats.sandbox import NAMESPACES, RUN_PATHS, below, cover
 
-_SH = "/bin/sh"
+# Where things of the sandbox's own are mounted.
+OWN = ("/dev", "/pfs", "/proc", *RUN_PATHS)
 GPU_NODES = ("nvidia", "dri", "kfd", "dxg")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One datum's sight of the machine; host paths are absolute."""
+    """A trial's sight of the machine; host paths are absolute.
+
+    `pfs` has a folder for each of `inputs`, and one called `out`.
+    """
 
     root: Path
     binds: Sequence[str]
     hidden: Sequence[Path]
     extra: Sequence[Path]
+    pfs: Path
     inputs: Mapping[str, Path]
     out: Path
-    workdir: str
     devices: Sequence[str] = ()
     shm_bytes: int | None = None
     secrets: Mapping[str, Path] = field(default_factory=dict)
 
-    @property
-    def mount_points(self) -> tuple[str, ...]:
-        """Where things are mounted, as paths of the sandbox."""
-        return (*self.binds, *map(str, self.extra), "/dev", "/pfs", "/proc", *RUN_PATHS, *self.secrets)
 
-
-def argv(bwrap: str, view: View, command: Iterable[str], options: Sequence[str] = ()) -> list[str]:
-    """The command line that runs `command` in its view of the machine; `options` are more of bubblewrap's.
-
-    `sh` executes the command so that a missing program ends with 127 and one that cannot be run with 126, as
-    everywhere; bubblewrap itself would end with 1. A command that is `sh` needs no other.
-    """
-    first, *rest = command
+def argv(bwrap: str, view: View) -> tuple[str, ...]:
+    """The command line that makes this view of the machine for the command that is put behind it."""
     line = [bwrap, *NAMESPACES, "--bind", str(view.root), "/"]
     for path in view.binds:
         line += ["--ro-bind", path, path]
@@ -61,14 +55,10 @@ def argv(bwrap: str, view: View, command: Iterable[str], options: Sequence[str] 
             line += ["--ro-bind", str(needed), str(needed)]
     for path, source in sorted(view.secrets.items()):
         line += ["--ro-bind", str(source), path]
-    line += ["--tmpfs", "/pfs"]
+    line += ["--ro-bind", str(view.pfs), "/pfs"]
     for name, source in sorted(view.inputs.items()):
         line += ["--ro-bind", str(source), f"/pfs/{name}"]
-    line += ["--bind", str(view.out), "/pfs/out", "--remount-ro", "/pfs"]
-    line += [*options, "--chdir", view.workdir, "--"]
-    if first in ("sh", _SH):
-        return [*line, _SH, *rest]
-    return [*line, _SH, "-c", 'exec "$@"', "sh", first, *rest]
+    return (*line, "--bind", str(view.out), "/pfs/out")
 
 
 def gpu_devices() -> tuple[str, ...]:

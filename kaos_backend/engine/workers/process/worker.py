@@ -68,7 +68,9 @@ class ProcessWorker:
             output = FolderOutput(run.out, self._place.sight(run))
             if self._notice:
                 _note(run.log, self._notice)
-            return replace(self.launcher.run(request, cancel), output=output)
+            exit_ = self.launcher.run(request, cancel)
+            self._place.collect(run)
+            return replace(exit_, output=output)
         except (OSError, ValueError) as error:
             if output is not None:
                 output.close()
@@ -88,7 +90,7 @@ class ProcessWorker:
             self._group.close()
 
     def _request(self, run: DatumRun) -> dict[str, Any]:
-        command = self._place.command(run)
+        command = self._place.command(run, self.launcher.sandbox)
         # A launcher that was ended took the group with it: then this fails, and the run gets another worker.
         if self._group is not None and (run.grant != self._limits or self.launcher.pid is None):
             self._group.limit(run.grant)
@@ -97,7 +99,7 @@ class ProcessWorker:
             "argv": list(command.argv),
             "env": dict(command.env),
             "cwd": command.cwd,
-            "sandboxed": command.sandboxed,
+            "sandbox": command.sandbox,
             "stdin": run.stdin.decode("latin-1"),
             "log": str(run.log),
             "cores": list(run.grant.cores),

@@ -34,7 +34,7 @@ def run(
         "argv": list(argv or (sys.executable, "-m", PROGRAM)),
         "env": dict(env or {}),
         "cwd": "/",
-        "sandboxed": False,
+        "sandbox": None,
         "stdin": "",
         "log": str(log),
         "cores": [],

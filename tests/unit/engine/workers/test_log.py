@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaos_backend.engine.workers.process.launcher import LONGEST_LINE, Log
+from kaos_backend.engine.workers.log import LONGEST_LINE, Log
 from kaos_formats.loglines import lines
 
 HOSTILE = st.binary(max_size=12) | st.sampled_from(

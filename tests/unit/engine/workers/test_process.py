@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
+import kaos_backend.engine.workers
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.workers.choice import choose
-from kaos_backend.engine.workers.port import Grant
-from kaos_backend.engine.workers.process.launch import SCRIPT
+from kaos_backend.engine.workers.port import Grant, Worker
+from kaos_backend.engine.workers.process import procs
+from kaos_backend.engine.workers.process.launch import COMMAND
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.images import directory_name
-from kaos_formats.sandbox import private
+from kaos_formats.sandbox import NAMESPACES, private
+from tests.support.home import alive
 
 from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
+
+NOBODY = 65534
 
 
 def test_affinity(processes: Bench) -> None:
@@ -60,7 +67,7 @@ def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) 
         "argv": ["sh", "-c", f"sleep 0.5; exec sleep {mark}"],
         "env": dict(os.environ),
         "cwd": "/",
-        "sandboxed": False,
+        "sandbox": None,
         "stdin": "",
         "log": str(tmp_path / "log"),
         "cores": [],
@@ -71,7 +78,7 @@ def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) 
         "timeout": None,
     }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-I", "-S", str(SCRIPT)], **pipes) as launcher:
+    with subprocess.Popen(COMMAND, **pipes) as launcher:
         assert launcher.stdin is not None
         assert launcher.stdout is not None
         # The kernel closes a dead engine's pipes one after the other.
@@ -202,6 +209,153 @@ def test_a_trial_in_the_sandbox_cannot_move_its_output_folder(sandboxed: Bench) 
     exit_, text = sandboxed.run("echo 1 > /pfs/out/f; mv -T /pfs/out /pfs/moved; rmdir /pfs/out")
     assert exit_.code != 0, text
     assert collected(exit_) == {"/f": b"1\n"}
+
+
+def kept(worker: Worker) -> int:
+    """The process id of what keeps the sandbox of a worker."""
+    assert isinstance(worker, ProcessWorker)
+    (bubblewrap,) = (pid for pid in procs.children(worker.launcher.pid or 0) if b"bwrap" in command_line(pid))
+    return procs.descendants(bubblewrap)[-1]
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_trials_of_a_worker_share_a_sandbox(sandboxed: Bench) -> None:
+    worker = sandboxed.worker()
+    look = "ls -A /pfs /pfs/out; ls /proc | grep -c '^[0-9]'"
+    first, text = sandboxed.run(f"echo 1 > /pfs/out/f; {look}", worker)
+    keeper = kept(worker)
+    second, again = sandboxed.run(f"{look}; exit 3", worker)
+    assert kept(worker) == keeper
+    assert (first.code, second.code) == (0, 3)
+    # Its own three processes, the init and what keeps it: nobody else is there to be met.
+    assert text == "/pfs:\nout\n\n/pfs/out:\nf\n5"
+    assert again == "/pfs:\nout\n\n/pfs/out:\n5"
+    assert collected(first) == {"/f": b"1\n"}
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "setsid sleep 600 >/dev/null 2>&1 & until pgrep -x sleep >/dev/null; do :; done",
+        "echo 1 > /dev/shm/x",
+        "ipcmk -M 10",
+        "kill -9 2; kill -9 -1",
+    ],
+)
+def test_what_a_trial_leaves_meets_no_other(sandboxed: Bench, leave: str) -> None:
+    worker = sandboxed.worker()
+    sandboxed.run("exit 0", worker)
+    keeper = kept(worker)
+    sandboxed.run(leave, worker)
+    until(lambda: not alive(keeper), "the sandbox to go")
+    exit_, text = sandboxed.run("ls /dev/shm; ipcs -m | grep -c 0x; ps -A -o comm= | grep -c sleep", worker)
+    assert (exit_.code, text) == (1, "0\n0")
+
+
+def test_a_sandbox_that_somebody_ended_costs_a_trial_another_try(sandboxed: Bench) -> None:
+    worker = sandboxed.worker()
+    sandboxed.run("exit 0", worker)
+    keeper = kept(worker)
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: not alive(keeper), "the sandbox to go")
+    exit_, _ = sandboxed.run("exit 0", worker)
+    assert (exit_.reason, exit_.code) in (("error", None), ("exited", 0))
+    assert sandboxed.run("exit 0", worker)[0].code == 0
+
+
+def test_a_trial_whose_starter_was_killed_is_no_failure_of_its_own(sandboxed: Bench) -> None:
+    worker = sandboxed.worker()
+    mark = f"94{os.getpid()}.25"
+    run = sandboxed.datum(f"exec sleep {mark}")
+    exits = []
+    thread = threading.Thread(target=lambda: exits.append(worker.run(run, threading.Event())))
+    thread.start()
+    until(lambda: named(mark) != [], "the trial to start")
+    os.kill(psutil.Process(named(mark)[0]).ppid(), signal.SIGKILL)
+    thread.join(20)
+    assert (exits[0].reason, exits[0].message) == ("error", "its sandbox was killed")
+    until(lambda: named(mark) == [], "the trial to be gone")
+    assert sandboxed.run("exit 0", worker)[0].code == 0
+
+
+def test_a_trial_has_no_rights_and_cannot_get_any(sandboxed: Bench) -> None:
+    _, text = sandboxed.run("grep -E 'Cap|NoNewPrivs' /proc/self/status")
+    values = dict(line.split(":\t") for line in text.splitlines())
+    assert values.pop("NoNewPrivs") == "1"
+    assert set(values.values()) == {"0" * 16}
+
+
+def test_inputs_are_those_of_the_trial(sandboxed: Bench, tmp_path: Path) -> None:
+    """Large ones are mounted, which takes another sandbox; small ones change in the same."""
+    inputs = {}
+    for name, size in {"large": 1 << 20, "larger": 2 << 20, "small": 1, "smaller": 0}.items():
+        inputs[name] = tmp_path / name
+        inputs[name].mkdir()
+        (inputs[name] / "f").write_bytes(b"x" * size)
+    worker = sandboxed.worker()
+    for data, hyper in (("large", "small"), ("large", "smaller"), ("larger", "small"), ("small", "large")):
+        given = {"data": inputs[data], "hyper": inputs[hyper]}
+        paths = dict.fromkeys(given, "/")
+        _, text = sandboxed.run("stat -c %s /pfs/*/f; ls /pfs", worker, inputs=given, input_paths=paths)
+        sizes = [str((folder / "f").stat().st_size) for folder in given.values()]
+        assert text.split() == [*sizes, "data", "hyper", "out"]
+        (sandboxed.engine_dir / f"out{sandboxed.runs}").rmdir()
+
+
+@pytest.mark.parametrize("setuid", [False, True], ids=["own", "setuid"])
+def test_whoever_starts_it_a_command_runs_in_the_sandbox(setuid: bool) -> None:
+    """As nobody: with namespaces of one's own, and with a bubblewrap of root's, which nobody may enter."""
+    python = shutil.which("python3", path="/usr/bin")
+    if os.geteuid() != 0 or python is None or shutil.which("bwrap") is None:
+        pytest.skip("needs root, bubblewrap and the system's Python")
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        bwrap = top / "bwrap"
+        shutil.copy(shutil.which("bwrap") or "", bwrap)
+        bwrap.chmod(0o4755 if setuid else 0o755)
+        modules = top / "lib" / "kaos_backend" / "engine" / "workers"
+        shutil.copytree(Path(kaos_backend.engine.workers.__file__).parent, modules)
+        folders = [top, *(path for path in top.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o755)
+        out = top / "out"
+        out.mkdir()
+        os.chown(out, NOBODY, NOBODY)
+        sandbox = [str(bwrap), *NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+        request = {
+            "argv": ["sh"],
+            "env": {"PATH": "/usr/bin:/bin", "LD_X": "a b"},
+            "cwd": "/usr",
+            "sandbox": [*sandbox, "--bind", str(out), "/mnt"],
+            "stdin": "id -u; pwd; echo $LD_X; grep CapEff /proc/self/status; echo 1 > /mnt/f; exit 7\n",
+            "log": str(out / "log"),
+            "cores": [],
+            "memory": None,
+            "groups": [],
+            "ooms": None,
+            "tty": None,
+            "timeout": None,
+        }
+        line = json.dumps({"run": request}) + "\n"
+        as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        command = [*as_nobody, python, *COMMAND[1:-1], str(top / "lib")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as launcher:
+            assert launcher.stdin is not None
+            assert launcher.stdout is not None
+            for stands in (not setuid, not setuid):
+                launcher.stdin.write(line)
+                launcher.stdin.flush()
+                assert "pid" in json.loads(launcher.stdout.readline())
+                told = json.loads(launcher.stdout.readline())["exit"]
+                assert (told["code"], told["reason"], told["kept"]) == (7, "exited", stands), told
+            launcher.stdin.close()
+            assert launcher.wait(20) == 0
+        lines = text_of(out / "log").splitlines()
+        assert lines == [str(NOBODY), "/usr", "a b", "CapEff:\t0000000000000000"] * 2
+        assert (out / "f").read_text() == "1\n"
 
 
 def test_gpus_are_told_by_their_index(processes: Bench) -> None:

@@ -1,14 +1,15 @@
-"""What a worker's containers see at /pfs.
+"""What a worker's containers, or sandboxes, see at /pfs.
 
-Mounts are fixed when a container is made, and making one costs as much as many datums. So small inputs (the
+Mounts are fixed when one is made, and making one costs as much as many short trials. So small inputs (the
 parameters of a trial) are copied into a folder that the host fills anew for every datum; large ones (data)
-are mounted as they are, and the container is made again only when one of these changes.
+are mounted as they are, and it is made again only when one of these changes.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,12 +62,25 @@ class Pfs:
 
     def hand_over(self, out: Path) -> None:
         """Move what was written to /pfs/out into the empty folder `out`, on the same disk."""
+        # Its mode is for whoever writes there to change.
+        self.out.chmod(0o777)
         for entry in os.scandir(self.out):
-            os.rename(entry.path, out / entry.name)  # noqa: PTH104 - names that are no UTF-8
+            _move(entry, out / entry.name)
 
     def sight(self, run: DatumRun) -> Sight:
         """Where the run sees its files."""
         return Sight("/pfs/out", {f"/pfs/{name}": (name, folder) for name, folder in run.inputs.items()})
+
+
+def _move(entry: os.DirEntry[str], to: Path) -> None:
+    try:
+        os.rename(entry.path, to)  # noqa: PTH104 - names that are no UTF-8
+    except PermissionError:
+        # A folder is written to when it gets another parent.
+        mode = entry.stat(follow_symlinks=False).st_mode
+        os.chmod(entry.path, mode | stat.S_IRWXU)  # noqa: PTH101
+        os.rename(entry.path, to)  # noqa: PTH104
+        to.chmod(stat.S_IMODE(mode))
 
 
 def _open_to_all(path: Path) -> None:
