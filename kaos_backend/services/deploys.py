@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
@@ -164,33 +163,22 @@ class Deploys:
             target.secrets != build_secrets.ids_of(before),
         )
         plan = deploys.plan(STAGES, now, want)
+        parts = self._parts(workspace, request, grid, plan)
+        self._spare(workspace, plan, replace=request.replace)
+        # Only now that nothing is left to refuse: what is in force keeps its secrets otherwise.
         secret = build_secrets.secret_name(workspace)
         if request.build_secrets:
             # A pipeline cannot name one that is not there; what is there by then may be used.
             values = {name: value.get_secret_value() for name, value in request.build_secrets.items()}
             self._pachd.put_secret(secret, values)
-        job, parts = self._carry_out(workspace, request, grid, plan, able, specs)
+        job = plan.job
+        if plan.acts:
+            pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
+            started = self._run(workspace, parts, pipelines)
+            job = started if plan.runs(able) else None
         if request.build_secrets == {}:
             self._pachd.drop_secret(secret)
         return _Done(plan, job, target.arguments, target.secrets, parts, target.parallelism)
-
-    def _carry_out(
-        self,
-        workspace: str,
-        request: Deploy,
-        grid: hyperparams.Grid | None,
-        plan: deploys.Plan,
-        able: Sequence[Stage],
-        specs: Mapping[str, Mapping[str, Any]],
-    ) -> tuple[str | None, list[_Part]]:
-        """The id of the job that has or will have the result (None: none runs), and what was deployed."""
-        if not plan.acts:
-            return plan.job, []
-        parts = self._parts(workspace, request, grid, plan)
-        self._spare(workspace, plan, replace=request.replace)
-        pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
-        job_id = self._run(workspace, parts, pipelines)
-        return job_id if plan.runs(able) else None, parts
 
     def _spare(self, workspace: str, plan: deploys.Plan, *, replace: bool) -> None:
         """Pachyderm ends the open jobs of a pipeline that is updated: nobody loses a job that way unasked.

@@ -6,6 +6,7 @@ import json
 
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_formats.build_secrets import secret_name
 from tests.support.backend import DATA, SOURCE, Backend, eventually, repo, traces
 
 GRID = {"lr": [0.1, 0.5], "epochs": 1}
@@ -275,8 +276,12 @@ def test_no_deploy_stops_a_job_unasked(backend: Backend, workspace: str) -> None
     # What changes no pipeline waits for its turn; it is a job of its own, which an update would end as well.
     second = backend.deploy(workspace, hyper={"kind": ["a-quick", "c-quick"]})["job"]
     other = backend.put(workspace, "source", {**SOURCE, "more": b"x"})
-    error = backend.error("POST", deploys, 409, "job_open", json={"author": "me@test", "source": other})
+    asked = {"author": "me@test", "source": other, "build_secrets": {"TOKEN": "hunter22"}}
+    error = backend.error("POST", deploys, 409, "job_open", json=asked)
     assert set(error["fields"]["jobs"]) == {first, second}
+    # What is in force keeps the secrets that it has: here none.
+    held = {info.secret.name for info in backend.sdk().pps.list_secret().secret_info}
+    assert secret_name(workspace) not in held
     assert trials() == {"a-quick": "success", "b-slow": "running"}
     assert backend.call("GET", f"/workspaces/{workspace}/bundles/source/{other}")["id"] == other
 
