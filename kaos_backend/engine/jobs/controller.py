@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -55,6 +56,7 @@ class Controller:
         self._threads: dict[int, threading.Thread] = {}
         self._not_before: dict[int, float] = {}
         self._pools: dict[tuple[int, int], Pool] = {}
+        self._closing = ThreadPoolExecutor(1, "old-workers")
         self._forgotten = threading.Event()
         self._images = ForgottenImages(env.store, env.runtime)
         self._stopping = threading.Event()
@@ -86,6 +88,7 @@ class Controller:
             thread.join()
         for pool in self._pools.values():
             pool.close()
+        self._closing.shutdown()
         self._images.close()
 
     def forget(self) -> None:
@@ -222,7 +225,10 @@ class Controller:
             pipeline = tables.get_pipeline(db, job.key.pipeline, job.version)
         image = worker_spec(pipeline).image
         inputs = self._inputs(job) if job.state is JobState.STARTING else []
-        step = next_step(job.state, pipeline.state, inputs, self._env.runtime.image_problem(image))
+        # Whoever has the images is not asked while there is something else to wait for.
+        ready = all(one.finished for one in inputs)
+        problem = self._env.runtime.image_problem(image) if ready else ""
+        step = next_step(job.state, pipeline.state, inputs, problem)
         if step.do is Do.START:
             with self._env.store.write() as txn:
                 fresh = tables.job_by_seq(txn.db, job.seq)
@@ -336,7 +342,9 @@ class Controller:
         """The workers of this version; those of older versions are let go."""
         key = (pipeline.row, pipeline.version)
         for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
-            self._pools.pop(old).close()
+            # The job that starts need not wait until they are gone.
+            self._closing.submit(self._pools[old].close)
+            del self._pools[old]
         if key not in self._pools:
             secrets = partial(self._given, pipeline)
             self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic, secrets)

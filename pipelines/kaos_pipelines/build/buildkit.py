@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import betterproto
 import docker
 import requests
 from docker.errors import create_api_error_from_http_exception
@@ -85,7 +84,7 @@ def follow(messages: Iterable[Mapping[str, Any]], steps: Sequence[Written], log:
     progress = _Progress(steps, log)
     for message in messages:
         if message.get("id") == "moby.buildkit.trace":
-            progress.take(StatusResponse().parse(base64.b64decode(message["aux"])))
+            progress.take(StatusResponse.FromString(base64.b64decode(message["aux"])))
         elif message.get("id") == "moby.image.id":
             made = message["aux"]["ID"]
         failure = message.get("error") or failure
@@ -116,12 +115,12 @@ class _Progress:
             self._rest[piece.vertex] = rest
             self._say(piece.vertex, lines)
         for vertex in news.vertexes:
-            if betterproto.serialized_on_wire(vertex.completed):
+            if vertex.completed:
                 self._end(vertex)
 
     def _begin(self, vertex: Vertex) -> None:
         step = _STEP.fullmatch(vertex.name.replace(f"{_TRUST} ", ""))
-        if step is None or not betterproto.serialized_on_wire(vertex.started):
+        if step is None or not vertex.started:
             return
         if vertex.digest not in self._names:
             self._names[vertex.digest] = step[4]

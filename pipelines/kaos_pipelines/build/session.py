@@ -22,15 +22,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from kaos_formats.docker_engine import socket_path
-from kaos_pipelines.build.messages import (
-    SERVING,
-    CredentialsRequest,
-    CredentialsResponse,
-    GetSecretRequest,
-    GetSecretResponse,
-    HealthCheckRequest,
-    HealthCheckResponse,
-)
+from kaos_pipelines.build.messages import CredentialsResponse, GetSecretResponse, HealthCheckResponse, Named
 
 _HEADER = "X-Docker-Expose-Session"
 _LONGEST_ANSWER = 1 << 16
@@ -126,12 +118,12 @@ class _Health:
     """Tells the builder that its client is alive."""
 
     def __mapping__(self) -> dict[str, Handler]:
-        kinds = (Cardinality.UNARY_UNARY, HealthCheckRequest, HealthCheckResponse)
+        kinds = (Cardinality.UNARY_UNARY, Named, HealthCheckResponse)
         return {"/grpc.health.v1.Health/Check": Handler(self._check, *kinds)}
 
-    async def _check(self, stream: Stream[HealthCheckRequest, HealthCheckResponse]) -> None:
+    async def _check(self, stream: Stream[Named, HealthCheckResponse]) -> None:
         await stream.recv_message()
-        await stream.send_message(HealthCheckResponse(status=SERVING))
+        await stream.send_message(HealthCheckResponse())
 
 
 class Secrets:
@@ -141,26 +133,26 @@ class Secrets:
         self._values = values
 
     def __mapping__(self) -> dict[str, Handler]:
-        kinds = (Cardinality.UNARY_UNARY, GetSecretRequest, GetSecretResponse)
+        kinds = (Cardinality.UNARY_UNARY, Named, GetSecretResponse)
         return {"/moby.buildkit.secrets.v1.Secrets/GetSecret": Handler(self._get, *kinds)}
 
-    async def _get(self, stream: Stream[GetSecretRequest, GetSecretResponse]) -> None:
+    async def _get(self, stream: Stream[Named, GetSecretResponse]) -> None:
         asked = await stream.recv_message()
-        if asked is None or asked.id not in self._values:
-            raise GRPCError(Status.NOT_FOUND, f"secret {asked.id if asked else ''} not found")
-        await stream.send_message(GetSecretResponse(data=self._values[asked.id]))
+        if asked is None or asked.name not in self._values:
+            raise GRPCError(Status.NOT_FOUND, f"secret {asked.name if asked else ''} not found")
+        await stream.send_message(GetSecretResponse(data=self._values[asked.name]))
 
 
 class Logins:
     """Who the user is to a registry, by the user's own Docker configuration (`docker login`)."""
 
     def __mapping__(self) -> dict[str, Handler]:
-        kinds = (Cardinality.UNARY_UNARY, CredentialsRequest, CredentialsResponse)
+        kinds = (Cardinality.UNARY_UNARY, Named, CredentialsResponse)
         return {"/moby.filesync.v1.Auth/Credentials": Handler(self._tell, *kinds)}
 
-    async def _tell(self, stream: Stream[CredentialsRequest, CredentialsResponse]) -> None:
+    async def _tell(self, stream: Stream[Named, CredentialsResponse]) -> None:
         asked = await stream.recv_message()
-        host = asked.host if asked is not None else ""
+        host = asked.name if asked is not None else ""
         try:
             # It may be a program that knows.
             found = await asyncio.to_thread(_login, INDEX_URL if host == _HUB else host)
