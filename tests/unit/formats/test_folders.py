@@ -15,6 +15,11 @@ from tests.support.home import eventually
 from tests.support.stubborn import Stubborn, stubborn
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kaos_formats.folders.SWEEP_AFTER_S", 0.0)
+
+
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Stubborn]:
     with stubborn(tmp_path) as made:

@@ -25,12 +25,12 @@ _LONGEST = 32
 
 
 class ForkServer:
-    """Starts launchers that have imported the `modules` of a `program`.
+    """Starts launchers without an interpreter for each, with a `program` ones that have imported its modules.
 
     Where that fails, launchers like any other. Threads may share it.
     """
 
-    def __init__(self, program: str, *modules: str) -> None:
+    def __init__(self, program: str = "", *modules: str) -> None:
         self._arguments = (program, *modules)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +68,8 @@ class ForkServer:
         if self._socket is not None and self.pid is not None:
             return self._socket
         self._end()
-        found = (importlib.util.find_spec(name.partition(".")[0]) for name in (__name__, *self._arguments))
+        names = (name.partition(".")[0] for name in (__name__, *self._arguments) if name)
+        found = map(importlib.util.find_spec, names)
         paths = (Path(spec.origin).parents[1] for spec in found if spec is not None and spec.origin)
         env = {name: value for name, value in os.environ.items() if not name.startswith(("KAOS_", "PACH"))}
         env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(map(str, paths)))
@@ -146,6 +147,14 @@ class _Forked:
         poll = select.poll()
         poll.register(self._watch, select.POLLIN)
         return 0 if poll.poll(None if timeout is None else timeout * 1000) else None
+
+
+@functools.cache
+def trials() -> ForkServer:
+    """The fork server for trials, one for all homes of this process."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
 
 
 @functools.cache

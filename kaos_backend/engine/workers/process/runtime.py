@@ -12,6 +12,7 @@ from kaos_backend.engine.errors import EngineError, Unknown
 from kaos_backend.engine.workers.port import WorkerSpec
 from kaos_backend.engine.workers.process import sandbox
 from kaos_backend.engine.workers.process.cgroup import Groups
+from kaos_backend.engine.workers.process.fork import trials
 from kaos_backend.engine.workers.process.images import Image, ImageStore
 from kaos_backend.engine.workers.process.places import Bare, Bubblewrap, Place, Sandbox
 from kaos_backend.engine.workers.process.secrets import SecretFolders
@@ -102,7 +103,7 @@ class ProcessRuntime:
             name = uuid.uuid4().hex
             group = self._groups.make(name) if self._groups else None
             place = partial(self._place, spec=spec, image=image, secrets=secrets)
-            return ProcessWorker(self._scratch / name, place, notice, group, private)
+            return ProcessWorker(self._scratch / name, place, notice, group, private, trials().launch)
         except (OSError, shutil.Error) as error:
             if private is not None:
                 clean_up(private)

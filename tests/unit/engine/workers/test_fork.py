@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kaos_backend.engine.workers.process.fork import ForkServer
+from kaos_backend.engine.workers.process.fork import ForkServer, trials
 from kaos_backend.engine.workers.process.launch import Launcher
 
 from .conftest import text_of, until
@@ -45,6 +45,15 @@ def run(
         "timeout": None,
     }
     return launcher.run(request, threading.Event()).code, text_of(log)
+
+
+def test_launchers_of_trials_share_an_interpreter(tmp_path: Path) -> None:
+    launchers = [Launcher(trials().launch) for _ in range(2)]
+    assert {psutil.Process(one.pid).ppid() for one in launchers} == {trials().pid}
+    for number, one in enumerate(launchers):
+        assert run(one, tmp_path / f"{number}", {}, "/bin/sh", "-c", f"exit {number}") == (number, "")
+        one.close()
+        assert one.pid is None
 
 
 def test_a_program_that_is_imported_starts_no_interpreter(server: ForkServer, tmp_path: Path) -> None:
