@@ -21,6 +21,9 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+# Commands of pipelines on the input `data`.
+COPY = "cat $data > $OUT/$(basename $data)"
+SLEEP = "sleep 600"
 T = TypeVar("T")
 ENDED = (
     pps.JobState.JOB_SUCCESS,

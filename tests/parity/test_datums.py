@@ -9,11 +9,10 @@ from datetime import timedelta
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.parity.pachd import UNKNOWN, Pachd, eventually, file, refused
+from tests.parity.pachd import COPY, UNKNOWN, Pachd, eventually, file, refused
 
 pytestmark = pytest.mark.workers("waits for jobs")
 
-COPY = "cat $data > $OUT/$(basename $data)"
 PICKY = (
     'if grep -q bad $data; then echo half > $OUT/half; echo "tried $(basename $data)"; exit 7; fi; ' + COPY
 )

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.parity.pachd import NO_ID, NOT_FOUND, UNKNOWN, Pachd, ids, in_thread, is_set, refused
+from tests.parity.pachd import COPY, NO_ID, NOT_FOUND, SLEEP, UNKNOWN, Pachd, ids, in_thread, is_set, refused
 
 pytestmark = pytest.mark.workers("waits for jobs")
 
-COPY = "cat $data > $OUT/$(basename $data)"
-SLEEP = "sleep 600"
 # Fails on what has the word in it.
 PICKY = 'if grep -q bad $data; then echo "said $(basename $data)"; exit 7; fi; ' + COPY
 

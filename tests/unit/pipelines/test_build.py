@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import ssl
 import subprocess
 import sys
 import threading
-import zipfile
-from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,70 +17,15 @@ import pytest
 import trustme
 from kaos_pipelines.build import authorities, pythons, store, with_venv
 from kaos_pipelines.build import main as building
-from kaos_pipelines.build.bundle import load_bundle
 from kaos_pipelines.build.errors import BuildError, Refused
-from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.pythons import find_python
 from kaos_pipelines.build.venvs import Recipe, VenvStore
 
-from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.workers.process import images
 from kaos_formats.images import directory_name
 from kaos_formats.stored import MAP_FILE
-from kaos_formats.tree import TreeEntry, format_tree
 
-HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-TRAIN = "#!/usr/bin/env python3\nimport tiny, sys\nprint(tiny.VALUE, sys.prefix)\n"
-
-
-def make(source: Path, image: str, store: Path) -> dict[str, Any]:
-    return with_venv.build(load_bundle(source), image, store, BuildLog())
-
-
-def _record_hash(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
-def wheel(folder: Path, name: str, version: str, value: str) -> None:
-    """A minimal pure-Python wheel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"VALUE = {value!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},sha256={_record_hash(text)},{len(text)}\n" for path, text in files.items())
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
-
-
-@pytest.fixture
-def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pip's own configuration points at a folder of wheels, and nowhere else."""
-    folder = tmp_path / "wheels"
-    wheel(folder, "tiny", "1.0", "one")
-    wheel(folder, "tiny", "2.0", "two")
-    wheel(folder, "other", "1.0", "other")
-    config = tmp_path / "pip.conf"
-    config.write_text(f"[global]\nno-index = true\nfind-links = {folder}\n")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    return folder
-
-
-def bundle(
-    tmp_path: Path, dockerfile: str, files: dict[str, str] | None = None, name: str = "source1"
-) -> Path:
-    source = tmp_path / "pfs" / "source" / name
-    for path, text in {"Dockerfile": dockerfile, "train": TRAIN, **(files or {})}.items():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        (source / path).write_text(text)
-    source.with_name(f"{name}.tree").write_bytes(format_tree([TreeEntry("train", 1, "755", "0" * 64)]))
-    return source
-
+from .conftest import HERE, TRAIN, bundle, config, is_ready, make
 
 DOCKERFILE = (
     f"FROM python:{HERE}-slim\nWORKDIR /app\nCOPY r.txt .\nRUN pip install -r r.txt\nCOPY . .\nENV LR=0.1\n"
@@ -103,21 +44,6 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(with_venv, "install", counting)
     return seen
-
-
-def config(engine: Path, image: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        (engine / "images" / directory_name(image) / "config.json").read_text()
-    )
-    return found
-
-
-def is_ready(engine: Path, image: str) -> bool:
-    """Whether the runtime finds the image whole."""
-    try:
-        return images.ImageStore(engine).get(image).root is not None
-    except EngineError:
-        return False
 
 
 @pytest.mark.usefixtures("wheels")
@@ -316,73 +242,6 @@ def test_both_sides_name_image_folders_alike() -> None:
         assert "/" not in folder
         assert not folder.startswith(".")
         assert len(folder) < 100
-
-
-Counter = Callable[[], int]
-
-
-SECRET = "s3cret-of-mine"
-LEAKS = {
-    "index": f"RUN pip install -i https://u:{SECRET}@127.0.0.1:1/simple --retries 0 nothing",
-    "token": f"RUN pip install --index-url=https://{SECRET}@127.0.0.1:1/simple --retries 0 nothing",
-    "argument": f"ARG WORD={SECRET}\nRUN pip install -i https://u:${{WORD}}@127.0.0.1:1/ --retries 0 nothing",
-    "environment": f"ENV PIP_INDEX_URL=https://u:{SECRET}@127.0.0.1:1/\nRUN pip install --retries 0 nothing",
-    "requirement": f"RUN pip install --retries 0 'nothing @ https://u:{SECRET}@127.0.0.1:1/nothing-1.0.zip'",
-    "git": f"RUN pip install git+https://u:{SECRET}@127.0.0.1:1/nothing.git",
-    "refused": f"RUN pip install --frobnicate https://u:{SECRET}@127.0.0.1:1/x",
-    "editable": f"RUN pip install -e git+https://u:{SECRET}@127.0.0.1:1/x",
-    "program": f"RUN curl https://u:{SECRET}@127.0.0.1:1/x",
-    "copy": f"COPY https://u:{SECRET}@127.0.0.1:1/x /x",
-    "long": f"RUN pip install {'x' * 30} --index-url https://u:{SECRET}@127.0.0.1:1/simple --frobnicate",
-}
-
-
-def build_process(
-    tmp_path: Path, dockerfile: str, files: dict[str, str] | None = None
-) -> tuple[int, str, Path]:
-    """(exit code, log, folder of the output) of the build pipeline's command."""
-    source = bundle(tmp_path, dockerfile, {}, "5" * 32)
-    env = {
-        **os.environ,
-        "PACH_PFS": str(tmp_path / "pfs"),
-        "KAOS_SOURCE_ID": source.name,
-        "KAOS_IMAGE": "kaos/w:1",
-        "KAOS_IMAGE_STORE": str(tmp_path / "engine"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    (tmp_path / "pfs" / "out").mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "kaos_pipelines.build"], env=env, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr, tmp_path / "pfs" / "out" / source.name
-
-
-@pytest.mark.parametrize("leak", LEAKS)
-def test_secrets_stay_out_of_the_log_of_a_build_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leak: str
-) -> None:
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    code, said, _ = build_process(tmp_path, f"FROM python:{HERE}\nWORKDIR /app\nCOPY . .\n{LEAKS[leak]}\n")
-    assert code == 1
-    assert "127.0.0.1" in said
-    assert SECRET not in said
-
-
-def test_secrets_stay_out_of_the_output_of_a_build(wheels: Path, tmp_path: Path) -> None:
-    dockerfile = (
-        f"FROM python:{HERE}\nARG WORD={SECRET}\nWORKDIR /app\nCOPY . .\n"
-        "RUN pip install --extra-index-url https://user:$WORD@127.0.0.1:1/simple tiny\n"
-        f"RUN pip install --extra-index-url https://user:{SECRET}@127.0.0.1:1/simple other\n"
-    )
-    code, said, out = build_process(tmp_path, dockerfile)
-    assert code == 0, said
-    assert SECRET not in said
-    text = (out / "image.json").read_text()
-    assert SECRET not in text
-    assert "ARG WORD=****" in text
-    assert "https://****@127.0.0.1:1/simple tiny" in text
-    again = build_process(tmp_path, dockerfile)
-    assert (again[0], (out / "image.json").read_text()) == (0, text)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

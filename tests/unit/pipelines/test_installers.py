@@ -15,10 +15,10 @@ from kaos_pipelines.build.installers import conda_run, parse
 from kaos_pipelines.build.words import Word
 
 from kaos_backend.engine.workers.process import images
-from tests.unit.pipelines.test_build import HERE, bundle, config, is_ready, make, wheels
-from tests.unit.pipelines.test_shell import BWRAP, START, build
 
-__all__ = ["wheels"]
+from .conftest import HERE, bundle, config, is_ready, make
+from .test_shell import BWRAP, START, build
+
 UV = Path(sys.executable).with_name("uv")
 PROJECT = """[project]
 name = "demo"

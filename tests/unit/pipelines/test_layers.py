@@ -10,10 +10,10 @@ from kaos_pipelines.build.errors import BuildError
 from kaos_pipelines.build.store import tree_digest
 
 from kaos_backend.engine.workers.process.images import ImageStore
-from tests.unit.pipelines.test_build import HERE, bundle, wheels
-from tests.unit.pipelines.test_shell import build
 
-__all__ = ["wheels"]
+from .conftest import HERE, bundle
+from .test_shell import build
+
 pytestmark = [
     pytest.mark.usefixtures("wheels"),
     pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed"),

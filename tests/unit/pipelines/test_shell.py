@@ -16,9 +16,9 @@ from kaos_pipelines.build.log import BuildLog
 from kaos_pipelines.build.sandbox import Sandbox
 
 from kaos_backend.engine.workers.process import environment, images
-from tests.unit.pipelines.test_build import HERE, bundle, config, make, wheels
 
-__all__ = ["wheels"]
+from .conftest import HERE, bundle, config, make
+
 BWRAP = shutil.which("bwrap")
 pytestmark = [
     pytest.mark.usefixtures("wheels"),
