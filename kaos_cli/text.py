@@ -116,6 +116,8 @@ def printable(text: str) -> str:
 
 
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n") + b"\x7f"
+# From so many different characters on it takes longer to replace them one by one.
+_MANY = 30
 _HARMLESS = bytes(code for code in range(256) if code not in _CONTROLS)
 
 
@@ -128,8 +130,12 @@ def printable_lines(text: bytes) -> bytes:
     decoded = text.decode(errors="replace")
     if decoded.replace("\n", "").replace("\t", "").isprintable():
         return text
-    shown = {ord(c): f"\\x{ord(c):02x}" for c in set(decoded) if not c.isprintable() and c not in "\t\n"}
-    return decoded.translate(shown).encode()
+    shown = {c: f"\\x{ord(c):02x}" for c in set(decoded) if not c.isprintable() and c not in "\t\n"}
+    if len(shown) > _MANY:
+        return decoded.translate({ord(c): told for c, told in shown.items()}).encode()
+    for c, told in shown.items():
+        decoded = decoded.replace(c, told)
+    return decoded.encode()
 
 
 def arguments(given: Mapping[str, str]) -> str:

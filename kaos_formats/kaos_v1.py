@@ -1,12 +1,11 @@
 """The messages of `kaos_v1.Engine`, the embedded engine's own gRPC service beside pachd's.
 
 It has what one machine needs and Pachyderm's protocol lacks; elsewhere its methods are UNIMPLEMENTED. A
-message is a JSON object, but for LogBlock; fields may be added, so readers pass over those that they do not
-know.
+message is a JSON object; fields may be added, so readers pass over those that they do not know.
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
-    LogBlocks(pps_v2.GetLogsRequest) → stream of LogBlock
+    LogRanges(pps_v2.GetLogsRequest) → stream of LogRange
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
     Foreground(stream of ForegroundInput) → stream of ForegroundOutput
@@ -17,11 +16,9 @@ know.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
-
-from kaos_formats import protobuf
 
 SERVICE = "kaos_v1.Engine"
 
@@ -87,43 +84,19 @@ class DamagedResponse(Message):
     paths: list[str] = []
 
 
-class LogBlock(NamedTuple):
+class LogRange(Message, omit_defaults=True):
     """Lines of one log, for each of which `GetLogs` has a message: a trial may write a million a second.
 
-    `paths` are the files of the datum that they belong to. `data` are whole lines (see `loglines`), those
-    that begin from byte `at` of the log on and before `to`. One without any comes once, behind all that was
-    there when the call began.
-
-    In protobuf's wire format: JSON has no bytes, and these may be a hundred megabytes a second.
+    They are the bytes from `at` to `to` of `file`, a path on the engine's machine; `loglines` says how they
+    are read. `paths` are the files of the datum that they belong to. One without a file comes once, behind
+    all that was there when the call began. A time (`since`) cannot be asked for.
     """
 
     datum: str = ""
-    paths: tuple[str, ...] = ()
+    paths: list[str] = []
+    file: bytes = b""
     at: int = 0
     to: int = 0
-    data: bytes = b""
-
-    def __bytes__(self) -> bytes:
-        paths = b"".join(protobuf.text(2, path) for path in self.paths)
-        place = protobuf.number(3, self.at) + protobuf.number(4, self.to)
-        return protobuf.text(1, self.datum) + paths + place + protobuf.field(5, self.data)
-
-    @classmethod
-    def FromString(cls, message: bytes) -> Self:
-        """Raises ValueError."""
-        datum, at, to, data = "", 0, 0, b""
-        paths: list[str] = []
-        for number, value in protobuf.values(memoryview(message)):
-            if isinstance(value, int):
-                at = value if number == 3 else at
-                to = value if number == 4 else to
-            elif number == 1:
-                datum = str(value, "utf-8")
-            elif number == 2:
-                paths.append(str(value, "utf-8"))
-            elif number == 5:
-                data = bytes(value)
-        return cls(datum, tuple(paths), at, to, data)
 
 
 class Done(Message):

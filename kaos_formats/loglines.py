@@ -6,11 +6,14 @@ what can be done with a block at once is: a trial may write a million lines a se
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+# How much is read at once: more than the longest line that is written.
+BLOCK_BYTES = 1 << 18
 _HEAD = re.compile(rb"\n[0-9]{1,16} [us] ")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -21,6 +24,29 @@ class Line(NamedTuple):
     ts_us: int
     user: bool
     text: str
+
+
+class Block(NamedTuple):
+    """Whole lines of a log: those that begin from its byte `at` on and before `to`."""
+
+    at: int
+    to: int
+    data: bytes
+
+
+def blocks(fd: int, at: int, to: int) -> Iterator[Block]:
+    """The bytes of a log from `at`, where a line begins, to `to`, where one or the log ends.
+
+    Ends early where the log has become shorter.
+    """
+    while at < to and (data := os.pread(fd, min(BLOCK_BYTES, to - at), at)):
+        if size := data.rfind(b"\n") + 1:
+            data = data[:size]
+        else:  # the last line, or (power loss) one that is longer than any that is written
+            size = len(data)
+            data += b"\n"
+        yield Block(at, at + size, data)
+        at += size
 
 
 def parse(raw: bytes) -> Line:

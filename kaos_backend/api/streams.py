@@ -19,7 +19,8 @@ from kaos_backend.errors import Internal, InvalidBundle, KaosError
 MAX_BUFFERED_BYTES = 1024 * 1024
 _DISCONNECT_CHECK_S = 1.0
 _GATHER_S = 0.02
-_MANY_BYTES = 64 * 1024
+# Enough to be sent at once, and what waits to be sent at most (and a piece): there may be many streams.
+_MANY_BYTES = 256 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class _Pump:
 
     def _put(self, piece: bytes) -> bool:
         with self._condition:
-            while self._buffered >= MAX_BUFFERED_BYTES and not self._stopped:
+            while self._buffered >= _MANY_BYTES and not self._stopped:
                 self._condition.wait()
             if self._stopped:
                 return False

@@ -102,7 +102,7 @@ def start(
             EngineService(store, data_dir / "trees"),
             ControlService(jobs),
             QueueService(jobs, inventory),
-            LogService(LogCalls(jobs, own_log).blocks),
+            LogService(LogCalls(jobs, own_log).ranges),
             ForegroundService(jobs.foregrounds),
         ]
         server, bound = build_server(services, token, host, port)

@@ -76,6 +76,11 @@ class Connection:
     def address(self) -> str:
         return self._engine.current().address
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the engine is on this machine, and ours."""
+        return self._engine.current().embedded
+
     @contextmanager
     def client(self) -> Iterator[Client]:
         """The client on the engine's current endpoint, for calls made within the block.

@@ -44,11 +44,13 @@ def unary(function: Callable[[Any, grpc.ServicerContext], Message], request: typ
 
 
 def server_stream(
-    function: Callable[[Any, grpc.ServicerContext], Iterable[Message]], request: type[Any]
+    function: Callable[[Any, grpc.ServicerContext], Iterable[Message]],
+    request: type[Any],
+    patient: bool = False,
 ) -> Handler:
-    """One request, any number of responses."""
+    """One request, any number of responses. `patient`: the client may take as long as it likes over one."""
     return grpc.unary_stream_rpc_method_handler(
-        _many(function), request_deserializer=request.FromString, response_serializer=bytes
+        _many(function, patient), request_deserializer=request.FromString, response_serializer=bytes
     )
 
 
@@ -89,11 +91,13 @@ def _single(function: Callable[[Any, grpc.ServicerContext], Message]) -> Callabl
 
 def _many(
     function: Callable[[Any, grpc.ServicerContext], Iterable[Message]],
+    patient: bool = False,
 ) -> Callable[..., Iterator[Message]]:
     def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
         try:
             take_place(context)
-            yield from _stalls.sent(function(request, context), context)
+            messages = function(request, context)
+            yield from messages if patient else _stalls.sent(messages, context)
         except grpc.RpcError:
             raise
         except Exception as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.queries import Queries
-from kaos_backend.engine.jobs.run.logs import Block, Logs, Tail
+from kaos_backend.engine.jobs.run.logs import Logs, Span, Tail
 from kaos_backend.engine.jobs.run.serving import SPOUT
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
@@ -56,29 +56,31 @@ class LogReading:
         self._closed_jobs: set[int] = set()
         self._begun = False
 
-    def poll(self) -> tuple[Iterator[tuple[Source, Block]], bool]:
-        """The lines that are new, and whether there will never be more (only a job's log ends).
+    def poll(self) -> tuple[Iterator[tuple[Source, Span]], bool]:
+        """Where the lines are that are new, and whether there will never be more (only a job's log ends).
 
         Raises:
             NotFound: the query's job was deleted.
         """
         sources, ended = self._look()
-        return self._blocks(sources, ended), ended
+        return self._spans(sources, ended), ended
 
-    def _blocks(self, sources: list[Source], ended: bool) -> Iterator[tuple[Source, Block]]:
+    def lines(self, source: Source, span: Span) -> Iterator[loglines.Line]:
+        """Those of them that the query is for."""
+        for block in source.tail.blocks(span):
+            for line in loglines.lines(block.data):
+                if line.ts_us >= self._query.since_us:
+                    yield line
+
+    def _spans(self, sources: list[Source], ended: bool) -> Iterator[tuple[Source, Span]]:
         query = self._query
         first, self._begun = not self._begun, True
         for source in sources:
             if query.tail > 0 and first:
                 source.tail.skip_to_last(query.tail, whole=ended)
-            for block in source.tail.read(whole=ended):
-                if query.since_us:
-                    block = block._replace(data=loglines.only(block.data, self._is_wanted))
-                if block.data:
-                    yield source, block
-
-    def _is_wanted(self, line: loglines.Line) -> bool:
-        return line.ts_us >= self._query.since_us
+            span = source.tail.advance(whole=ended)
+            if span.to > span.at:
+                yield source, span
 
     def _look(self) -> tuple[list[Source], bool]:
         """The files that may have new lines, and whether no line will ever be added after these."""

@@ -34,8 +34,10 @@ class Log:
 
     def _write(self, lines: bytes) -> None:
         """Lines with newlines between them; all at once, where they can be."""
-        if b"\r" in lines or not _is_utf8(lines):
+        if b"\r" in lines:
             lines = b"\n".join(map(_shown, lines.split(b"\n")))
+        if not _is_utf8(lines):
+            lines = lines.decode("utf-8", "replace").encode()
         stamp = b"%d u " % (time.time_ns() // 1000)
         stamped = memoryview(b"%b%b\n" % (stamp, lines.replace(b"\n", b"\n" + stamp)))
         while stamped:
@@ -56,9 +58,8 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _shown(line: bytes) -> bytes:
-    """What a terminal would show in the end, as progress bars overwrite their line; in UTF-8."""
-    line = line.removesuffix(b"\r").rpartition(b"\r")[2]
-    return line if _is_utf8(line) else line.decode("utf-8", "replace").encode()
+    """What a terminal would show in the end, as progress bars overwrite their line."""
+    return line.removesuffix(b"\r").rpartition(b"\r")[2]
 
 
 def _before(text: bytes, at: int) -> int:

@@ -88,6 +88,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 
 @given(st.lists(st.text("a\t\x1b\x00\r\x7f\x9bé\u202e\u200b😀\ue000", max_size=8)))
 @example(["plain"])
+@example(["".join(map(chr, range(0xE000, 0xE100)))])
 def test_many_lines_are_printable_as_each_is(lines: list[str]) -> None:
     said = "".join(line + "\n" for line in lines)
     expected = "".join(text.printable(line) + "\n" for line in lines)

@@ -1,4 +1,4 @@
-"""`kaos_v1.Engine`: logs, many lines in a message."""
+"""`kaos_v1.Engine`: logs, as places in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Read = Callable[[pps.GetLogsRequest, grpc.ServicerContext], Iterator[bytes]]
 
 
 class LogService:
-    """The part of the service that is about logs. `read` gives encoded `kaos_v1.LogBlock`s."""
+    """The part of the service that is about logs. `read` gives encoded `kaos_v1.LogRange`s."""
 
     name = kaos_v1.SERVICE
 
@@ -22,4 +22,4 @@ class LogService:
         self._read = read
 
     def handlers(self) -> Handlers:
-        return {"LogBlocks": server_stream(self._read, pps.GetLogsRequest)}
+        return {"LogRanges": server_stream(self._read, pps.GetLogsRequest, patient=True)}

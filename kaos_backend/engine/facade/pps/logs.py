@@ -5,22 +5,23 @@ Deviation, on purpose: following a *job* ends when the job has ended and its las
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 from pachyderm_sdk.api import pps
 
-from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.errors import InvalidArgument, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.pps import convert
 from kaos_backend.engine.facade.rpc import Handlers, park, server_stream
 from kaos_backend.engine.jobs import enginelog
 from kaos_backend.engine.jobs.db.rows import JobKey
-from kaos_backend.engine.jobs.logquery import LogQuery, Source
-from kaos_backend.engine.jobs.run.logs import Block
+from kaos_backend.engine.jobs.logquery import LogQuery, LogReading, Source
+from kaos_backend.engine.jobs.run.logs import Span
 from kaos_backend.engine.jobs.service import Jobs
-from kaos_formats import kaos_v1, loglines
+from kaos_formats import kaos_v1
 from kaos_formats.loglines import Line
 from kaos_formats.protobuf import field, number, text
 
@@ -46,32 +47,36 @@ class LogCalls:
             for said in enginelog.lines(self._own, since_us, max(0, request.tail)):
                 yield pps.LogMessage(message=said)
             return
-        for blocks in self._polls(query, request.follow, context):
-            for source, block in blocks:
+        reading = self._jobs.read_logs(query)
+        for spans in self._polls(reading, request.follow, context):
+            for source, span in spans:
                 encode = _encoder(source)
-                for line in loglines.lines(block.data):
+                for line in reading.lines(source, span):
                     yield encode(line)
 
-    def blocks(self, request: pps.GetLogsRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """What `get_logs` answers, many lines in a message: `kaos_v1.Engine/LogBlocks`."""
-        if (query := self._query(request)) is None:
-            raise Unknown("must specify a pipeline or a job")
-        for turn, blocks in enumerate(self._polls(query, request.follow, context)):
-            for source, block in blocks:
-                paths = tuple(file.path for file in source.files)
-                yield bytes(kaos_v1.LogBlock(source.datum, paths, block.at, block.to, block.data))
+    def ranges(self, request: pps.GetLogsRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Where that is what `get_logs` answers: `kaos_v1.Engine/LogRanges`."""
+        query = self._query(request)
+        if query is None or query.since_us:
+            raise InvalidArgument("a job must be specified, and no time")
+        reading = self._jobs.read_logs(query)
+        for turn, spans in enumerate(self._polls(reading, request.follow, context)):
+            for source, span in spans:
+                paths, file = [file.path for file in source.files], os.fsencode(source.tail.path)
+                yield bytes(
+                    kaos_v1.LogRange(datum=source.datum, paths=paths, file=file, at=span.at, to=span.to)
+                )
             if turn == 0:
-                yield bytes(kaos_v1.LogBlock())
+                yield bytes(kaos_v1.LogRange())
 
     def _polls(
-        self, query: LogQuery, follow: bool, context: grpc.ServicerContext
-    ) -> Iterator[Iterator[tuple[Source, Block]]]:
+        self, reading: LogReading, follow: bool, context: grpc.ServicerContext
+    ) -> Iterator[Iterator[tuple[Source, Span]]]:
         """The lines that there are, and those that come as long as the caller follows."""
-        reading = self._jobs.read_logs(query)
         while True:
             since = self._store.changes.version()
-            blocks, ended = reading.poll()
-            yield blocks
+            spans, ended = reading.poll()
+            yield spans
             if ended or not follow or not context.is_active():
                 return
             park(self._store, context)

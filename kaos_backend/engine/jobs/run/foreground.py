@@ -254,7 +254,7 @@ class Foreground:
                 while data := terminal.read(0.0 if last else _LOOK_S):
                     self._put(Event(printed=data))
             else:
-                for block in tail.read(whole=last):
+                for block in tail.blocks(tail.advance(whole=last)):
                     self._pass_on(block.data)
                 over.wait(_LOOK_S)
             if last:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -13,23 +14,20 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
-from kaos_formats.loglines import parse
+from kaos_formats import loglines
 
 log = logging.getLogger(__name__)
 
 MASTER = "master"
 # How much of a log is read at once when its end is wanted.
 _END = 1 << 16
-# How much of it is read at once: more than the longest line that is written.
-_BLOCK = 1 << 18
 
 
-class Block(NamedTuple):
-    """Whole lines of a log: all that begin from its byte `at` on and before `to`."""
+class Span(NamedTuple):
+    """Whole lines of a log: from byte `at` to byte `to`."""
 
     at: int
     to: int
-    data: bytes
 
 
 class Logs:
@@ -81,7 +79,7 @@ def last_lines(path: Path, since: int) -> list[str]:
         return []
     # Where it was cut into there is half a line, unless it is the only one.
     whole = lines[1:] if start > since and len(lines) > 2 else lines
-    return [line.text for line in map(parse, whole) if line.user and line.text]
+    return [line.text for line in map(loglines.parse, whole) if line.user and line.text]
 
 
 def size(path: Path) -> int:
@@ -93,7 +91,7 @@ def size(path: Path) -> int:
 
 
 class Tail:
-    """Reads a growing file in blocks of whole lines; a file that is not there yet is empty."""
+    """Reads a growing file by whole lines; a file that is not there yet is empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,7 +100,7 @@ class Tail:
     def skip_to_last(self, count: int, whole: bool = False) -> None:
         """Begin `count` lines before the file's end, which is read backwards only as far as they reach.
 
-        An unended last line counts with `whole`, as `read` gives it only then.
+        An unended last line counts with `whole`, as `advance` takes it only then.
         """
         try:
             with self.path.open("rb") as file:
@@ -110,30 +108,29 @@ class Tail:
         except FileNotFoundError:
             return
 
-    def read(self, whole: bool = False) -> Iterator[Block]:
-        """What is new since the last call, up to where the file ends now; with `whole`, an unended last line
-        too.
-        """
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            # Not what is written meanwhile: other logs are waiting to be read.
+    def advance(self, whole: bool = False) -> Span:
+        """Where the lines are that are new since the last call; with `whole`, an unended last one too."""
+        at = self._offset
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(self._offset)
-            while (size := min(_BLOCK, end - self._offset)) > 0 and (data := file.read(size)):
-                at = self._offset
-                if lines := data.rfind(b"\n") + 1:
-                    data = data[:lines]
-                    self._offset += lines
-                    file.seek(self._offset)
-                elif whole or len(data) == _BLOCK:  # so long a line is none that was written by us
-                    self._offset += len(data)
-                    data += b"\n"
-                else:
-                    return
-                yield Block(at, self._offset, data)
+            if end > at:
+                self._offset = end if whole else _end_of_lines(file, at, end)
+        return Span(at, self._offset)
+
+    def blocks(self, span: Span) -> Iterator[loglines.Block]:
+        """Its lines; none if the file is not there any more."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            yield from loglines.blocks(file.fileno(), *span)
+
+
+def _end_of_lines(file: BinaryIO, at: int, end: int) -> int:
+    """Where the last whole line from `at` on ends."""
+    start = max(at, end - loglines.BLOCK_BYTES)
+    file.seek(start)
+    if lines := file.read(end - start).rfind(b"\n") + 1:
+        return start + lines
+    # So long a line is none that was written.
+    return at if start == at else end
 
 
 def _start_of_last(file: BinaryIO, count: int, whole: bool) -> int:

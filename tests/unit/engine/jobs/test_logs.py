@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.engine.jobs.run.logs import Tail, append
-from kaos_formats.loglines import Line, lines
+from kaos_formats.loglines import Block, Line, lines
+
+
+def blocks(tail: Tail, whole: bool = False) -> list[Block]:
+    return list(tail.blocks(tail.advance(whole)))
 
 
 def read(tail: Tail, whole: bool = False) -> list[Line]:
-    return [line for block in tail.read(whole) for line in lines(block.data)]
+    return [line for block in blocks(tail, whole) for line in lines(block.data)]
 
 
 def test_a_tail_gives_whole_lines_once_and_the_rest_at_the_end(tmp_path: Path) -> None:
@@ -51,10 +55,10 @@ def test_blocks_say_which_bytes_they_are(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     written = b"".join(b"%d u %b\n" % (i, b"x" * 1000) for i in range(1000))
     log.write_bytes(written)
-    blocks = list(Tail(log).read())
-    assert b"".join(block.data for block in blocks) == written
-    assert [written[block.at : block.to] for block in blocks] == [block.data for block in blocks]
-    assert len(blocks) > 1
+    found = blocks(Tail(log))
+    assert b"".join(block.data for block in found) == written
+    assert [written[block.at : block.to] for block in found] == [block.data for block in found]
+    assert len(found) > 1
 
 
 def test_what_is_written_while_it_is_read_waits_for_the_next_time(tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_what_is_written_while_it_is_read_waits_for_the_next_time(tmp_path: Path
     log.write_bytes(b"1 u x\n" * 100_000)
     tail = Tail(log)
     seen = 0
-    for block in tail.read():
+    for block in tail.blocks(tail.advance()):
         seen += len(block.data)
         with log.open("ab") as file:
             file.write(block.data)  # as fast as it is read
@@ -88,8 +92,8 @@ def test_a_hole_without_a_line_end_comes_in_pieces(tmp_path: Path) -> None:
         file.truncate(5 << 20)
         file.seek(0, os.SEEK_END)
         file.write(b"\n5 u one\n")
-    blocks = list(Tail(log).read())
-    assert max(len(block.data) for block in blocks) < 1 << 20
-    found = [line for block in blocks for line in lines(block.data)]
+    pieces = blocks(Tail(log))
+    assert max(len(block.data) for block in pieces) < 1 << 20
+    found = [line for block in pieces for line in lines(block.data)]
     assert found[-1] == Line(5, True, "one")
     assert sum(len(line.text) for line in found[:-1]) == 5 << 20
