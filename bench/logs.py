@@ -18,7 +18,7 @@ from bench.measure import BenchError, Row, clean_env
 from bench.places import Run, bare_python
 
 AIM_MB_S = 150
-LOOK_S = 0.002
+LOOK_S = 0.02
 TRAIN = """#!/usr/bin/env python3
 import json, os, sys, time
 with open(os.environ["KAOS_PARAMS"]) as file:
