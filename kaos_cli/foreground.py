@@ -144,7 +144,7 @@ def shell(session: Session, ws: str, ref: str, trial: int) -> int:
     """A shell where a trial was, on this terminal; its exit code."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise KaosError("usage", "a shell needs a terminal", hint="call it without pipes and redirections")
-    size = os.get_terminal_size(0)
+    size = _size()
     asked = {"rows": size.lines, "columns": size.columns, "term": os.environ.get("TERM", "dumb")}
     lines, name = session.client.shell(ws, ref, trial, asked), ""
     try:
@@ -164,6 +164,12 @@ def shell(session: Session, ws: str, ref: str, trial: int) -> int:
         lost = f"lost the connection to the backend, and with it the shell: {error}"
         raise KaosError("connection_lost", lost, hint=_TRY) from error
     raise KaosError("connection_lost", "the backend ended the shell", hint=_TRY)
+
+
+def _size() -> os.terminal_size:
+    """That of the terminal; as large as any for one that knows none (a serial line, a script's)."""
+    columns, lines = os.get_terminal_size(0)
+    return os.terminal_size((columns or 80, lines or 24))
 
 
 def _show(lines: Iterator[Json]) -> Json:
@@ -211,13 +217,13 @@ def _typing(session: Session, name: str) -> Iterator[None]:
     typist = _typist(session)
 
     def pass_on() -> None:
-        size = os.get_terminal_size(0)
+        size = _size()
         while not over.is_set():
             ready, _, _ = select.select([0, wake_r], [], [])
             typed: Json = {}
             if wake_r in ready:
                 os.read(wake_r, _TYPED_BYTES)
-                if (now := os.get_terminal_size(0)) != size:
+                if (now := _size()) != size:
                     size = now
                     typed |= {"rows": size.lines, "columns": size.columns}
             if 0 in ready and not over.is_set():

@@ -138,6 +138,7 @@ class Soak:
             self.home.call("down")
             time.sleep(1)
             self.violations += [f"left over: {path}" for path in self.home.leftovers()]
+            self.violations += [f"a secret is told in {path}" for path in self.home.told()]
         except (Violation, OSError) as error:
             self.violations.append(str(error))
         for process in self.home.processes():

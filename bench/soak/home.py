@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import time
@@ -69,7 +70,50 @@ class Home:
                 "TMPDIR": str(self.tmp),
             }
         )
+        self.secret = f"soak-value-{secrets.token_hex(8)}"
+        self.env["SOAK_VALUE"] = self.secret
         self.counts: Counter[str] = Counter()
+
+    def shell(self, *args: str | Path, typed: str) -> tuple[int, str]:
+        """A command at a terminal, where something is typed at the prompt; its exit code and what was shown.
+
+        Raises Violation when it hangs.
+        """
+        ours, theirs = os.openpty()
+        shown, deadline = b"", time.monotonic() + COMMAND_DEADLINE_S
+        with subprocess.Popen(
+            [kaos_command(), *args],
+            env=self.env | {"TERM": "dumb"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as process:
+            os.close(theirs)
+            try:
+                while time.monotonic() < deadline:
+                    if select.select([ours], [], [], 0.2)[0]:
+                        try:
+                            shown += os.read(ours, 1 << 16)
+                            if typed and shown.endswith((b"# ", b"$ ")):
+                                os.write(ours, typed.encode())
+                                typed = ""
+                        except OSError:  # nobody has the other end any more
+                            break
+                else:
+                    process.kill()
+                    raise Violation(f"`kaos {' '.join(map(str, args))}` hangs after {shown[-600:]!r}")
+            finally:
+                os.close(ours)
+        self.counts["commands"] += 1
+        return process.returncode, shown.decode("utf-8", "replace")
+
+    def told(self) -> Iterator[str]:
+        """Files that tell a secret's value."""
+        value = self.secret.encode()
+        for path in (path for place in (self.path, self.tmp) for path in place.rglob("*")):
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink() and value in path.read_bytes():
+                    yield str(path)
 
     def call(self, *args: str | Path) -> Answer:
         """One command of the user's. Raises Violation when it hangs or breaks."""
@@ -153,7 +197,16 @@ class Home:
     def workers(self) -> int:
         """Processes beside the servers."""
         servers = {self.pid(server) for server in SERVERS}
-        return sum(process.pid not in servers for process in self.processes())
+        beside = [process for process in self.processes() if process.pid not in servers]
+        return sum(not self._is_forkserver(process) for process in beside)
+
+    def _is_forkserver(self, process: psutil.Process) -> bool:
+        """Whether it is a part of the engine that lasts, and runs nothing itself."""
+        try:
+            ours = process.ppid() == self.pid("engine")
+            return ours and any(word.endswith(".forkserver") for word in process.cmdline())
+        except psutil.Error:
+            return False
 
     def sample(self) -> dict[str, Sample]:
         found = {}

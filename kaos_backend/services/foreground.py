@@ -134,7 +134,19 @@ class Foregrounds:
             env={"KAOS_SHELL": "1", "TERM": request.term},
             terminal=kaos_v1.TerminalSize(rows=request.rows, columns=request.columns),
         )
-        return Session(lambda session: self._one(session, ask, ForegroundLine), self._sessions)
+
+        def look(session: Session) -> Iterator[ForegroundLine]:
+            try:
+                yield from self._one(session, ask, ForegroundLine)
+            except errors.NotFound as error:
+                if trial.datum is not None or not train.state.terminal:
+                    raise
+                raise errors.NotFound(
+                    f"job {train.id[:8]} ended before it came to trial {number}: there is nothing to look at",
+                    hint="`kaos train run` runs one trial here and now",
+                ) from error
+
+        return Session(look, self._sessions)
 
     def run(self, workspace: str, request: Run) -> Session:
         """One trial as a deploy of the same would run it, its image made first. Nothing of it is stored.

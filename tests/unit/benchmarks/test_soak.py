@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ def job(*trials: dict[str, Any]) -> dict[str, Any]:
 
 def look(found: Any, wanted: Deployed, tmp_path: Path) -> None:
     client = Client(0, Told(found), tmp_path, 0)
-    client.look(Workspace("w", jobs={"j": wanted}, stamps={"m1": 1}), "j")
+    client.look(Workspace("w", jobs={"j": wanted}, stamps={("plain", "m1"): 1}), "j")
 
 
 def test_a_job_that_came_to_what_was_promised(tmp_path: Path) -> None:
     look(job(trial(1), trial(BAD, "failed")), Deployed([1, BAD], "d"), tmp_path)
     look(job(trial(1), trial(2, "killed")), Deployed([1, 2], "d", may_be_killed=True), tmp_path)
+    look(job(trial(1), trial(2, "killed")), Deployed([1, 2], "d", stopped={2}), tmp_path)
+    look(job(trial(1, stamp=2)), Deployed([1], "d", flavour="mint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,26 @@ def test_a_job_that_came_to_what_was_promised(tmp_path: Path) -> None:
 def test_what_must_never_happen(found: Any, tmp_path: Path) -> None:
     with pytest.raises(Violation):
         look(found, Deployed([1, 2], "d"), tmp_path)
+
+
+class Paused(Home):
+    """Has one job, with whatever points are deployed, all of them in one state."""
+
+    def __init__(self, workspace: Workspace, state: str) -> None:
+        self.mark, self._workspace, self._state = "soak", workspace, state
+
+    def ask(self, *args: str | Path, fine: tuple[str, ...] = (), again: tuple[str, ...] = ()) -> Answer:
+        trials = [trial(x, self._state) for x in self._workspace.points]
+        found = job(*trials) | {"finished": None}
+        return Answer(0, {"status": "started", "job": "j"} if "deploy" in args else found, "", "")
+
+
+@pytest.mark.parametrize(("state", "fine"), [("waiting", True), ("skipped", True), ("running", False)])
+def test_nothing_begins_in_a_pause(state: str, fine: bool, tmp_path: Path) -> None:
+    workspace = Workspace("w")
+    client = Client(0, Paused(workspace, state), tmp_path, 0)
+    with nullcontext() if fine else pytest.raises(Violation, match="is paused"):
+        client.pause(workspace)
 
 
 def test_growth() -> None:
