@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +56,7 @@ class _Try:
     reason: str = ""
     image: str = ""
     output: Output | None = None
+    folders: list[Path] = field(default_factory=list)
 
     def keep(self, output: Output | None) -> None:
         """What the newest run left in the output folder, in place of what an earlier one did."""
@@ -136,28 +137,32 @@ class DatumRunner:
         """Run a datum to its end. Raises Interrupted when its `cancel` is set before that and it was not
         stopped.
         """
-        datum = running.datum
-        base = self._env.scratch / str(self._job.seq)
-        # What an earlier run of it left may not have gone.
-        names = (f"{datum.id}.{n}" if n else datum.id for n in itertools.count())
-        scratch = next(path for path in map(base.joinpath, names) if not path.exists())
-        try:
-            return self._run(datum, scratch, running)
-        finally:
-            clean_up(scratch)
-
-    def _run(self, datum: DatumRow, scratch: Path, running: Running) -> Outcome:
         sofar = _Try(started_us=self._env.clock())
         try:
-            return self._attempts(datum, scratch, sofar, running)
+            return self._attempts(running.datum, sofar, running)
         except Interrupted:
             if running.stopped is None:
                 raise
-            return self._stopped(datum, sofar, running.stopped)
+            return self._stopped(running.datum, sofar, running.stopped)
         finally:
             sofar.keep(None)
+            for folder in sofar.folders:
+                clean_up(folder)
 
-    def _attempts(self, datum: DatumRow, scratch: Path, sofar: _Try, running: Running) -> Outcome:
+    def _output_folder(self, datum: DatumRow, sofar: _Try) -> Path:
+        """A new and empty one, which goes with the datum's run."""
+        base = self._env.scratch / str(self._job.seq)
+        for n in itertools.count():
+            folder = base / f"{datum.id}.{n}"
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:  # of an attempt before, or of an earlier run that has not gone
+                continue
+            sofar.folders.append(folder)
+            return folder
+        raise AssertionError("there is always another number")
+
+    def _attempts(self, datum: DatumRow, sofar: _Try, running: Running) -> Outcome:
         files = by_name(datum.files)
         try:
             inputs = {
@@ -175,8 +180,7 @@ class DatumRunner:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         while sofar.number < self._tries:
             sofar.number += 1
-            out = scratch / f"{sofar.number}.{sofar.lost}"
-            out.mkdir(parents=True)
+            out = self._output_folder(datum, sofar)
 
             def run(
                 cmd: tuple[str, ...], stdin: tuple[str, ...], allocation: Allocation, out: Path = out

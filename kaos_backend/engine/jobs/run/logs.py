@@ -60,8 +60,12 @@ def note(path: Path, now_us: int, text: str) -> None:
 def append(path: Path, now_us: int, text: str) -> None:
     """Add system lines; a whole `write` in append mode, so that it never cuts into a line of the worker's."""
     lines = "".join(f"{now_us} s {line}\n" for line in text.splitlines() or [""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, flags, 0o600)
     try:
         os.write(fd, lines.encode())
     finally:

@@ -27,6 +27,8 @@ COMMAND = (
     *(sys.executable, "-I", "-S", "-c", _BOOT.format("kaos_backend.engine.workers.process.launcher")),
     str(Path(__file__).parents[4]),
 )
+# In place of how a sandbox is made: in the one that is there.
+STANDS = "stands"
 CANCEL_LATENCY_S = 0.05
 CLOSE_S = 5.0
 
@@ -83,9 +85,10 @@ class Launcher:
         started = time.monotonic()
         if self.pid is None:
             self._start()
+        stands = request["sandbox"] is not None and request["sandbox"] == self.sandbox
         # Until it says that it stands.
         self.sandbox = None
-        self._send({"run": request})
+        self._send({"run": {**request, "sandbox": STANDS} if stands else request})
         exit_, kept = self._await_exit(cancel, started)
         self.sandbox = request["sandbox"] if kept else None
         return exit_

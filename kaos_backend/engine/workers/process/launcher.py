@@ -29,6 +29,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 20
 _DRAIN_S = 2.0
+_STANDS = "stands"
 _AGAIN_S = 0.01
 
 
@@ -120,13 +121,15 @@ class Launcher:
 
     def _start(self, request: dict[str, Any]) -> Datum:
         argv = request["sandbox"]
-        if self._sandbox is not None and (self._sandbox.argv, self._sandbox.groups) != (argv, self._groups):
+        if argv == _STANDS:
+            if self._sandbox is None or self._sandbox.over:
+                raise OSError("its sandbox has been ended")
+            argv = self._sandbox.argv
+        else:
             self._drop()
         if argv is None:
             return Datum(request, None, wrapped=False)
         if self._enters:
-            if self._sandbox is not None and self._sandbox.over:
-                raise OSError("its sandbox has been ended")
             try:
                 if self._sandbox is None:
                     self._sandbox = Kept(argv, self._groups)

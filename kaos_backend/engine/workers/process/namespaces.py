@@ -38,7 +38,7 @@ class Kept:
     """
 
     def __init__(self, argv: list[str], groups: list[str]) -> None:
-        self.argv, self.groups = argv, groups
+        self.argv = argv
         self.over = False
         """It has ended, or is about to."""
         self._left = False

@@ -75,6 +75,9 @@ class Sandbox:
         self._pfs = Pfs(folder)
         self._mounted: Mapping[str, Path] = {}
         self._binds: tuple[str, ...] = ()
+        # To put together what a sandbox is made of costs more than to see that it is the same.
+        self._seen: sandbox.View | None = None
+        self._made: tuple[str, ...] = ()
         self._hidden = (*bwrap.hidden, *private())
         prefixes = (*image.prefixes, *(prefix.resolve() for prefix in image.prefixes))
         venv = () if image.venv is None else (image.venv,)
@@ -89,13 +92,15 @@ class Sandbox:
         """See `Place`."""
         self._mounted = self._pfs.to_mount(run, self._mounted)
         self._pfs.fill(run, self._mounted)
-        made = sandbox.argv(self._bwrap.path, self._view(run))
-        if made != standing and not intact(self._root, self._mount_points()):
-            # What ran before has turned folders into links, which bubblewrap would follow.
-            clean_up(self._root)
-            self._lay_out()
-            made = sandbox.argv(self._bwrap.path, self._view(run))
-        return Command(run.cmd, datum_env(self._env, run, "/pfs"), self._workdir, made)
+        view = self._view(run)
+        if standing is None or standing != self._made or view != self._seen:
+            if not intact(self._root, self._mount_points()):
+                # What ran before has turned folders into links, which bubblewrap would follow.
+                clean_up(self._root)
+                self._lay_out()
+                view = self._view(run)
+            self._seen, self._made = view, sandbox.argv(self._bwrap.path, view)
+        return Command(run.cmd, datum_env(self._env, run, "/pfs"), self._workdir, self._made)
 
     def collect(self, run: DatumRun) -> None:
         """See `Place`."""
