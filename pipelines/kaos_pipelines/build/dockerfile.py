@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dockerfile_parse.parser import DockerfileParser
 
 from kaos_formats.masking import mask
-from kaos_pipelines.build.errors import BuildError
+from kaos_pipelines.build.errors import USE_DOCKER, BuildError
 
 KEYWORDS = frozenset(
     [
@@ -106,7 +106,8 @@ def _instruction(keyword: str, value: str, line: int) -> Instruction:
         raise BuildError("there is no such instruction", line, f"{keyword} {value}".strip())
     if keyword in ("RUN", "COPY", "ADD") and re.search(r"<<-?\s*['\"]?[A-Za-z_]", value):
         text = f"{keyword} {value}"
-        raise BuildError("here-documents are not understood; use a file of the bundle", line, text)
+        why = f"here-documents need a container: {USE_DOCKER}, or put the text into a file of the bundle"
+        raise BuildError(why, line, text)
     if not value:
         raise BuildError("the instruction says nothing", line, keyword)
     flags: dict[str, str] = {}

@@ -7,7 +7,7 @@ import re
 from kaos_formats.masking import mask
 
 _NO_LOGIN = re.compile(r"401 Unauthorized|no basic auth credentials|unauthorized: authentication")
-USE_DOCKER = "use Docker (the docker runtime) for that"
+USE_DOCKER = "use Docker for that (kaos up --runtime docker)"
 
 
 class Refused(ValueError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from kaos_cli import foreground
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake import JOB_ID, FakeBackend
 
@@ -53,3 +56,8 @@ def test_a_shell_needs_a_terminal(cli: Cli, two: FakeBackend) -> None:
     assert done.code == 2
     assert "needs a terminal" in done.err
     assert not two.requests
+
+
+def test_a_terminal_that_knows_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda _: (0, 0))
+    assert foreground._size() == (80, 24)
