@@ -1,8 +1,4 @@
-"""The backend's HTTP API as methods: one request function, one decoder of errors. Prints nothing.
-
-http.client and not requests: a redeploy of what is there already is three small requests, and importing
-requests would take longer than all of them.
-"""
+"""The backend's HTTP API as methods. Prints nothing."""
 
 from __future__ import annotations
 
@@ -12,154 +8,17 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from typing import BinaryIO, TypeVar
+from urllib.parse import quote, urlencode
 
-from kaos_cli import __version__
 from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.streams import blocks, json_lines
+from kaos_cli.transport import READ_TIMEOUT_S, Json, Transport
 
-Json = dict[str, Any]
 T = TypeVar("T")
-READ_TIMEOUT_S = 60.0
 # A big bundle is verified and stored before the answer comes.
 WRITE_TIMEOUT_S = 3600.0
 BUSY_TIMEOUT_S = 60.0
-ERROR_LIMIT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a backend listens, and the secret it wants. ``local``: this command line may start it again."""
-
-    url: str
-    token: str
-    local: bool
-
-
-class Transport:
-    """One kept-alive connection; not for several threads."""
-
-    def __init__(self, endpoint: Endpoint, connect_timeout_s: float = 10.0) -> None:
-        parts = urlsplit(endpoint.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise KaosError(
-                "usage",
-                f"{endpoint.url!r} is no backend address",
-                hint="use http://HOST:PORT in KAOS_ENDPOINT",
-            )
-        self.endpoint = endpoint
-        self._timeout_s = connect_timeout_s
-        self._prefix = parts.path.rstrip("/") + "/v1"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=connect_timeout_s)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def open(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Iterable[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-        timeout_s: float | None = READ_TIMEOUT_S,
-    ) -> http.client.HTTPResponse:
-        """The response to a request, its body unread. Raises KaosError for an error the backend reports,
-        ConnectionLost when there is no answer."""
-        sent = {
-            "Authorization": f"Bearer {self.endpoint.token}",
-            "X-Kaos-Version": __version__,
-            "Accept-Encoding": "identity",
-        } | (headers or {})
-        if body is not None and not isinstance(body, bytes):
-            sent["Transfer-Encoding"] = "chunked"
-            body = _chunked(body)
-        connection = self._connection
-        refused: OSError | None = None
-        try:
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(timeout_s)
-            try:
-                connection.request(method, self._prefix + path, body, sent)
-            except (BrokenPipeError, ConnectionResetError) as error:
-                # A refused upload: the backend answered and hung up before it had read everything.
-                refused = error
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as lost:
-            connection.close()
-            raise ConnectionLost(str(refused or lost) or type(lost).__name__) from lost
-        except BaseException:
-            # A half-sent request must not be followed by another one on the same connection.
-            connection.close()
-            raise
-        if response.status >= 400:
-            reported = _decode_error(response)
-            connection.close()
-            raise reported
-        return response
-
-    def json(
-        self, method: str, path: str, body: Json | None = None, timeout_s: float = READ_TIMEOUT_S
-    ) -> Json:
-        content = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if content is not None else None
-        return self.read_json(self.open(method, path, content, headers, timeout_s))
-
-    def read_json(self, response: http.client.HTTPResponse) -> Json:
-        try:
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise ConnectionLost(str(error) or type(error).__name__) from error
-        except ValueError as error:
-            raise KaosError(
-                "internal",
-                f"{self.endpoint.url} did not answer in JSON",
-                hint="is this a kaos backend? `kaos status` shows the address in use",
-            ) from error
-        assert isinstance(answer, dict)
-        return answer
-
-
-def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The pieces in HTTP's chunked coding; http.client's own would copy each of them once more."""
-    for piece in filter(None, pieces):  # an empty chunk would end the body
-        yield b"%x\r\n" % len(piece)
-        yield piece
-        yield b"\r\n"
-    yield b"0\r\n\r\n"
-
-
-def _decode_error(response: http.client.HTTPResponse) -> KaosError:
-    try:
-        raw = response.read(ERROR_LIMIT_BYTES)
-    except (OSError, http.client.HTTPException):
-        raw = b""
-    try:
-        error = json.loads(raw)["error"]
-        return KaosError(
-            str(error["code"]), str(error["message"]), hint=str(error.get("hint") or ""), **_fields(error)
-        )
-    except (ValueError, KeyError, TypeError):
-        text = raw[:200].decode(errors="replace").strip()
-        return KaosError(
-            "internal",
-            f"the backend answered {response.status} {response.reason}" + (f": {text}" if text else ""),
-            hint="its log is $KAOS_HOME/logs/backend.log",
-        )
-
-
-def _fields(error: Json) -> Json:
-    fields = error.get("fields")
-    # Named like KaosError's own parameters, these could not be passed on.
-    return (
-        {k: v for k, v in fields.items() if k not in ("code", "message", "hint")}
-        if isinstance(fields, dict)
-        else {}
-    )
 
 
 class KaosClient:
@@ -312,14 +171,14 @@ class KaosClient:
         return list(self._get(f"/workspaces/{ws}/jobs", {"limit": limit})["jobs"])
 
     def job(self, ws: str, ref: str, sort_by: str | None = None, order: str | None = None) -> Json:
-        return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}", {"sort_by": sort_by, "order": order})
+        return self._get(_job(ws, ref), {"sort_by": sort_by, "order": order})
 
     def summary(self, ws: str, ref: str) -> Json:
         """A job without its trials, which costs the same however many there are."""
-        return self._get(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/summary")
+        return self._get(_job(ws, ref) + "/summary")
 
     def stop(self, ws: str, ref: str, author: str) -> Json:
-        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/stop?author={quote(author, safe='')}"
+        path = _job(ws, ref) + "/stop" + _query({"author": author})
         return self._retrying(lambda t: t.json("POST", path))
 
     def pause(self, ws: str | None, paused: bool) -> Json:
@@ -334,7 +193,7 @@ class KaosClient:
 
     def shell(self, ws: str, ref: str, trial: int, terminal: Json) -> Iterator[Json]:
         """The lines of a shell where a trial was. Raises ConnectionLost when the stream breaks off."""
-        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/shell"
+        path = _job(ws, ref) + f"/trials/{trial}/shell"
         with self._stream(path, {}, None, terminal) as response:
             yield from json_lines(response)
 
@@ -343,15 +202,13 @@ class KaosClient:
         self._retrying(lambda t: t.json("POST", f"/foreground/{name}", typed), repeatable=False)
 
     def retry(self, ws: str, ref: str, failed: bool, author: str) -> Json:
-        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/retry"
+        path = _job(ws, ref) + "/retry"
         body = {"failed": failed, "author": author}
         # Asked twice it would start two jobs.
         return self._retrying(lambda t: t.json("POST", path, body, WRITE_TIMEOUT_S), repeatable=False)
 
     def stop_trial(self, ws: str, ref: str, trial: int, author: str) -> Json:
-        path = (
-            f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/trials/{trial}/stop?author={quote(author, safe='')}"
-        )
+        path = _job(ws, ref) + f"/trials/{trial}/stop" + _query({"author": author})
         return self._retrying(lambda t: t.json("POST", path))
 
     def logs(
@@ -364,7 +221,7 @@ class KaosClient:
         """
         query = {"trial": trial, "stage": stage, "follow": follow or None, "tail": tail, "form": "blocks"}
         timeout_s = None if follow else WRITE_TIMEOUT_S
-        with self._stream(f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/logs", query, timeout_s) as response:
+        with self._stream(_job(ws, ref) + "/logs", query, timeout_s) as response:
             yield from blocks(response)
 
     def check(self, repair: bool) -> Iterator[Json]:
@@ -379,12 +236,17 @@ class KaosClient:
     def archive(self, ws: str, ref: str, what: str, model: str | None = None) -> Iterator[BinaryIO]:
         """The zstd stream of a tar with a job's models, code or data."""
         query = {"what": what, "model": model}
-        path = f"/workspaces/{ws}/jobs/{quote(ref, safe='')}/archive"
+        path = _job(ws, ref) + "/archive"
         try:
             with self._stream(path, query, WRITE_TIMEOUT_S) as response:
                 yield response
         except ConnectionLost as error:
             raise _lost(error) from error
+
+
+def _job(ws: str, ref: str) -> str:
+    """The path of a job; ``ref`` is what the user called it."""
+    return f"/workspaces/{ws}/jobs/{quote(ref, safe='')}"
 
 
 def _lost(error: ConnectionLost) -> KaosError:

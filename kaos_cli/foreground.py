@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from kaos_cli import text
-from kaos_cli.client import KaosClient, Transport
+from kaos_cli.client import KaosClient
 from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.session import Session
+from kaos_cli.transport import Transport
 
 _SPOOLED_BYTES = 16 << 20
 _TYPED_BYTES = 32 << 10

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kaos_cli import __version__
-from kaos_cli.client import Endpoint, Transport
 from kaos_cli.config import Home
 from kaos_cli.errors import ConnectionLost, KaosError
+from kaos_cli.transport import Endpoint, Transport
 from kaos_formats.home import Program, Running, is_locked, locked, log_file, read_running
 
 START_TIMEOUT_S = 60.0

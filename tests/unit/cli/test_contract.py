@@ -8,8 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kaos_cli.client import Endpoint, KaosClient, Transport
+from kaos_cli.client import KaosClient
 from kaos_cli.errors import ConnectionLost, KaosError
+from kaos_cli.transport import Endpoint, Transport
 from tests.support.contract import document, operation
 
 
