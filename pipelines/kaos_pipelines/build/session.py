@@ -67,6 +67,15 @@ def session(host: str, services: Sequence[Service]) -> Iterator[str]:
         thread.join()
 
 
+def rehearse() -> None:
+    """Serve a session that nobody calls."""
+    ours, theirs = socket.socketpair()
+    over = asyncio.Event()
+    over.set()
+    with theirs:
+        asyncio.run(_serve(ours, [_Health()], over))
+
+
 def _connect(host: str, name: str, methods: Sequence[str]) -> socket.socket:
     path = socket_path(host)
     if path is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import docker
 import requests
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from kaos_formats.build_secrets import in_environment
@@ -16,7 +18,7 @@ from kaos_formats.docker_engine import client
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
 from kaos_formats.proxies import proxies_of
-from kaos_pipelines.build import buildkit, classic
+from kaos_pipelines.build import buildkit, classic, session
 from kaos_pipelines.build.authorities import trusted
 from kaos_pipelines.build.bundle import Bundle
 from kaos_pipelines.build.errors import BuildError, not_executable, without_train
@@ -80,6 +82,15 @@ def build(
         "steps": [log.mask(step.text) for step in steps],
         **told(arguments, log),
     }
+
+
+def rehearse() -> None:
+    """Go through the motions of a build that asks no engine: what was used once is at hand for the next."""
+    written("FROM scratch\n")
+    api = docker.APIClient(base_url="unix:///dev/null", version=DEFAULT_DOCKER_API_VERSION)
+    with closing(api), suppress(DockerException, requests.RequestException):
+        _is_built(api, "none", "")
+    session.rehearse()
 
 
 def _is_built(api: docker.APIClient, image: str, source: str) -> bool:

@@ -35,14 +35,16 @@ class ForkServer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        # The engine's ends of the pipes of a launcher that was asked for: requests, replies.
+        self._asked: tuple[int, int] | None = None
 
     def warm_up(self) -> None:
-        """Have it import the modules in the background, unless it has; also in place of one that died.
+        """Have it import the modules and fork a launcher in the background, unless it has.
 
-        Raises OSError.
+        Also in place of one that died. Raises OSError.
         """
         with self._lock:
-            self._ensure()
+            self._ask()
 
     def launch(self) -> Process:
         """A launcher, forked if possible. Raises OSError."""
@@ -92,25 +94,33 @@ class ForkServer:
         self._socket = ours
         return ours
 
-    def _fork(self) -> Process:
+    def _ask(self) -> tuple[int, int]:
+        """Ask for a launcher, unless one is on its way; the ends of its pipes."""
         server = self._ensure()
-        requests, stdin = os.pipe()
-        stdout, replies = os.pipe()
-        try:
-            socket.send_fds(server, [b"f"], [requests, replies])
-            answer, watch, _, _ = socket.recv_fds(server, _LONGEST, 1)
-            if not watch:
-                raise ChildProcessError("the fork server has no launcher")
-        except BaseException:
-            os.close(stdin)
-            os.close(stdout)
-            raise
-        finally:
-            os.close(requests)
-            os.close(replies)
+        if self._asked is None:
+            requests, stdin = os.pipe()
+            stdout, replies = os.pipe()
+            self._asked = stdin, stdout
+            try:
+                socket.send_fds(server, [b"f"], [requests, replies])
+            finally:
+                os.close(requests)
+                os.close(replies)
+        return self._asked
+
+    def _fork(self) -> Process:
+        stdin, stdout = self._ask()
+        assert self._socket is not None
+        answer, watch, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
+        if not watch:
+            raise ChildProcessError("the fork server has no launcher")
+        self._asked = None
         return _Forked(int(answer), watch[0], stdin, stdout)
 
     def _end(self) -> None:
+        for fd in self._asked or ():
+            os.close(fd)
+        self._asked = None
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:

@@ -15,8 +15,10 @@ import runpy  # noqa: F401 - what a launcher runs the program with
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from kaos_backend.engine.workers.process import spawn
+from kaos_backend.engine.workers.process.ahead import Ahead
 from kaos_backend.engine.workers.process.launcher import Launcher
 
 
@@ -26,8 +28,15 @@ def main(program: str, *modules: str) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    for name in modules:
-        importlib.import_module(name)
+    rehearsals = [getattr(importlib.import_module(name), "rehearse", None) for name in modules]
+
+    def rehearse() -> None:
+        for one in filter(None, rehearsals):
+            one()
+        # What is left of it must not be found later, and close descriptors that are somebody else's by then.
+        gc.collect()
+
+    rehearse()
     spawn.IMPORTED = program
     # Forked processes share what is there now, as long as no collection writes to it.
     gc.freeze()
@@ -41,7 +50,7 @@ def main(program: str, *modules: str) -> None:
         pid = os.fork()
         if pid == 0:
             engine.close()
-            _launch(*pipes)
+            _launch(rehearse, *pipes)
         try:
             watch = [os.pidfd_open(pid)]
         except OSError:  # it has ended already
@@ -51,7 +60,7 @@ def main(program: str, *modules: str) -> None:
             os.close(fd)
 
 
-def _launch(requests: int, replies: int) -> None:
+def _launch(rehearse: Callable[[], None], requests: int, replies: int) -> None:
     """In the forked child: be a launcher. Never returns."""
     try:
         os.setsid()
@@ -59,6 +68,8 @@ def _launch(requests: int, replies: int) -> None:
         os.dup2(replies, 1)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if spawn.IMPORTED:
+            spawn.AHEAD = Ahead(rehearse).start
         Launcher().serve()
     finally:
         os._exit(0)

@@ -20,16 +20,24 @@ _NOT_FOUND, _NOT_RUN = 127, 126
 
 # The module that a fork server has imported, whose launchers run it without another interpreter.
 IMPORTED = ""
+# As `start`, by a child that waits to run that module; for one run.
+AHEAD: Callable[[dict[str, Any], int, int], int] | None = None
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def start(request: dict[str, Any], stdin: int, output: int) -> int:
     """The process id of the request's command, which sees all that this process does. Raises OSError."""
+    global AHEAD
+    if AHEAD is not None and _is_imported(request["argv"]):
+        ahead, AHEAD = AHEAD, None
+        # Somebody may have ended it.
+        with contextlib.suppress(OSError):
+            return ahead(request, stdin, output)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        in_child(lambda: _alone(request, stdin, output, parent))
+        in_child(lambda: alone(request, stdin, output, parent))
     return pid
 
 
@@ -84,7 +92,7 @@ def become(request: dict[str, Any]) -> None:
     os.umask(0o022)
     try:
         os.chdir(request["cwd"])
-        if IMPORTED and tuple(argv) == (sys.executable, "-m", IMPORTED):
+        if _is_imported(argv):
             _run_imported(request["env"])
         os.execvpe(argv[0], argv, request["env"])  # noqa: S606
     except ValueError as error:
@@ -99,7 +107,8 @@ def become(request: dict[str, Any]) -> None:
         os._exit(_NOT_FOUND if error.errno == errno.ENOENT else _NOT_RUN)
 
 
-def _alone(request: dict[str, Any], stdin: int, output: int, parent: int) -> None:
+def alone(request: dict[str, Any], stdin: int, output: int, parent: int) -> None:
+    """In a child of `parent`: turn into the request's command. Never returns."""
     take(stdin, output)
     pin(request["cores"])
     go_first()
@@ -108,6 +117,10 @@ def _alone(request: dict[str, Any], stdin: int, output: int, parent: int) -> Non
     os.setsid()
     die_with(parent)
     become(request)
+
+
+def _is_imported(argv: Sequence[str]) -> bool:
+    return bool(IMPORTED) and list(argv) == [sys.executable, "-m", IMPORTED]
 
 
 def _run_imported(env: dict[str, str]) -> None:

@@ -70,6 +70,26 @@ def test_a_program_that_is_imported_starts_no_interpreter(server: ForkServer, tm
     assert launcher.pid is None
 
 
+def test_what_waits_to_run_goes_with_its_launcher_and_can_be_done_without(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    def waiting(launcher: Launcher) -> psutil.Process:
+        own = psutil.Process(launcher.pid)
+        until(lambda: len(own.children()) == 1, "a child that waits")
+        return own.children()[0]
+
+    used, killed, unused = (Launcher(server.launch) for _ in range(3))
+    children = [waiting(launcher) for launcher in (used, killed, unused)]
+    children[1].kill()
+    for launcher in (used, killed):
+        assert run(launcher, tmp_path / str(launcher.pid))[0] == 1
+    assert not children[0].is_running()
+    unused.close()
+    children[2].wait(20)
+    used.close()
+    killed.close()
+
+
 def test_builds_outlive_the_server_and_the_next_has_another(server: ForkServer, tmp_path: Path) -> None:
     launcher = Launcher(server.launch)
     first = server.pid
