@@ -73,7 +73,8 @@ def build(
             api.close()
     except APIError as error:
         raise BuildError(f"the Docker engine refuses: {error.explanation or error}") from error
-    except (DockerException, requests.RequestException) as error:
+    # Those of requests are OSErrors, too.
+    except (DockerException, OSError) as error:
         raise BuildError(f"the Docker engine does not answer: {error}") from error
     return {
         "image": image,

@@ -330,3 +330,13 @@ def test_buildkit_knows_mounts(tmp_path: Path) -> None:
     finally:
         builder.close()
         api.close()
+
+
+def test_an_engine_that_is_down_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "Dockerfile").write_text("FROM scratch\nCOPY . .\n")
+    (source / "train").write_text("")
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}
+    with pytest.raises(BuildError, match=r"the Docker engine does not answer: .*No such file"):
+        with_docker.build(load_bundle(source), "kaos/x:1", nowhere, BuildLog())
