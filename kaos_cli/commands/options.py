@@ -73,8 +73,8 @@ def pattern(given: str) -> re.Pattern[str]:
 
 
 def limit(given: str) -> float:
-    """Seconds that a trial may take; 0 for ``none``."""
-    return 0.0 if given == "none" else duration(given)
+    """Seconds that a trial may take; 0 for ``none`` (and ``0``)."""
+    return 0.0 if given in ("none", "0") else duration(given)
 
 
 def _waiting(option: str) -> Any:
