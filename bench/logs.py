@@ -189,7 +189,7 @@ def _pid(kaos: Kaos, server: str) -> int:
 
 def _launchers(engine: int) -> list[psutil.Process]:
     below = psutil.Process(engine).children(recursive=True)
-    return [one for one in below if "launcher.py" in " ".join(one.cmdline())]
+    return [one for one in below if "kaos_backend.engine.workers" in " ".join(one.cmdline())]
 
 
 def _cpu_s(process: psutil.Process) -> float:

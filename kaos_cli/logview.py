@@ -190,9 +190,10 @@ def _print(session: Session, item: Item, several: bool, now: bool) -> None:
         session.terminal.answer_lines(printable_lines(texts), now=now)
         return
     of = {name: item[name] for name in ("stage", "trial", "model")}
-    for line in loglines.lines(item["data"]):
-        said = {"ts": loglines.time_of(line), "user": line.user, "text": line.text}
-        session.terminal.answer_json_line({**of, **said})
+    session.terminal.answer_json_lines(
+        {**of, "ts": loglines.time_of(line), "user": line.user, "text": line.text}
+        for line in loglines.lines(item["data"])
+    )
 
 
 def _told(error: ConnectionLost | KaosError) -> KaosError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -53,7 +53,12 @@ class Terminal:
 
     def answer_json_line(self, value: Mapping[str, Any]) -> None:
         """One of many answers, each a line that is read by itself."""
-        print(json.dumps({"version": JSON_VERSION, **value}, ensure_ascii=False), flush=True)
+        self.answer_json_lines([value])
+
+    def answer_json_lines(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Some of many answers, each a line that is read by itself."""
+        lines = [json.dumps({"version": JSON_VERSION, **value}, ensure_ascii=False) for value in values]
+        print("\n".join(lines), flush=True)
 
     def say(self, text: str) -> None:
         """A remark on stderr: progress, a hint, what comes next. Not under ``--quiet`` and ``--json``, where
