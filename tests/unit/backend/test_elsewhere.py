@@ -15,7 +15,7 @@ from kaos_backend.engine.facade.server import build_server
 from kaos_backend.errors import NeedsEmbeddedEngine
 from kaos_backend.pachd.endpoint import Endpoint
 from kaos_backend.pachd.sdk import SdkPachd
-from kaos_formats import kaos_v1
+from kaos_formats import kaos_v1, loglines
 
 
 class Somewhere:
@@ -104,6 +104,41 @@ def test_nothing_is_paused(pachd: SdkPachd) -> None:
     assert not pachd.paused().everywhere
     with pytest.raises(NeedsEmbeddedEngine):
         pachd.pause("default", paused=True)
+
+
+class Talking:
+    """As much of a pachd as has logs; and of one that would have the backend's own files read to it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def handlers(self) -> Handlers:
+        if self.name == kaos_v1.SERVICE:
+            return {"LogRanges": server_stream(self._name_a_file, pps.GetLogsRequest)}
+        return {"GetLogs": server_stream(self._get, pps.GetLogsRequest)}
+
+    def _name_a_file(self, _: pps.GetLogsRequest, __: grpc.ServicerContext) -> Iterator[bytes]:
+        yield bytes(kaos_v1.LogRange(datum="d", file=__file__.encode(), to=100))
+
+    def _get(self, request: pps.GetLogsRequest, _: grpc.ServicerContext) -> Iterator[pps.LogMessage]:
+        for number in range(5 if request.follow else 3):
+            yield pps.LogMessage(datum_id="d", user=True, message=f"line {number}")
+
+
+@pytest.mark.parametrize(("follow", "tail"), [(False, 0), (True, 0), (True, 2)])
+def test_logs_are_read_line_by_line_and_no_file_that_another_names(follow: bool, tail: int) -> None:
+    server, port = build_server([VersionService(), Talking(kaos_v1.SERVICE), Talking("pps_v2.API")], "secret")
+    server.start()
+    elsewhere = Somewhere(port)
+    elsewhere._endpoint = Endpoint(f"grpc://127.0.0.1:{port}", "secret", 1, embedded=False)
+    try:
+        blocks = list(SdkPachd(elsewhere).logs("default", "train", "0" * 32, follow=follow, tail=tail))
+    finally:
+        server.stop(grace=0).wait(5)
+    # What was there when a follow of the last lines began ends with a block without any.
+    said = [[line.text for line in loglines.lines(block.data)] for block in blocks]
+    expected = [[f"line {number}"] for number in range(5 if follow else 3)]
+    assert said == ([*expected[:3], [], *expected[3:]] if tail else expected)
 
 
 def test_nothing_runs_in_the_foreground(pachd: SdkPachd) -> None:
