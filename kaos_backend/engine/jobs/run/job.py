@@ -173,6 +173,7 @@ class JobRun:
             self._record_last()
             clean_up(self._env.scratch / str(self.job.seq))
         if timed_out:
+            # Pachyderm's reason, to the letter: programs may look for it.
             self._end(JobState.KILLED, " jobtimed out")
         elif not self._stopping:
             self._finish()
