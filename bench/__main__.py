@@ -1,4 +1,4 @@
-"""`python -m bench [a] [b] … [g] [--quick] [--keep]`: measure, print a Markdown table, exit 0."""
+"""`python -m bench [a] [b] … [h] [--quick] [--keep]`: measure, print a Markdown table, exit 0."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import bundles, containers, grid, logs, rebuild, report, startup
+from bench import bundles, containers, grid, logs, rebuild, report, restart, startup
 from bench.measure import BenchError, Row
 from bench.places import REPOSITORY, Run, begin
 
@@ -18,6 +18,7 @@ PARTS: dict[str, tuple[str, Callable[[Run], list[Row]]]] = {
     "e": ("trials in containers", containers.measure),
     "f": ("code-only rebuild in containers", rebuild.measure),
     "g": ("a gigabyte of log", logs.measure),
+    "h": ("restart of a killed engine", restart.measure),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ OVER = {"success", "partial", "failed", "killed"}
 class Kaos:
     """One home with its own backend and engine."""
 
-    def __init__(self, home: Path, runtime: str) -> None:
+    def __init__(self, home: Path, runtime: str, extra: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.command = kaos_command()
-        self.env = clean_env({"KAOS_HOME": str(home), "KAOS_RUNTIME": runtime, "NO_COLOR": "1"})
+        own = {"KAOS_HOME": str(home), "KAOS_RUNTIME": runtime, "NO_COLOR": "1"}
+        self.env = clean_env(own | dict(extra or {}))
 
     def __call__(self, *args: str | Path) -> str:
         return run([self.command, *args], env=self.env)
@@ -65,9 +66,9 @@ class Kaos:
 
 
 @contextmanager
-def started(home: Path, runtime: str = "process") -> Iterator[Kaos]:
-    """A running home; whatever happens, its processes end."""
-    kaos = Kaos(home, runtime)
+def started(home: Path, runtime: str = "process", extra: Mapping[str, str] | None = None) -> Iterator[Kaos]:
+    """A running home, with `extra` variables in its environment; whatever happens, its processes end."""
+    kaos = Kaos(home, runtime, extra)
     kaos("up")
     try:
         yield kaos
