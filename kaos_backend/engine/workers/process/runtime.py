@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,6 +30,7 @@ ALWAYS_SHARED = (
     "the network is the host's",
     "USER of the Dockerfile is ignored: code runs as the engine's user",
 )
+_STARTS = 4
 FOREIGN = "kaos: image {} is of a registry; the process runtime uses this machine's own programs in its place"
 
 
@@ -58,6 +60,8 @@ class ProcessRuntime:
         self._store = ImageStore(engine_dir)
         self._scratch = empty_folder(folder(engine_dir / "scratch") / "workers")
         self._secrets = SecretFolders(engine_dir)
+        # A hundred at once would take the interpreter from one another, and from whoever asks for something.
+        self._starting = threading.Semaphore(_STARTS)
         self.bwrap, why = _find_bwrap(hidden) if isolate is not False else (None, "switched off")
         if isolate and self.bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")
@@ -103,7 +107,8 @@ class ProcessRuntime:
             name = uuid.uuid4().hex
             group = self._groups.make(name) if self._groups else None
             place = partial(self._place, spec=spec, image=image, secrets=secrets)
-            return ProcessWorker(self._scratch / name, place, notice, group, private, trials().launch)
+            with self._starting:
+                return ProcessWorker(self._scratch / name, place, notice, group, private, trials().launch)
         except (OSError, shutil.Error) as error:
             if private is not None:
                 clean_up(private)
