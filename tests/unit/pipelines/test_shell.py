@@ -43,7 +43,8 @@ def test_a_run_is_what_a_shell_does_in_the_images_own_root(
     dockerfile = (
         START + "ARG WHO=world\nENV GREETING=hello\n"
         'RUN echo "$GREETING $WHO" | tr a-z A-Z > said && for i in 1 2; do echo $i; done >> said\n'
-        "RUN (touch /usr/bin/x; ls /root/.ssh; ls -d " + f"{engine}/images || true) 2>&1 | wc -l > refused\n"
+        "RUN (touch /usr/bin/x /run/kaos/cache/x; ls /root/.ssh; ls -d "
+        + f"{engine}/images || true) 2>&1 | wc -l > refused\n"
         "RUN cat /etc/shadow /etc/gshadow /etc/ssh/ssh_host_* > secrets 2>/dev/null || true\n"
         "RUN useradd me && chown -R me . && mkfifo pipe && chmod u+s train\n"
         "RUN echo x > /etc/x && echo > $HOME/y\n"
@@ -55,7 +56,7 @@ def test_a_run_is_what_a_shell_does_in_the_images_own_root(
     )
     root = build(bundle(tmp_path, dockerfile), engine)
     assert (root / "app/said").read_text() == "HELLO WORLD\n1\n2\n"
-    assert (root / "app/refused").read_text() == "3\n"
+    assert (root / "app/refused").read_text() == "4\n"
     assert (root / "usr/local/bin/answer").read_text() == "42\n"
     assert (root / "app/version").read_text().startswith(HERE)
     assert (root / "app/secrets").read_text() == ""
