@@ -110,8 +110,8 @@ def measure(run: Run) -> list[Row]:
         ),
         Row(
             "g", "most memory of engine, backend, command line while it is followed",
-            ", ".join(f"{one.most / 1e6:.0f} MB" for one in used.values()), "at rest",
-            ", ".join(f"{one.before / 1e6:.0f} MB" for one in used.values()), "",
+            ", ".join(f"{one.most / 1e6:.0f} MB" for one in used.values()), "engine, backend at rest",
+            ", ".join(f"{used[name].before / 1e6:.0f} MB" for name in ("engine", "backend")), "",
         ),
         Row(
             "g", f"processor time a MB: {', '.join(cpu)}",
