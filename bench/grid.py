@@ -13,7 +13,7 @@ from bench.measure import BenchError, Command, Row, Timing, clean_env, seconds, 
 from bench.places import Run, bare_python
 
 PARALLEL = 2
-AIM_S = 0.025
+AIM_S = 0.008
 
 
 def measure(run: Run) -> list[Row]:
@@ -24,7 +24,7 @@ def measure(run: Run) -> list[Row]:
     price of a trial alone. The bare command's price is found in the same way; the cost is what kaos's
     price is above it.
     """
-    short, long, n = (4, 24, 1) if run.quick else (10, 110, 5)
+    short, long, n = (4, 24, 1) if run.quick else (10, 500, 3)
     source = write_source(run.fresh("grid") / "bench")
     data = run.fresh("grid-data")
     (data / "data.txt").write_text("data\n")

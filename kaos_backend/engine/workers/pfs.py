@@ -46,8 +46,10 @@ class Pfs:
         keep = {"out", *mounted, *(name for name, at in self._copied.items() if wanted.get(name) == at)}
         for name in os.listdir(self.root):  # noqa: PTH208
             if name not in keep:
-                self._copied.pop(name, None)
-                clean_up(self.root / name)
+                if self._copied.pop(name, None) is None:
+                    clean_up(self.root / name)
+                else:
+                    _remove_copy(os.path.join(self.root, name))  # noqa: PTH118
         for name in mounted:
             (self.root / name).mkdir(exist_ok=True)
         for name, folder in wanted.items():
@@ -90,6 +92,18 @@ def _copy(folder: str, to: str) -> None:
                     copy.write(source.read())
                     os.fchmod(copy.fileno(), stat.S_IMODE(entry.stat().st_mode))
     os.chmod(to, stat.S_IMODE(os.stat(folder).st_mode))  # noqa: PTH101, PTH116
+
+
+def _remove_copy(folder: str) -> None:
+    """What `_copy` made, where nobody else can write."""
+    os.chmod(folder, stat.S_IRWXU)  # noqa: PTH101
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_copy(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
+    os.rmdir(folder)  # noqa: PTH106
 
 
 def _move(entry: os.DirEntry[str], to: Path) -> None:
