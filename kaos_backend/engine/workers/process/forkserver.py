@@ -8,6 +8,7 @@ included, goes to the launcher alone. The end of the socket means that the engin
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -43,21 +44,23 @@ def main(program: str, *modules: str) -> None:
     # Nobody waits for launchers.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        message, pipes, _, _ = socket.recv_fds(engine, 1, 2)
-        if not message:
-            return
-        pid = os.fork()
-        if pid == 0:
-            engine.close()
-            _launch(rehearse, *pipes)
-        try:
-            watch = [os.pidfd_open(pid)]
-        except OSError:  # it has ended already
-            watch = []
-        socket.send_fds(engine, [str(pid).encode()], watch)
-        for fd in (*watch, *pipes):
-            os.close(fd)
+    # An engine that was killed reads no answer.
+    with contextlib.suppress(ConnectionError):
+        while True:
+            message, pipes, _, _ = socket.recv_fds(engine, 1, 2)
+            if not message:
+                return
+            pid = os.fork()
+            if pid == 0:
+                engine.close()
+                _launch(rehearse, *pipes)
+            try:
+                watch = [os.pidfd_open(pid)]
+            except OSError:  # it has ended already
+                watch = []
+            socket.send_fds(engine, [str(pid).encode()], watch)
+            for fd in (*watch, *pipes):
+                os.close(fd)
 
 
 def _launch(rehearse: Callable[[], None], requests: int, replies: int) -> None:

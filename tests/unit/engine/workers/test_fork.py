@@ -118,6 +118,8 @@ def test_without_a_server_launchers_start_alone(tmp_path: Path) -> None:
 def test_a_server_ends_with_its_engine(server: ForkServer) -> None:
     server.warm_up()
     process = psutil.Process(server.pid)
+    # Its first launcher is there, and nobody reads of it.
+    until(lambda: bool(process.children()), "a launcher to be forked ahead")
     # What an engine's death is to it.
     server._socket.close()  # type: ignore[union-attr]
-    process.wait(20)
+    assert process.wait(20) == 0
