@@ -176,7 +176,7 @@ def _private(host: Path, _moment: int) -> tuple[Path, ...]:
 def cover(hidden: Iterable[Path], binds: Collection[str]) -> list[str]:
     """Options of bubblewrap that keep `hidden` out of sight, as far as `binds` would show it.
 
-    A folder is empty, and a file cannot be opened: what is bound without leave to be a device is refused.
+    A folder is empty, and in a file's place is /dev/null, which most sandboxes may not even open.
     """
     options: list[str] = []
     for path in hidden:
@@ -187,6 +187,19 @@ def cover(hidden: Iterable[Path], binds: Collection[str]) -> list[str]:
         elif path.exists():
             options += ["--ro-bind", os.devnull, str(path)]
     return options
+
+
+def identities(paths: Iterable[Path]) -> tuple[int, ...]:
+    """What tells whether one of them has been replaced: then the kernel takes away what was mounted on it,
+    and a sandbox that covered it does not any more.
+    """
+    found = []
+    for path in paths:
+        try:
+            found.append(path.stat().st_ino)
+        except OSError:
+            found.append(0)
+    return tuple(found)
 
 
 def below(path: Path, folders: Iterable[str | Path]) -> bool:

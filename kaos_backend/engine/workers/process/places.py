@@ -16,7 +16,7 @@ from kaos_backend.engine.workers.port import DatumRun
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
 from kaos_formats.folders import clean_up
-from kaos_formats.sandbox import intact, layout, prepare, private, scan, visible_path
+from kaos_formats.sandbox import identities, intact, layout, prepare, private, scan, visible_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Sandbox:
         # To put together what a sandbox is made of costs more than to see that it is the same.
         self._seen: sandbox.View | None = None
         self._made: tuple[str, ...] = ()
-        self._hidden = (*bwrap.hidden, *private())
+        self._private = private()
         prefixes = (*image.prefixes, *(prefix.resolve() for prefix in image.prefixes))
         venv = () if image.venv is None else (image.venv,)
         self._extra = tuple(dict.fromkeys((*prefixes, *venv)))
@@ -131,7 +131,7 @@ class Sandbox:
         return sandbox.View(
             root=self._root,
             binds=self._binds,
-            hidden=self._hidden,
+            hidden=(*self._bwrap.hidden, *self._private),
             extra=self._extra,
             pfs=self._pfs.root,
             inputs=self._mounted,
@@ -139,6 +139,7 @@ class Sandbox:
             devices=self._devices if run.grant.gpus else (),
             shm_bytes=run.grant.memory_bytes if self._bwrap.shm else None,
             secrets=self._secrets,
+            covered=identities(self._private),
         )
 
 

@@ -22,7 +22,8 @@ GPU_NODES = ("nvidia", "dri", "kfd", "dxg")
 class View:
     """A trial's sight of the machine; host paths are absolute.
 
-    `pfs` has a folder for each of `inputs`, and one called `out`.
+    `pfs` has a folder for each of `inputs`, and one called `out`. `covered`: `identities` of what of the
+    host's own is hidden.
     """
 
     root: Path
@@ -35,6 +36,7 @@ class View:
     devices: Sequence[str] = ()
     shm_bytes: int | None = None
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    covered: tuple[int, ...] = ()
 
 
 def argv(bwrap: str, view: View) -> tuple[str, ...]:
@@ -58,6 +60,9 @@ def argv(bwrap: str, view: View) -> tuple[str, ...]:
     line += ["--ro-bind", str(view.pfs), "/pfs"]
     for name, source in sorted(view.inputs.items()):
         line += ["--ro-bind", str(source), f"/pfs/{name}"]
+    if view.covered:
+        # Does nothing; but with others in their place this is another sandbox, and not the one that stands.
+        line += ["--unsetenv", f"KAOS_COVERED_{'_'.join(map(str, view.covered))}"]
     return (*line, "--bind", str(view.out), "/pfs/out")
 
 

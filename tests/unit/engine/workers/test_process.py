@@ -23,7 +23,7 @@ from kaos_backend.engine.workers.process.launch import COMMAND
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_backend.engine.workers.process.worker import ProcessWorker
 from kaos_formats.images import directory_name
-from kaos_formats.sandbox import NAMESPACES, private
+from kaos_formats.sandbox import NAMESPACES, _private, private
 from tests.support.home import alive
 
 from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
@@ -171,6 +171,24 @@ def test_sandbox_hides_what_only_root_may_read(sandboxed: Bench, files: dict[str
         sandboxed.worker(sandboxed.image({"/app/train": "", **files})),
     )
     assert text == Path("/etc/passwd").read_text().strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's sandboxes could read them")
+def test_a_secret_that_is_replaced_stays_hidden(sandboxed: Bench) -> None:
+    secret = Path(f"/opt/kaos-test-{os.getpid()}")
+    try:
+        secret.write_text("old")
+        secret.chmod(0o600)
+        _private.cache_clear()  # it was not there when others looked, a moment ago
+        worker = sandboxed.worker()
+        assert "old" not in sandboxed.run(f"cat {secret}; ls -l {secret}", worker)[1]
+        new = secret.with_suffix(".new")
+        new.write_text("new")
+        new.rename(secret)
+        assert "new" not in sandboxed.run(f"cat {secret}", worker)[1]
+    finally:
+        secret.unlink()
+        _private.cache_clear()
 
 
 def test_a_root_full_of_traps_is_replaced(sandboxed: Bench, tmp_path: Path) -> None:
