@@ -38,8 +38,10 @@ class Recorder:
     def resume(self, roots: Iterable[bytes]) -> None:
         """Take up what an earlier run or an earlier job has finished: the commit shows most of it already."""
         self._unmerged = list(roots)
-        # First of all the others are to run.
-        self._refresh_at = time.monotonic() + max(_REFRESH_S, len(self._unmerged) * _MERGE_S / _REFRESH_SHARE)
+        if self._unmerged:
+            # First of all the others are to run.
+            wait_s = max(_REFRESH_S, len(self._unmerged) * _MERGE_S / _REFRESH_SHARE)
+            self._refresh_at = time.monotonic() + wait_s
 
     def due_s(self, now: float) -> float | None:
         """Seconds from `now` (monotonic) until there is something new to show; None: nothing is waiting."""
