@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 0.5
 _ERROR_S = 5.0
 _IDLE_S = 60.0
+_LET_GO_S = 1.0
 
 
 class Controller:
@@ -342,13 +343,16 @@ class Controller:
         """The workers of this version; those of older versions are let go."""
         key = (pipeline.row, pipeline.version)
         for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
-            # The job that starts need not wait until they are gone.
-            self._closing.submit(self._pools[old].close)
-            del self._pools[old]
+            self._closing.submit(self._let_go, self._pools.pop(old), time.monotonic() + _LET_GO_S)
         if key not in self._pools:
             secrets = partial(self._given, pipeline)
             self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic, secrets)
         return self._pools[key]
+
+    def _let_go(self, pool: Pool, at: float) -> None:
+        """Close a pool once what takes its place has begun: a container ends as slowly as a build."""
+        self._stopping.wait(max(0.0, at - time.monotonic()))
+        pool.close()
 
     def _given(self, pipeline: Pipeline) -> Given:
         """The secrets of a pipeline as they are when a worker starts."""
