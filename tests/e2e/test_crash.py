@@ -17,8 +17,7 @@ from tests.support.home import Home, eventually
 
 VICTIMS = [("engine",), ("backend",), ("backend", "engine")]
 TRIALS = 12
-# Trials go on while only the backend is dead, so fewer kills fit into one grid.
-LEAST_KILLS = {("engine",): 4, ("backend",): 2, ("backend", "engine"): 4}
+LEAST_KILLS = 4
 
 
 @pytest.fixture
@@ -45,8 +44,12 @@ def wait_for(home: Home, job_id: str, trials: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("victims", VICTIMS, ids="+".join)
-def test_a_grid_survives_kills_at_many_points(mortal: Home, tmp_path: Path, victims: tuple[str, ...]) -> None:
-    src = write_source(tmp_path / "src", body="time.sleep(0.5)")
+def test_a_grid_survives_kills_at_many_points(
+    mortal: Home, tmp_path: Path, victims: tuple[str, ...], gate: Gate
+) -> None:
+    # The last one ends when there were enough kills, however slowly who was killed comes back.
+    wait = f"{gate.wait} if params['x'] == {TRIALS - 1} else time.sleep(0.5)".replace("import socket; ", "")
+    src = write_source(tmp_path / "src", body=f"import socket; {wait}")
     data = write_data(tmp_path / "data")
     grid = write_grid(tmp_path / "grid.json", {"x": list(range(TRIALS))})
     job_id = mortal.json("train", "deploy", "-s", src, "-d", data, "-h", grid)["job"]
@@ -61,13 +64,14 @@ def test_a_grid_survives_kills_at_many_points(mortal: Home, tmp_path: Path, vict
         if job["state"] not in ("waiting", "running"):
             break
         if kills < 8:
-            goal = min(TRIALS, len(seen) + dice.choice([0, 1]))
+            goal = min(TRIALS - 1, len(seen) + dice.choice([0, 1]))
             if goal > len(seen):
                 seen = wait_for(mortal, job_id, goal)
             for victim in victims:
                 mortal.kill(victim)
             kills += 1
-    assert kills >= LEAST_KILLS[victims]
+        if kills >= LEAST_KILLS:
+            gate.open()
     assert job["state"] == "success", job
     assert len(seen) == TRIALS
     assert len(mortal.json("train", "list")["jobs"]) == 1
