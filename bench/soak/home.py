@@ -23,6 +23,8 @@ from bench.measure import clean_env
 from bench.places import kaos_command
 
 SERVERS = ("backend", "engine")
+# The launcher of the next build, and the program that it will run.
+FORKED_AHEAD = 2
 COMMAND_DEADLINE_S = 120
 RETRY_DEADLINE_S = 120
 # What a client may be told while the servers die under it; it asks again.
@@ -195,17 +197,26 @@ class Home:
         return found
 
     def workers(self) -> int:
-        """Processes beside the servers."""
+        """Processes beside the servers, and what waits to be a build."""
         servers = {self.pid(server) for server in SERVERS}
         beside = [process for process in self.processes() if process.pid not in servers]
-        return sum(not self._is_forkserver(process) for process in beside)
+        return sum(not self._is_forked_ahead(process) for process in beside)
 
-    def _is_forkserver(self, process: psutil.Process) -> bool:
-        """Whether it is a part of the engine that lasts, and runs nothing itself."""
+    def _is_forked_ahead(self, process: psutil.Process) -> bool:
+        """Whether it is a fork server, which lasts as the engine does, or waits to be the next build."""
         try:
-            ours = process.ppid() == self.pid("engine")
-            return ours and any(word.endswith(".forkserver") for word in process.cmdline())
-        except psutil.Error:
+            if not any(word.endswith(".forkserver") for word in process.cmdline()):
+                return False
+            parents = [parent.pid for parent in (process, *process.parents())]
+            depth = parents.index(self.pid("engine") or 0)
+            if depth == 1:
+                return True
+            # Of a worker there is another, or something runs in it.
+            server = psutil.Process(parents[depth - 1])
+            below = server.children(recursive=True)
+            builds = any(word.startswith("kaos_pipelines.build") for word in server.cmdline())
+            return builds and len(below) <= FORKED_AHEAD
+        except (psutil.Error, ValueError):
             return False
 
     def sample(self) -> dict[str, Sample]:
