@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,13 @@ class Bench:
         run = self.datum(script, **changes)
         exit_ = (worker or self.worker()).run(run, threading.Event())
         return exit_, text_of(run.log)
+
+
+def launcher_request(argv: Sequence[str], log: Path, **changes: Any) -> dict[str, Any]:
+    """What a launcher is asked to run: without a sandbox, limits or a terminal, unless `changes` say so."""
+    request: dict[str, Any] = {"argv": list(argv), "env": {}, "cwd": "/", "stdin": "", "log": str(log)}
+    request |= {"cores": [], "groups": []}
+    return request | dict.fromkeys(("sandbox", "memory", "ooms", "tty", "timeout")) | changes
 
 
 def collected(exit_: Exit) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import pytest
 from kaos_backend.engine.workers.process.fork import ForkServer, trials
 from kaos_backend.engine.workers.process.launch import Launcher
 
-from .conftest import text_of, until
+from .conftest import launcher_request, text_of, until
 
 PROGRAM = "kaos_pipelines.build"
 
@@ -30,20 +30,8 @@ def server() -> Iterator[ForkServer]:
 def run(
     launcher: Launcher, log: Path, env: Mapping[str, str] | None = None, *argv: str
 ) -> tuple[int | None, str]:
-    request = {
-        "argv": list(argv or (sys.executable, "-m", PROGRAM)),
-        "env": dict(env or {}),
-        "cwd": "/",
-        "sandbox": None,
-        "stdin": "",
-        "log": str(log),
-        "cores": [],
-        "memory": None,
-        "groups": [],
-        "ooms": None,
-        "tty": None,
-        "timeout": None,
-    }
+    command = argv or (sys.executable, "-m", PROGRAM)
+    request = launcher_request(command, log, env=dict(env or {}))
     return launcher.run(request, threading.Event()).code, text_of(log)
 
 

@@ -26,7 +26,7 @@ from kaos_formats.images import directory_name
 from kaos_formats.sandbox import NAMESPACES, _private, private
 from tests.support.home import alive
 
-from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
+from .conftest import Bench, collected, engine_with_a_trial, launcher_request, named, text_of, until
 
 NOBODY = 65534
 
@@ -63,20 +63,8 @@ def test_a_worker_outlives_its_launcher(processes: Bench) -> None:
 
 def test_a_launcher_whose_engine_is_gone_leaves_after_its_trial(tmp_path: Path) -> None:
     mark = f"95{os.getpid()}.25"
-    request = {
-        "argv": ["sh", "-c", f"sleep 0.5; exec sleep {mark}"],
-        "env": dict(os.environ),
-        "cwd": "/",
-        "sandbox": None,
-        "stdin": "",
-        "log": str(tmp_path / "log"),
-        "cores": [],
-        "memory": None,
-        "groups": [],
-        "ooms": None,
-        "tty": None,
-        "timeout": None,
-    }
+    command = ("sh", "-c", f"sleep 0.5; exec sleep {mark}")
+    request = launcher_request(command, tmp_path / "log", env=dict(os.environ))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(COMMAND, **pipes) as launcher:
         assert launcher.stdin is not None
@@ -347,20 +335,14 @@ def test_whoever_starts_it_a_command_runs_in_the_sandbox(setuid: bool) -> None:
         out.mkdir()
         os.chown(out, NOBODY, NOBODY)
         sandbox = [str(bwrap), *NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-        request = {
-            "argv": ["sh"],
-            "env": {"PATH": "/usr/bin:/bin", "LD_X": "a b"},
-            "cwd": "/usr",
-            "sandbox": [*sandbox, "--bind", str(out), "/mnt"],
-            "stdin": "id -u; pwd; echo $LD_X; grep CapEff /proc/self/status; echo 1 > /mnt/f; exit 7\n",
-            "log": str(out / "log"),
-            "cores": [],
-            "memory": None,
-            "groups": [],
-            "ooms": None,
-            "tty": None,
-            "timeout": None,
-        }
+        request = launcher_request(
+            ["sh"],
+            out / "log",
+            env={"PATH": "/usr/bin:/bin", "LD_X": "a b"},
+            cwd="/usr",
+            sandbox=[*sandbox, "--bind", str(out), "/mnt"],
+            stdin="id -u; pwd; echo $LD_X; grep CapEff /proc/self/status; echo 1 > /mnt/f; exit 7\n",
+        )
         line = json.dumps({"run": request}) + "\n"
         as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         command = [*as_nobody, python, *COMMAND[1:-1], str(top / "lib")]
