@@ -30,6 +30,7 @@ class Code(StrEnum):
     ENGINE_ERROR = "engine_error"
     KILLED = "killed"
     BUILD_FAILED = "build_failed"
+    IMAGE_MISSING = "image_missing"
     UNRUNNABLE = "unrunnable"
     FAILED = "failed"
 
@@ -49,6 +50,7 @@ PHRASES: tuple[tuple[str, Code], ...] = (
     ("worker lost", Code.WORKER_LOST),
     ("engine error", Code.ENGINE_ERROR),
     ("stopped by ", Code.KILLED),
+    ("image missing: ", Code.IMAGE_MISSING),
 )
 _CONFLICT = "duplicate path output by different datums"
 # How many kinds of endings a line tells.

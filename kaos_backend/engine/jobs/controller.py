@@ -18,18 +18,18 @@ from functools import partial
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.jobs.clockwork import Clockwork
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.lifecycle import end_job, output_commit
+from kaos_backend.engine.jobs.db.lifecycle import end_open_job, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
-from kaos_backend.engine.jobs.run.images import ForgottenImages
+from kaos_backend.engine.jobs.run.images import ForgottenImages, why_lost
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
 from kaos_backend.engine.jobs.run.secrets import Given, given
 from kaos_backend.engine.jobs.run.serving import ServiceRun, spout_problem
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
-from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, JobState, PipelineState
+from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.jobs.spouts import Spouts
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Controller:
                     self._not_before[job.seq] = self._monotonic() + _ERROR_S
                     again = True
                     continue
-                progress |= step.do in (Do.START, Do.GIVE_UP)
+                progress |= step.do in (Do.START, Do.GIVE_UP, Do.FAIL)
                 again |= step.do is Do.CRASH
         if self._forgotten.is_set():
             self._close_forgotten()
@@ -229,18 +229,18 @@ class Controller:
         # Whoever has the images is not asked while there is something else to wait for.
         ready = all(one.finished for one in inputs)
         problem = self._env.runtime.image_problem(image) if ready else ""
-        step = next_step(job.state, pipeline.state, inputs, problem)
+        lost = why_lost(self._env.store, image, problem)
+        step = next_step(job.state, pipeline.state, inputs, problem, bool(lost))
         if step.do is Do.START:
             with self._env.store.write() as txn:
                 fresh = tables.job_by_seq(txn.db, job.seq)
                 if fresh is not None and fresh.state is JobState.CREATED:
                     tables.set_job_state(txn.db, fresh, JobState.STARTING)
         elif step.do is Do.GIVE_UP:
-            with self._env.store.write() as txn:
-                fresh = tables.job_by_seq(txn.db, job.seq)
-                if fresh is not None and fresh.state not in TERMINAL_JOBS:
-                    end_job(txn, fresh, JobState.UNRUNNABLE, step.reason)
-            append(self._env.logs.master(job.key), self._env.clock(), f"job ended: UNRUNNABLE: {step.reason}")
+            self._end(job, JobState.UNRUNNABLE, step.reason)
+        elif step.do is Do.FAIL:
+            self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
+            self._end(job, JobState.FAILURE, lost)
         elif step.do is Do.CRASH:
             self._set_pipeline(pipeline, PipelineState.CRASHING, step.reason)
         elif step.do is Do.RUN and (serving := self._serving(job)) is not None:
@@ -249,6 +249,12 @@ class Controller:
             self._set_pipeline(pipeline, PipelineState.RUNNING, "")
             self._launch(job, pipeline)
         return step
+
+    def _end(self, job: Job, state: JobState, reason: str) -> None:
+        with self._env.store.write() as txn:
+            ended = end_open_job(txn, job.seq, state, reason)
+        if ended:
+            append(self._env.logs.master(job.key), self._env.clock(), f"job ended: {state.name}: {reason}")
 
     def _busy(self, pipeline_row: int) -> bool:
         """Whether an earlier, killed run still stores outputs: started now, a job would run those again.

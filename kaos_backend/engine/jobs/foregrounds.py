@@ -15,7 +15,7 @@ from kaos_backend.engine.jobs.run.attempt import worker_of
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.foreground import Event, Foreground, Order
 from kaos_backend.engine.jobs.run.images import check_image
-from kaos_backend.engine.jobs.run.job import matches
+from kaos_backend.engine.jobs.run.progress import matches
 from kaos_backend.engine.jobs.schedule.machine import request_of, why_never
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.jobs.spec.spec import Spec, Transform, canonical, parse

@@ -30,8 +30,8 @@ from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.images import check_image
 from kaos_backend.engine.jobs.run.inputs import InputCache
-from kaos_backend.engine.jobs.run.job import matches
 from kaos_backend.engine.jobs.run.logs import Logs
+from kaos_backend.engine.jobs.run.progress import matches
 from kaos_backend.engine.jobs.schedule.admission import Admission
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.schedule.queue import Surroundings

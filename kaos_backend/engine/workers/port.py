@@ -150,8 +150,17 @@ class Worker(Protocol):
         ...
 
 
-REBUILD = "deploy its source again to build it"
-"""How the problem with an image ends that nothing but another build brings back."""
+_REBUILD = "deploy its source again to build it"
+
+
+def missing(image: str, what: str = "not found: no build made it yet, or it was removed") -> str:
+    """The problem of an image that nothing but another build brings back, in a line."""
+    return f"image {image} {what}; {_REBUILD}"
+
+
+def is_missing(problem: str) -> bool:
+    """Whether the problem of an image is one that `missing` tells, and no time will mend."""
+    return problem.endswith(_REBUILD)
 
 
 class Runtime(Protocol):
@@ -174,7 +183,9 @@ class Runtime(Protocol):
         ...
 
     def image_problem(self, image: str) -> str:
-        """Why no worker could start from `image` now and what to do, in a line; empty when one could."""
+        """Why no worker could start from `image` now and what to do, in a line; empty when one could. It is
+        of `missing` only where the image is known to be gone, and not for what may come by itself.
+        """
         ...
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:

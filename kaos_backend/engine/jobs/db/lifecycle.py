@@ -69,6 +69,16 @@ def end_job(txn: Txn, job: Job, state: JobState, reason: str) -> None:
             txn.finish_commit(key, error="" if state is JobState.SUCCESS else reason, force=True)
 
 
+def end_open_job(txn: Txn, seq: int, state: JobState, reason: str) -> bool:
+    """`end_job`, with all that its datums have finished; False if it has ended, or gone, meanwhile."""
+    job = tables.job_by_seq(txn.db, seq)
+    if job is None or job.state in TERMINAL_JOBS:
+        return False
+    show_finished(txn, job)
+    end_job(txn, job, state, reason)
+    return True
+
+
 def show_meta(txn: Txn, job: Job, datums: Sequence[DatumRow]) -> None:
     """Say in a job's meta commit how its datums ended, with what each read and wrote, the failed ones too."""
     if not is_open(txn, meta_commit(job.key)):

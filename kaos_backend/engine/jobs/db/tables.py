@@ -74,6 +74,20 @@ def is_mentioned(db: sqlite3.Connection, text: str) -> bool:
     return bool(db.execute(query, (f'"{text}"',)).fetchone()[0])
 
 
+def is_lost(db: sqlite3.Connection, image: str) -> bool:
+    """Whether an image that is not there was made by a pipeline, and none is about to make it again.
+
+    One that none has ever made may come from elsewhere.
+    """
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM pps_jobs j WHERE j.pipeline = v.pipeline AND j.finished_us IS NULL)"
+        " FROM pps_versions v WHERE instr(v.effective_json, ?)"
+        " AND json_extract(v.effective_json, '$.transform.env.KAOS_IMAGE') = ?"
+    )
+    making = [row[0] for row in db.execute(query, (f'"{image}"', image))]
+    return bool(making) and not any(making)
+
+
 def rows_of_pipelines(db: sqlite3.Connection) -> set[int]:
     """The rows of the pipelines that there are."""
     return {row for (row,) in db.execute("SELECT id FROM pps_pipelines")}

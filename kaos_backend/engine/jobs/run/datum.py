@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from kaos_backend.engine.errors import DiskFull, EngineError
+from kaos_backend.engine.errors import DiskFull, EngineError, ImageMissing
 from kaos_backend.engine.jobs.db.lifecycle import commit_of
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
+from kaos_backend.engine.jobs.run.images import why_lost
 from kaos_backend.engine.jobs.run.inputs import root_of
 from kaos_backend.engine.jobs.run.logs import last_lines, note, size
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
@@ -134,8 +135,11 @@ class DatumRunner:
         return self._env.admission.why(self._request, self._party)
 
     def run(self, running: Running) -> Outcome:
-        """Run a datum to its end. Raises Interrupted when its `cancel` is set before that and it was not
-        stopped.
+        """Run a datum to its end.
+
+        Raises:
+            Interrupted: its `cancel` was set before that, and it was not stopped.
+            ImageMissing: with the reason of its job's end: no worker will ever start.
         """
         sofar = _Try(started_us=self._env.clock())
         try:
@@ -293,6 +297,9 @@ class DatumRunner:
                 self._env.admission.release(holding)
                 running.trouble = e.message
                 self._crashing(e.message)
+                image = self._pool.spec.image
+                if lost := why_lost(self._env.store, image, self._env.runtime.image_problem(image)):
+                    raise ImageMissing(lost) from e
             except BaseException:
                 self._env.admission.release(holding)
                 raise

@@ -8,7 +8,7 @@ import threading
 from kaos_backend.engine.errors import EngineError, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.workers.port import REBUILD, Runtime
+from kaos_backend.engine.workers.port import Runtime, is_missing
 
 # A worker that was told to end uses its image for another moment.
 _TRIES, _RETRY_S = 20, 1.0
@@ -20,9 +20,19 @@ log = logging.getLogger(__name__)
 def check_image(runtime: Runtime, image: str) -> str:
     """`Runtime.image_problem`, but raises ImageMissing for an image that only another build brings back."""
     problem = runtime.image_problem(image)
-    if problem.endswith(REBUILD):
+    if is_missing(problem):
         raise ImageMissing(problem)
     return problem
+
+
+def why_lost(store: Store, image: str, problem: str) -> str:
+    """What a job ends with whose image has a `problem` that no time will mend: it was made, is gone, and is
+    not being made. "" for any other, which is waited for.
+    """
+    if not is_missing(problem):
+        return ""
+    with store.read() as db:
+        return f"image missing: {problem}" if tables.is_lost(db, image) else ""
 
 
 class ForgottenImages:

@@ -11,9 +11,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from kaos_backend.engine.errors import DataLoss, DiskFull
+from kaos_backend.engine.errors import DataLoss, DiskFull, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.datums import (
     failed_datums,
@@ -25,10 +25,10 @@ from kaos_backend.engine.jobs.db.datums import (
 )
 from kaos_backend.engine.jobs.db.lifecycle import (
     end_job,
+    end_open_job,
     is_open,
     meta_commit,
     output_commit,
-    show_finished,
     show_meta,
 )
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
@@ -37,7 +37,7 @@ from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.planning import datums_of
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.progress import Outcome, Phase, Running
+from kaos_backend.engine.jobs.run.progress import Outcome, Phase, Running, matches
 from kaos_backend.engine.jobs.run.recorder import Recorder, discard
 from kaos_backend.engine.jobs.schedule.admission import capacity
 from kaos_backend.engine.jobs.schedule.machine import request_of
@@ -80,6 +80,8 @@ class JobRun:
         self._ended: list[Outcome] = []
         self._stopping = False
         self._prepared = False
+        # Why no further datum can run, nor ever will.
+        self._lost = ""
         # What keeps ends from being written down.
         self._trouble = ""
 
@@ -175,7 +177,11 @@ class JobRun:
         if timed_out:
             # Pachyderm's reason, to the letter: programs may look for it.
             self._end(JobState.KILLED, " jobtimed out")
-        elif not self._stopping:
+        elif self._stopping:
+            return
+        elif self._lost:
+            self._end(JobState.FAILURE, self._lost)
+        else:
             self._finish()
 
     def _start(self, threads: list[threading.Thread]) -> None:
@@ -258,6 +264,9 @@ class JobRun:
                 outcome = self._runner.run(running)
             except Interrupted:
                 pass
+            except ImageMissing as e:
+                self._give_up(running, e.message)
+                return
             except (OSError, sqlite3.Error) as e:
                 # The engine's own trouble (descriptors, its disk) says nothing of the trial: it runs again.
                 log.warning("datum %s of job %s is put back: %s", datum.id, self.job.key, e)
@@ -281,6 +290,14 @@ class JobRun:
                 else:
                     self._pending.appendleft(datum)
                 self._changed.notify_all()
+
+    def _give_up(self, running: Running, reason: str) -> None:
+        """What has a worker runs to its end, and so does the job then."""
+        with self._changed:
+            self._lost = reason
+            del self._running[running.datum.id]
+            self._pending.clear()
+            self._changed.notify_all()
 
     def _record_until_done(self) -> bool:
         """Write ends down as they come. True: the job ran out of its time."""
@@ -368,21 +385,12 @@ class JobRun:
 
     def _end(self, state: JobState, reason: str) -> None:
         with self._env.store.write() as txn:
-            job = tables.job_by_seq(txn.db, self.job.seq)
-            if job is None or job.state in TERMINAL_JOBS:
-                return
-            show_finished(txn, job)
-            end_job(txn, job, state, reason)
-        self._note(f"job ended: {state.name}: {reason}")
+            ended = end_open_job(txn, self.job.seq, state, reason)
+        if ended:
+            self._note(f"job ended: {state.name}: {reason}")
 
     def _note(self, text: str) -> None:
         note(self._env.logs.master(self.job.key), self._env.clock(), text)
-
-
-def matches(datum: DatumRow, filters: Iterable[str]) -> bool:
-    """Whether each filter names a file of the datum."""
-    names = {name for file in datum.files for name in file.names}
-    return all(wanted in names for wanted in filters)
 
 
 def _wait(count: int) -> str:

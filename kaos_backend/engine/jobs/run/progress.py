@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -52,3 +53,9 @@ class Outcome:
     started_us: int
     finished_us: int
     image: str = ""
+
+
+def matches(datum: DatumRow, filters: Iterable[str]) -> bool:
+    """Whether each filter names a file of the datum."""
+    names = {name for file in datum.files for name in file.names}
+    return all(wanted in names for wanted in filters)

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.errors import EngineError, ImageMissing
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, Pipeline
 from kaos_backend.engine.jobs.run.datum import DatumRunner, Interrupted
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.forward import HOST, forwarding
-from kaos_backend.engine.jobs.run.job import JobRun, matches
+from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import note
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.progress import Phase, Running
+from kaos_backend.engine.jobs.run.progress import Phase, Running, matches
 from kaos_backend.engine.jobs.run.recorder import discard
 from kaos_backend.engine.jobs.schedule.states import DatumState, JobState
 from kaos_backend.engine.jobs.spec.spec import Service
@@ -83,7 +83,11 @@ class Keeper:
         self._runner.nudge()
 
     def keep(self, datum: DatumRow, *, again: bool) -> None:
-        """Run the command over a datum's files until `end`; after a good end only if it is to run `again`."""
+        """Run the command over a datum's files until `end`; after a good end only if it is to run `again`.
+
+        Raises:
+            ImageMissing: with the reason; it can never run again.
+        """
         pause = _FIRST_PAUSE_S
         while not self._ending:
             begun = time.monotonic()
@@ -114,6 +118,8 @@ class Keeper:
             outcome = self._runner.run(running)
         except Interrupted:
             return False
+        except ImageMissing:
+            raise
         except (OSError, sqlite3.Error, EngineError) as error:
             log.warning("%s of %s is started again: %s", datum.id, self._pipeline.key, error)
             return False
@@ -200,6 +206,9 @@ class ServiceRun(JobRun):
             return
         try:
             self._keeper.keep(self._pending.popleft(), again=False)
+        except ImageMissing as e:
+            self._end(JobState.FAILURE, e.message)
+            return
         finally:
             clean_up(self._env.scratch / str(self.job.seq))
         if self._replaced and not self._stopping:

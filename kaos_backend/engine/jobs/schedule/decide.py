@@ -10,13 +10,16 @@ from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 
 
 class Do(Enum):
-    """START: CREATED → STARTING. RUN: hand it to a thread. GIVE_UP: UNRUNNABLE. CRASH: mark the pipeline."""
+    """START: CREATED → STARTING. RUN: hand it to a thread. GIVE_UP: UNRUNNABLE. CRASH: mark the pipeline.
+    FAIL: mark it, and FAILURE.
+    """
 
     WAIT = auto()
     START = auto()
     RUN = auto()
     GIVE_UP = auto()
     CRASH = auto()
+    FAIL = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,16 @@ class Step:
 
 
 def next_step(
-    job: JobState, pipeline: PipelineState, inputs: Sequence[InputState], image_problem: str
+    job: JobState,
+    pipeline: PipelineState,
+    inputs: Sequence[InputState],
+    image_problem: str,
+    image_lost: bool = False,
 ) -> Step:
     """The next step for a job that is the oldest unfinished one of its pipeline and has no thread.
 
-    `image_problem` is why no worker could start from its image, empty when one could.
+    `image_problem` is why no worker could start from its image, empty when one could; `image_lost`: and none
+    ever will.
     """
     if job is JobState.CREATED:
         return Step(Do.START)
@@ -57,5 +65,5 @@ def next_step(
     if pipeline is PipelineState.FAILURE:
         return Step(Do.WAIT, "waits for an update of its pipeline, which cannot run as it is")
     if image_problem:
-        return Step(Do.CRASH, image_problem)
+        return Step(Do.FAIL if image_lost else Do.CRASH, image_problem)
     return Step(Do.RUN)

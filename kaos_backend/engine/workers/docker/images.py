@@ -13,7 +13,7 @@ from docker.errors import NotFound as DockerNotFound
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.workers.docker.engine import told
-from kaos_backend.engine.workers.port import REBUILD
+from kaos_backend.engine.workers.port import missing
 from kaos_formats.images import OWN_PREFIX, claim, claimed, claims, pushed
 
 log = logging.getLogger(__name__)
@@ -104,11 +104,6 @@ def in_registry(api: docker.APIClient, name: str, registry: str) -> bool:
 def is_own(name: str) -> bool:
     """Whether it is made by kaos' builder, and by nobody else."""
     return name.startswith(OWN_PREFIX)
-
-
-def missing(name: str) -> str:
-    """What to do about an image that is not there, in a line."""
-    return f"image {name} not found: no build made it yet, or it was removed; {REBUILD}"
 
 
 def keep(api: docker.APIClient, label: str, wanted: Callable[[str], bool]) -> bool:

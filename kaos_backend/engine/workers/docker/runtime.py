@@ -18,7 +18,7 @@ from kaos_backend.engine.workers.docker import images
 from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import connect, owner_in_containers, told
 from kaos_backend.engine.workers.docker.worker import DockerWorker
-from kaos_backend.engine.workers.port import WorkerSpec
+from kaos_backend.engine.workers.port import WorkerSpec, missing
 from kaos_formats.folders import empty_folder, folder
 from kaos_formats.images import home_label
 from kaos_formats.proxies import proxies_of
@@ -78,7 +78,7 @@ class DockerRuntime:
                     return ""
         except EngineError as error:
             return error.message
-        return self._pull_problem(image) if self._registry else images.missing(image)
+        return self._pull_problem(image) if self._registry else missing(image)
 
     def _pull_problem(self, image: str) -> str:
         """Why one of kaos' own images cannot be had from the registry."""
@@ -89,7 +89,7 @@ class DockerRuntime:
         try:
             with connect(self._env, _PATIENCE_S) as api:
                 there = images.in_registry(api, image, self._registry)
-                problem = "" if there else images.missing(image)
+                problem = "" if there else missing(image)
         except EngineError as error:
             problem = error.message
         self._answers[image] = time.monotonic(), problem

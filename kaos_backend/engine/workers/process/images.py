@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from kaos_backend.engine.errors import FailedPrecondition, NotFound
-from kaos_backend.engine.workers.port import REBUILD
+from kaos_backend.engine.errors import FailedPrecondition, NotFound, Unknown
+from kaos_backend.engine.workers.port import missing
 from kaos_formats.folders import clean_up
 from kaos_formats.images import BUILDING, CONFIG, LAYERS, MAKING, OWN_PREFIX, ROOT, VENV_READY, directory_name
 
@@ -65,24 +65,26 @@ class ImageStore:
         Raises:
             NotFound: a `kaos/` image that was not built, or was removed.
             FailedPrecondition: one that was damaged, or whose environment is gone.
+            Unknown: the disk does not say.
         """
         if not name.startswith(OWN_PREFIX):
             return Image(name=name, root=None, workdir="/")
         folder = self.images / directory_name(name)
+        root = folder / ROOT
         try:
             config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Config)
-        except FileNotFoundError:
-            raise NotFound(
-                f"image {name} not found: no build made it yet, or it was removed; {REBUILD}"
-            ) from None
-        except (OSError, msgspec.MsgspecError) as error:
-            raise FailedPrecondition(f"image {name} cannot be read ({error}); {REBUILD}") from error
-        root = folder / ROOT
-        if config.program is not None and not os.access(root / config.program.lstrip("/"), os.X_OK):
-            raise FailedPrecondition(f"image {name} has lost its {config.program}; {REBUILD}")
-        venv = None if config.venv is None else self.venvs / Path(config.venv).name
-        if venv is not None and not ((venv / VENV_READY).is_file() and (venv / "bin" / "python").exists()):
-            raise FailedPrecondition(f"the environment of image {name} ({venv}) is gone; {REBUILD}")
+            venv = None if config.venv is None else self.venvs / Path(config.venv).name
+            program = None if config.program is None else root / config.program.lstrip("/")
+            if program and not (program.exists() and os.access(program, os.X_OK)):
+                raise FailedPrecondition(missing(name, f"has lost its {config.program}"))
+            if venv and not ((venv / VENV_READY).is_file() and (venv / "bin" / "python").exists()):
+                raise FailedPrecondition(missing(name, f"has lost its environment: {venv} is gone"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(missing(name)) from None
+        except (IsADirectoryError, msgspec.MsgspecError) as error:
+            raise FailedPrecondition(missing(name, f"cannot be read ({error})")) from error
+        except OSError as error:  # which may pass
+            raise Unknown(f"image {name} cannot be looked at: {error}") from error
         return Image(
             name=name,
             root=root,

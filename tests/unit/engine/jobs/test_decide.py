@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kaos_backend.engine.jobs.run.attempt import failure, stdin_of
-from kaos_backend.engine.jobs.schedule.decide import Do, InputState, next_step
+from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
 from kaos_backend.engine.workers.port import Exit
 
@@ -32,6 +32,12 @@ def test_the_next_step(
     job: JobState, pipeline: PipelineState, inputs: list[InputState], ready: bool, do: Do
 ) -> None:
     assert next_step(job, pipeline, inputs, "" if ready else "no image").do is do
+
+
+@pytest.mark.parametrize("job", [JobState.STARTING, JobState.RUNNING])
+def test_a_job_whose_image_never_comes_back_ends(job: JobState) -> None:
+    assert next_step(job, PipelineState.RUNNING, [GOOD], "no img", image_lost=True) == Step(Do.FAIL, "no img")
+    assert next_step(job, PipelineState.FAILURE, [GOOD], "no img", image_lost=True).do is Do.WAIT
 
 
 def test_reasons_name_the_culprit() -> None:

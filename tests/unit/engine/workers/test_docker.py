@@ -20,9 +20,10 @@ from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import owner_in_containers
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
 from kaos_backend.engine.workers.docker.worker import DockerWorker
-from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec
+from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec, is_missing
 from kaos_formats.images import claim, home_label
 from tests.support.docker_engine import engine_or_skip
+from tests.support.registry import Registry
 
 from .conftest import Bench, collected, engine_with_a_trial, named, text_of, until
 
@@ -156,9 +157,25 @@ def test_a_registry_that_is_gone_is_said_and_not_asked_all_the_time(
         problem = runtime.image_problem("kaos/nobody:1")
         assert "image kaos/nobody:1 is not on this machine" in problem
         assert "127.0.0.1:1/x cannot be asked" in problem
+        assert not is_missing(problem)
     assert asked == ["kaos/nobody:1"]
     with pytest.raises(EngineError, match=r"cannot be pulled from 127\.0\.0\.1:1/x"):
         runtime.start_worker(WorkerSpec("w", "kaos/nobody:1", {}, "", None))
+
+
+def test_only_a_registry_that_answers_says_that_an_image_is_gone(
+    docked: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path / "registry", private=True)
+    try:
+        problems = []
+        for name, config in (("stranger", tmp_path), ("user", registry.login(tmp_path / "docker"))):
+            monkeypatch.setenv("DOCKER_CONFIG", str(config))
+            runtime = DockerRuntime(tmp_path / name, os.environ, registry=f"{registry.address}/x")
+            problems.append(runtime.image_problem("kaos/nobody:1"))
+    finally:
+        registry.close()
+    assert [is_missing(problem) for problem in problems] == [False, True], problems
 
 
 def test_cores_are_a_quota(docked: Bench) -> None:
