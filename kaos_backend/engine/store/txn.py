@@ -208,7 +208,7 @@ class Txn(Reads):
     def edit(self, root: bytes | None, operations: Iterable[Operation], upload: Upload) -> bytes | None:
         """Apply operations to a tree; return the new root (copies may name commits)."""
         resolved = [self._resolve(operation) for operation in operations]
-        new_root = edit_tree(self.db, self.load, root, resolved, self.objects, upload.batch)
+        new_root = edit_tree(self.db, self.load, self._nodes.keep, root, resolved, self.objects, upload.batch)
         self._after.append(lambda: setattr(upload, "committed", True))
         return new_root
 
@@ -254,14 +254,14 @@ class Txn(Reads):
                     upload.end_file()
                     put = upload.operations[-1]
                     editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
-            root = store_tree(self.db, editor, self.objects, upload.batch)
+            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch)
             # Should the transaction fail, what was written is an orphan for the next sweep.
             upload.committed = True
         return root
 
     def _store(self, editor: TreeEditor) -> bytes | None:
         with self._upload() as upload:
-            root = store_tree(self.db, editor, self.objects, upload.batch)
+            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch)
             upload.committed = True
         return root
 

@@ -8,9 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kaos_backend.engine.store.model import CommitKey
-from kaos_backend.engine.store.trees.nodes import DirRef, FileRef, Load, Node, encode, make_node, stored_tag
+from kaos_backend.engine.store.trees.nodes import (
+    CHUNKED_FROM,
+    EMPTY,
+    DirChanges,
+    DirRef,
+    FileRef,
+    Load,
+    Node,
+    find,
+    find_file,
+    revise,
+    stored_tag,
+)
 from kaos_backend.engine.store.trees.tree import files_named, find_dir, root_node, split
 
 Piece = tuple[bytes, int]
@@ -65,8 +78,30 @@ Operation = Put | Delete | Copy | Overlay
 
 @dataclass(slots=True)
 class _Draft:
-    files: dict[tuple[str, str], Pieces] = field(default_factory=dict)
-    dirs: dict[str, DirRef | _Draft] = field(default_factory=dict)
+    """A directory being changed: what it was, and what is other than that (None: gone)."""
+
+    base: Node = EMPTY
+    files: dict[tuple[str, str], Pieces | None] = field(default_factory=dict)
+    dirs: dict[str, DirRef | _Draft | None] = field(default_factory=dict)
+
+    def file(self, key: tuple[str, str]) -> Pieces | None:
+        if key in self.files:
+            return self.files[key]
+        ref = find_file(self.base, *key) if self.base.files else None
+        return None if ref is None else ((ref.object, ref.size),)
+
+    def directory(self, name: str) -> DirRef | _Draft | None:
+        if name in self.dirs:
+            return self.dirs[name]
+        return find(self.base.dirs, name) if self.base.dirs else None
+
+
+class Written(NamedTuple):
+    """A tree that was changed: its root (None: empty), the rows to store, and what is stored in chunks."""
+
+    root: bytes | None
+    rows: list[tuple[bytes, bytes]]
+    wide: list[tuple[bytes, Node]]
 
 
 class TreeEditor:
@@ -77,7 +112,7 @@ class TreeEditor:
 
     def __init__(self, load: Load, root: bytes | None) -> None:
         self._load = load
-        self._root = self._draft_of(root_node(load, root))
+        self._root = _Draft(root_node(load, root))
         # Runs of operations mostly stay in one directory; remember where the last one was.
         self._last_parent: str | None = None
         self._last_draft = self._root
@@ -90,7 +125,7 @@ class TreeEditor:
             draft = self._enter(split(parent))
             self._last_parent, self._last_draft = parent, draft
         key = (name, stored_tag(tag))
-        existing = draft.files.get(key)
+        existing = draft.file(key)
         if existing is None:
             draft.files[key] = ((object_, size),)
         elif size:
@@ -106,9 +141,9 @@ class TreeEditor:
         if parent is None:
             return
         if path.endswith("/"):
-            parent.dirs.pop(names[-1], None)
+            parent.dirs[names[-1]] = None
         else:
-            parent.files.pop((names[-1], stored_tag(tag)), None)
+            parent.files[names[-1], stored_tag(tag)] = None
 
     def copy(self, dst: str, tag: str, root: bytes | None, src: str, src_tag: str, append: bool) -> None:
         """Copy what is at `src` of another tree to `dst`, under `tag`; nothing there, nothing done."""
@@ -126,7 +161,7 @@ class TreeEditor:
                 return
             draft = self._enter(target[:-1])
             if not append:
-                draft.files.pop((target[-1], stored_tag(tag)), None)
+                draft.files[target[-1], stored_tag(tag)] = None
             for ref in files:
                 self._add(draft, target[-1], stored_tag(tag), ((ref.object, ref.size),))
             return
@@ -153,23 +188,22 @@ class TreeEditor:
         if node is not None:
             self._overlay(self._enter(target), node, None, append=False)
 
-    def write(self, concat: Concat) -> tuple[bytes | None, list[tuple[bytes, bytes]]]:
-        """(root of the new tree, rows to store for it); the root is None when the tree is empty."""
-        rows: list[tuple[bytes, bytes]] = []
+    def write(self, concat: Concat) -> Written:
+        """The new tree."""
+        new = Written(None, [], [])
         drafts = [("", self._root)]
         for _, draft in drafts:
             drafts += [(name, child) for name, child in draft.dirs.items() if isinstance(child, _Draft)]
         # From the leaves to the root, each after what is below it.
         written: dict[int, DirRef | None] = {}
         for name, draft in reversed(drafts):
-            below = [
-                written[id(child)] if isinstance(child, _Draft) else child
-                for _, child in sorted(draft.dirs.items())
-            ]
-            dirs = [ref for ref in below if ref is not None]
-            written[id(draft)] = _write_directory(name, draft, dirs, concat, rows)
+            dirs = {
+                below: written[id(child)] if isinstance(child, _Draft) else child
+                for below, child in draft.dirs.items()
+            }
+            written[id(draft)] = _write_directory(name, draft, dirs, concat, new)
         ref = written[id(self._root)]
-        return (None if ref is None else ref.key), rows
+        return new._replace(root=None if ref is None else ref.key)
 
     def _overlay(self, onto: _Draft, from_: Node, tag: str | None, append: bool) -> None:
         """Add everything of a node to a draft, under `tag` (None: tags as they are)."""
@@ -178,11 +212,11 @@ class TreeEditor:
             for ref in node.files:
                 new_tag = ref.tag if tag is None else tag
                 if not append:
-                    draft.files.pop((ref.name, new_tag), None)
+                    draft.files[ref.name, new_tag] = None
             for ref in node.files:
                 self._add(draft, ref.name, ref.tag if tag is None else tag, ((ref.object, ref.size),))
             for directory in node.dirs:
-                there = draft.dirs.get(directory.name)
+                there = draft.directory(directory.name)
                 same_tag = tag is None or directory.tag == tag
                 if there is None and same_tag:
                     draft.dirs[directory.name] = directory
@@ -193,7 +227,7 @@ class TreeEditor:
 
     @staticmethod
     def _add(draft: _Draft, name: str, tag: str, pieces: Pieces) -> None:
-        existing = draft.files.get((name, tag))
+        existing = draft.file((name, tag))
         draft.files[name, tag] = pieces if existing is None else _joined(existing, pieces)
 
     def _enter(self, names: list[str]) -> _Draft:
@@ -204,13 +238,10 @@ class TreeEditor:
 
     def _open(self, draft: _Draft, name: str) -> _Draft:
         """The draft of a subdirectory, made of what is there, or new."""
-        child = draft.dirs.get(name)
-        if child is None:
-            child = _Draft()
-        elif isinstance(child, DirRef):
-            child = self._draft_of(self._load(child.key))
-        else:
+        child = draft.directory(name)
+        if isinstance(child, _Draft):
             return child
+        child = _Draft() if child is None else _Draft(self._load(child.key))
         draft.dirs[name] = child
         return child
 
@@ -218,32 +249,28 @@ class TreeEditor:
         """As `_enter`, but a directory that is not there is not made."""
         draft = self._root
         for name in names:
-            if name not in draft.dirs:
+            if draft.directory(name) is None:
                 return None
             draft = self._open(draft, name)
         return draft
 
-    @staticmethod
-    def _draft_of(node: Node) -> _Draft:
-        return _Draft(
-            {(ref.name, ref.tag): ((ref.object, ref.size),) for ref in node.files},
-            {ref.name: ref for ref in node.dirs},
-        )
-
 
 def _write_directory(
-    name: str, draft: _Draft, dirs: list[DirRef], concat: Concat, rows: list[tuple[bytes, bytes]]
+    name: str, draft: _Draft, dirs: DirChanges, concat: Concat, new: Written
 ) -> DirRef | None:
     """The reference to a directory whose subdirectories are written; None when it is empty."""
-    files = []
-    for (file_name, tag), pieces in sorted(draft.files.items()):
-        object_, size = pieces[0] if len(pieces) == 1 else concat(pieces)
-        files.append(FileRef(file_name, tag, object_, size))
-    if not files and not dirs:
+    files: dict[tuple[str, str], FileRef | None] = {}
+    for at, pieces in draft.files.items():
+        if pieces is None:
+            files[at] = None
+        else:
+            files[at] = FileRef(*at, *(pieces[0] if len(pieces) == 1 else concat(pieces)))
+    key, node, rows = revise(draft.base, files, dirs)
+    if not node.files and not node.dirs:
         return None
-    node = make_node(files, dirs)
-    key, new = encode(node)
-    rows += new
+    new.rows.extend(rows)
+    if len(node.files) > CHUNKED_FROM or len(node.dirs) > CHUNKED_FROM:
+        new.wide.append((key, node))
     return DirRef(name, key, node.hash, node.size, node.flawed, node.tag)
 
 

@@ -71,7 +71,7 @@ def stage(upload: Upload, files: Iterable[NewFile], tag: str) -> Staged:
         for put in upload.operations:
             assert isinstance(put, Put), "nothing but additions is made above"
             editor.put(put.path, put.tag, put.object, put.size)
-        root, rows = editor.write(lambda pieces: pieces[0])
+        root, rows, _ = editor.write(lambda pieces: pieces[0])
         upload.seal()
     except BaseException:
         upload.__exit__(None, None, None)

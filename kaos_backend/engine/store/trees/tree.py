@@ -6,13 +6,10 @@ A tree is the key of its root's node, None where there is no file at all.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.store.model import DEFAULT_TAG, FileEntry
-from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Load, Node
-
-_Ref = TypeVar("_Ref", FileRef, DirRef)
+from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Load, Node, find
 
 
 def split(path: str) -> list[str]:
@@ -28,27 +25,16 @@ def find_dir(load: Load, root: bytes | None, names: list[str]) -> Node | None:
     """The directory at `names`, None when there is none."""
     node = root_node(load, root)
     for name in names:
-        ref = _search(node.dirs, name)
+        ref = find(node.dirs, name)
         if ref is None:
             return None
         node = load(ref.key)
     return node
 
 
-def _search(refs: list[_Ref], name: str) -> _Ref | None:
-    low, high = 0, len(refs)
-    while low < high:
-        middle = (low + high) // 2
-        if refs[middle].name < name:
-            low = middle + 1
-        else:
-            high = middle
-    return refs[low] if low < len(refs) and refs[low].name == name else None
-
-
 def files_named(node: Node, name: str) -> list[FileRef]:
     """The entries of one file name: one, or several when several tags wrote it."""
-    first = _search(node.files, name)
+    first = find(node.files, name)
     if first is None:
         return []
     if not node.flawed:
@@ -86,7 +72,7 @@ def look_up(load: Load, root: bytes | None, path: str, tag: str | None = None) -
         if tag is None or ref.full_tag == tag
     ]
     if not entries and tag is None:
-        directory = _search(parent.dirs, names[-1])
+        directory = find(parent.dirs, names[-1])
         if directory is not None:
             entries = [dir_entry(prefix, directory)]
     return entries
@@ -237,7 +223,7 @@ def _entries(node: Node, prefix: str) -> list[FileEntry]:
 
 def _child(load: Load, node: Node, name: str) -> Node:
     """A subdirectory, empty when there is none."""
-    ref = _search(node.dirs, name)
+    ref = find(node.dirs, name)
     return EMPTY if ref is None else load(ref.key)
 
 

@@ -11,7 +11,7 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, loc
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path, new_path
 from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
-from kaos_backend.engine.store.trees.nodes import Load
+from kaos_backend.engine.store.trees.nodes import Keep, Load
 
 
 class Upload:
@@ -91,6 +91,7 @@ class Upload:
 def edit_tree(
     db: sqlite3.Connection,
     load: Load,
+    keep: Keep,
     root: bytes | None,
     operations: Iterable[Operation],
     objects: ObjectStore,
@@ -118,13 +119,13 @@ def edit_tree(
             )
         else:
             editor.overlay(operation.root, append=True)
-    return store_tree(db, editor, objects, batch)
+    return store_tree(db, editor, keep, objects, batch)
 
 
 def store_tree(
-    db: sqlite3.Connection, editor: TreeEditor, objects: ObjectStore, batch: Batch
+    db: sqlite3.Connection, editor: TreeEditor, keep: Keep, objects: ObjectStore, batch: Batch
 ) -> bytes | None:
-    """Write an edited tree and what its files need."""
+    """Write an edited tree and what its files need; its wide directories are given to `keep`."""
 
     def concat(pieces: Pieces) -> Piece:
         with batch.writer() as writer:
@@ -133,10 +134,12 @@ def store_tree(
                     writer.write(data)
             return writer.finish()
 
-    root, rows = editor.write(concat)
+    root, rows, wide = editor.write(concat)
     batch.seal()
     batch.record(db)
     insert_trees(db, rows)
+    for key, node in wide:
+        keep(key, node)
     return root
 
 

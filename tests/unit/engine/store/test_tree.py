@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.edit import TreeEditor
-from kaos_backend.engine.store.trees.nodes import Node, decode
+from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node, decode, revise
 from kaos_backend.engine.store.trees.tree import find_flaw, look_up, walk
 
 from .conftest import content, put
@@ -30,10 +31,10 @@ class Memory:
         return decode(self.rows[key], self.rows.__getitem__)
 
     def write(self, editor: TreeEditor) -> bytes | None:
-        root, rows = editor.write(
+        root, rows, _ = editor.write(
             lambda pieces: (b"+".join(hash_ for hash_, _ in pieces), sum(n for _, n in pieces))
         )
-        self.new = len([key for key, _ in rows if key not in self.rows])
+        self.new = len(rows)
         self.rows.update(rows)
         return root
 
@@ -64,6 +65,51 @@ def test_a_large_directory_is_kept_in_pieces() -> None:
     assert memory.new <= 3, "one piece of the list, and the directory"
     assert len(list(walk(memory.load, changed))) == 20_002
     assert look_up(memory.load, changed, "/f10000x")[0].hash == b"y" * 32
+
+
+NAMES = st.integers(0, 900).map("n{}".format)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([3, 400]),
+            st.dictionaries(st.tuples(NAMES, st.sampled_from(["", "t"])), st.booleans(), max_size=40),
+            st.dictionaries(NAMES, st.booleans(), max_size=20),
+        ),
+        max_size=6,
+    ),
+    st.integers(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_directory_changed_in_steps_is_the_one_made_at_once(
+    steps: list[tuple[int, dict[tuple[str, str], bool], dict[str, bool]]], seed: int
+) -> None:
+    """Whatever is added and removed, around the size from which it is kept in pieces."""
+    chance = random.Random(seed)
+    files: dict[tuple[str, str], FileRef] = {}
+    dirs: dict[str, DirRef] = {}
+    node = EMPTY
+    for size, some_files, some_dirs in steps:
+        # Many at a time, so that pieces end, join and vanish.
+        these = dict.fromkeys(((f"n{chance.randrange(900)}", "") for _ in range(size)), chance.random() < 0.6)
+        new_files = {at: _file(chance, *at) if add else None for at, add in (these | some_files).items()}
+        new_dirs = {name: _dir(chance, name) if add else None for name, add in some_dirs.items()}
+        files = {at: ref for at, ref in (files | new_files).items() if ref is not None}
+        dirs = {name: ref for name, ref in (dirs | new_dirs).items() if ref is not None}
+        key, node, rows = revise(node, new_files, new_dirs)
+        key_at_once, at_once, all_rows = revise(EMPTY, files, dirs)
+        assert key == key_at_once
+        assert (node.files, node.dirs, node.hash) == (at_once.files, at_once.dirs, at_once.hash)
+        assert {key for key, _ in rows} <= {key for key, _ in all_rows}
+
+
+def _file(chance: random.Random, name: str, tag: str) -> FileRef:
+    return FileRef(name, tag, chance.randbytes(32), chance.randrange(9))
+
+
+def _dir(chance: random.Random, name: str) -> DirRef:
+    return DirRef(name, chance.randbytes(32), chance.randbytes(32), chance.randrange(9), False, "")
 
 
 def test_the_hash_of_a_directory_is_that_of_its_content() -> None:
