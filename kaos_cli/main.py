@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 import typer.main
@@ -120,7 +120,7 @@ def build() -> Any:
     return typer.main.get_command(app)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -128,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = run(
         given, as_json="--json" in options, debug="--debug" in options or bool(os.environ.get("KAOS_DEBUG"))
     )
-    sys.exit(_flush() or code)
+    code = _flush() or code
+    # All is closed and written by now. What Python does on its way out takes as long as a small command.
+    os._exit(code)
 
 
 def _flush() -> int:

@@ -22,14 +22,19 @@ def socket_path(host: str) -> str | None:
     return path if scheme in ("unix", "http+unix") else None
 
 
-def client(host: str, timeout_s: float) -> docker.APIClient:
-    """A client that speaks as new a version of the API as both sides can.
+def client(host: str, timeout_s: float, version: str = "") -> docker.APIClient:
+    """A client that speaks this version of the API, by default as new a one as both sides can.
 
-    Raises OSError when nobody answers; docker.errors.DockerException.
+    Raises OSError when nobody answers that question; docker.errors.DockerException.
     """
     path = socket_path(host)
-    version = "auto" if path is None else _newest(path, timeout_s)
+    version = version or ("auto" if path is None else _newest(path, timeout_s))
     return docker.APIClient(base_url=host or DEFAULT_HOST, version=version, timeout=timeout_s)  # type: ignore[arg-type]
+
+
+def build_network(api: docker.APIClient) -> str:
+    """The network of an image's steps: "" for the engine's own choice, "host" where it has made no bridge."""
+    return "" if any(one["Name"] == "bridge" for one in api.networks(names=["bridge"])) else "host"
 
 
 def _newest(path: str, timeout_s: float) -> str:

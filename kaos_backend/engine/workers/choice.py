@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kaos_backend.engine.errors import InvalidArgument
-from kaos_backend.engine.workers.docker.engine import answers, reach
+from kaos_backend.engine.workers.docker.engine import answers, for_builds
 from kaos_backend.engine.workers.docker.runtime import DockerRuntime
 from kaos_backend.engine.workers.pair import Pair
 from kaos_backend.engine.workers.process.builder import HostBuilder
@@ -84,7 +84,7 @@ def _docker(env: Mapping[str, str], engine_dir: Path, _home: Path) -> Pair:
     registry = _registry(env)
     return Pair(
         DockerRuntime(engine_dir, env, network, registry),
-        HostBuilder(engine_dir, "docker", partial(reach, env)),
+        HostBuilder(engine_dir, "docker", partial(for_builds, env)),
     )
 
 

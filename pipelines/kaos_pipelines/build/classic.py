@@ -45,7 +45,7 @@ def carry_out(api: docker.APIClient, order: Order, log: BuildLog) -> str:
             dockerfile=_DOCKERFILE,
             labels=dict(order.labels),
             buildargs={**order.arguments, **order.proxies},
-            network_mode=order.network,
+            network_mode=order.network or None,
             rm=True,
             forcerm=True,
             decode=True,

@@ -3,7 +3,8 @@
 Environment: KAOS_SOURCE_ID with PACH_PFS (the bundle), KAOS_IMAGE (the name to give), KAOS_BUILDER: `venv`,
 the default, with KAOS_IMAGE_STORE (the folder with images/ and venvs/) and, where bubblewrap works,
 KAOS_BWRAP (it) and KAOS_HIDDEN (folders that no RUN must see); or `docker`, with DOCKER_HOST and
-KAOS_HOME_LABEL, whose the image is;
+KAOS_HOME_LABEL, whose the image is, and what else it would ask the engine: DOCKER_API_VERSION and
+KAOS_BUILD_NETWORK, the network of RUN ("": the engine's choice);
 KAOS_BUILD_ARGS, build arguments as JSON; KAOS_BUILD_CA, a file of certificates that the steps trust as well.
 Writes `<out>/<source id>/image.json`, a pure function of the source and the arguments.
 """

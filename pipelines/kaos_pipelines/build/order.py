@@ -13,7 +13,7 @@ from kaos_pipelines.build.instructions import Written
 class Order:
     """One build. `steps` are the Dockerfile's.
 
-    `proxies` reach the steps as `arguments` do, and are in no layer and no history. `network`: None for the
+    `proxies` reach the steps as `arguments` do, and are in no layer and no history. `network`: "" for the
     engine's own choice. `authorities`: the certificates, as PEM, that steps trust; None for the image's own.
     `secrets`: values by id. `names`: what the image is called as soon as it is complete, in this order.
     """
@@ -23,7 +23,7 @@ class Order:
     labels: Mapping[str, str]
     arguments: Mapping[str, str]
     proxies: Mapping[str, str]
-    network: str | None
+    network: str
     authorities: str | None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     names: Sequence[str] = ()

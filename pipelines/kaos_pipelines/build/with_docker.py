@@ -14,7 +14,7 @@ from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from kaos_formats.build_secrets import in_environment
-from kaos_formats.docker_engine import client
+from kaos_formats.docker_engine import build_network, client
 from kaos_formats.images import claim
 from kaos_formats.masking import Masker
 from kaos_formats.proxies import proxies_of
@@ -48,7 +48,7 @@ def build(
     arguments = arguments or {}
     log.mask = Masker([bundle.dockerfile, *arguments.values()], in_environment(env).values())
     try:
-        api = client(env.get("DOCKER_HOST") or "", _TIMEOUT_S)
+        api = client(env.get("DOCKER_HOST") or "", _TIMEOUT_S, env.get("DOCKER_API_VERSION") or "")
         try:
             registry, names = env.get("KAOS_REGISTRY") or "", _names(image, env)
             if _is_built(api, image, bundle.id):
@@ -124,7 +124,7 @@ def _carry_out(
         labels={SOURCE_LABEL: bundle.id},
         arguments=arguments,
         proxies=proxies_of(env),
-        network=None if "bridge" in {one["Name"] for one in api.networks()} else "host",
+        network=env["KAOS_BUILD_NETWORK"] if "KAOS_BUILD_NETWORK" in env else build_network(api),
         authorities=trusted(env),
         secrets=in_environment(env),
         names=names,

@@ -25,7 +25,7 @@ HEAVY = {
 def imported(*arguments: str) -> set[str]:
     """The modules of a whole run of the program."""
     code = (
-        "import sys\nfrom kaos_cli import main\n"
+        "import os, sys\nfrom kaos_cli import main\nos._exit = sys.exit\n"
         f"try:\n main.main({list(arguments)!r})\nexcept SystemExit: pass\n"
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )

@@ -72,6 +72,7 @@ class JobRun:
         self.pipeline = pipeline
         self._env = env
         self._crashing = crashing
+        self._pool = pool
         self._runner = DatumRunner(env, pipeline, job, pool, crashing)
         self._recorder = Recorder(env.store, job)
         self._changed = threading.Condition()
@@ -236,6 +237,9 @@ class JobRun:
                 tables.set_job_state(txn.db, job, JobState.RUNNING, started_us=txn.now_us)
                 # That of a service never ends, and Pachyderm counts none.
                 insert_datums(txn.db, job, planned, kept, counted=self.pipeline.spec.service is None)
+                if len(kept) < len(planned):
+                    # It starts while the disk is waited for, and inputs are laid out.
+                    self._pool.warm_up()
             self._note(f"{len(planned)} datums, {len(kept)} of them done before")
         else:
             with store.write() as txn:

@@ -34,13 +34,49 @@ class Pool:
         self._idle: list[tuple[float, Worker]] = []
         self._lock = threading.Lock()
         self._started = 0
+        # Set when the worker is there, or will not be, that starts ahead of who borrows it.
+        self._coming: threading.Event | None = None
         self._closed = False
+
+    def warm_up(self) -> None:
+        """Begin with a worker that somebody is about to borrow, unless one is idle. Returns at once."""
+        with self._lock:
+            if self._idle or self._coming is not None or self._closed:
+                return
+            self._coming = threading.Event()
+        thread = threading.Thread(target=self._bring, args=(self._coming,), name="worker-ahead", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread for it now
+            self._arrived(self._coming)
 
     def borrow(self) -> Worker:
         """An idle worker, the most recently used first, or a new one. Raises what `start_worker` raises."""
+        while True:
+            with self._lock:
+                if self._idle:
+                    return self._idle.pop()[1]
+                coming = self._coming
+            if coming is None:
+                return self._start()
+            coming.wait()
+
+    def _bring(self, coming: threading.Event) -> None:
+        try:
+            self.give_back(self._start())
+        except Exception as e:
+            # Who borrows one has it tried again, and is told.
+            log.info("no worker could be started ahead: %s", e)
+        finally:
+            self._arrived(coming)
+
+    def _arrived(self, coming: threading.Event) -> None:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()[1]
+            self._coming = None
+        coming.set()
+
+    def _start(self) -> Worker:
+        with self._lock:
             self._started += 1
             name = f"{self.spec.name}-{self._started}"
         given = self._secrets()
@@ -70,6 +106,9 @@ class Pool:
         """Close all idle workers now, and each borrowed one when it comes back."""
         with self._lock:
             self._closed = True
+            coming = self._coming
+        if coming is not None:
+            coming.wait()
         self.close_idle(float("inf"))
 
 

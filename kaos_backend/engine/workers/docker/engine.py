@@ -11,7 +11,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from kaos_backend.engine.errors import EngineError, FailedPrecondition, NotFound, Unknown
-from kaos_formats.docker_engine import DEFAULT_HOST, client, socket_path
+from kaos_formats.docker_engine import DEFAULT_HOST, build_network, client, socket_path
 
 # How long a plain call may take. Hijacked streams have no such limit.
 TIMEOUT_S = 60
@@ -36,9 +36,10 @@ def connect(env: Mapping[str, str], timeout_s: int = TIMEOUT_S) -> docker.APICli
         return client(address, timeout_s)
 
 
-def reach(env: Mapping[str, str]) -> None:
-    """Raises EngineError with the reason when no engine answers."""
-    connect(env, _PROBE_S).close()
+def for_builds(env: Mapping[str, str]) -> dict[str, str]:
+    """What a build need not ask the engine itself, as variables. Raises EngineError when none answers."""
+    with connect(env, _PROBE_S) as api, told("the Docker engine cannot be asked"):
+        return {"DOCKER_API_VERSION": api.api_version, "KAOS_BUILD_NETWORK": build_network(api)}
 
 
 def answers(env: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -38,7 +38,8 @@ class HostBuilder:
     "docker" on the Docker engine.
 
     Args:
-        check: raises EngineError while no build can succeed here, whatever it builds.
+        facts: what builds are told of where they are carried out, as variables; raises EngineError while none
+        can succeed here, whatever it builds.
         bwrap: how "venv" makes the sandboxes that its RUNs are carried out in; without one it emulates them.
     """
 
@@ -46,11 +47,11 @@ class HostBuilder:
         self,
         engine_dir: Path,
         name: Literal["venv", "docker"],
-        check: Callable[[], None] = lambda: None,
+        facts: Callable[[], Mapping[str, str]] = dict,
         bwrap: Bubblewrap | None = None,
     ) -> None:
         self.name: str = name
-        self._check = check
+        self._facts = facts
         self._settings: dict[str, str] = {"KAOS_BUILDER": name}
         if bwrap is not None:
             hidden = os.pathsep.join(map(str, bwrap.hidden))
@@ -70,19 +71,18 @@ class HostBuilder:
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
         """Raises EngineError when the build's program is not installed or no files can be written, and what
-        `check` does.
+        `facts` does.
         """
-        self._check()
+        facts = self._facts()
         if spec.secrets:
             raise Unknown("builds take secrets as variables: give them an env_var in place of a mount_path")
         try:
-            return ProcessWorker(
-                self._scratch / uuid.uuid4().hex, partial(self._place, spec=spec), start=self._server.launch
-            )
+            place = partial(self._place, spec=spec, facts=facts)
+            return ProcessWorker(self._scratch / uuid.uuid4().hex, place, start=self._server.launch)
         except OSError as error:
             raise Unknown(f"cannot start a builder: {error}") from error
 
-    def _place(self, folder: Path, *, spec: WorkerSpec) -> Place:
+    def _place(self, folder: Path, *, spec: WorkerSpec, facts: Mapping[str, str]) -> Place:
         found = importlib.util.find_spec("kaos_pipelines")
         if found is None or not found.submodule_search_locations:
             raise OSError("the package kaos_pipelines is not installed beside kaos_backend")
@@ -90,7 +90,7 @@ class HostBuilder:
         env = environment.builder(os.environ, spec.env, self._engine_dir, python_path)
         settings = {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
         settings["KAOS_HOME_LABEL"] = home_label(self._engine_dir)
-        return _BuildPlace(folder, env | settings | self._settings)
+        return _BuildPlace(folder, {**env, **settings, **self._settings, **facts})
 
 
 class _BuildPlace:

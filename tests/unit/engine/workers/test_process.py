@@ -272,7 +272,8 @@ def test_a_sandbox_that_somebody_ended_costs_a_trial_another_try(sandboxed: Benc
     os.kill(keeper, signal.SIGKILL)
     until(lambda: not alive(keeper), "the sandbox to go")
     exit_, _ = sandboxed.run("exit 0", worker)
-    assert (exit_.reason, exit_.code) in (("error", None), ("exited", 0))
+    # Whether it was found dead before or after the trial was handed to it.
+    assert exit_.reason == "error" or exit_.code == 0
     assert sandboxed.run("exit 0", worker)[0].code == 0
 
 
