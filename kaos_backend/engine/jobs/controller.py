@@ -22,7 +22,7 @@ from kaos_backend.engine.jobs.db.lifecycle import end_open_job, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
-from kaos_backend.engine.jobs.run.images import ForgottenImages, why_lost
+from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages, why_lost
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
 from kaos_backend.engine.jobs.run.pool import Pool
@@ -60,6 +60,7 @@ class Controller:
         self._closing = ThreadPoolExecutor(1, "old-workers")
         self._forgotten = threading.Event()
         self._images = ForgottenImages(env.store, env.runtime)
+        self._awaited = AwaitedImages(env.runtime, monotonic, _RETRY_S)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
@@ -209,8 +210,7 @@ class Controller:
 
     def _wake(self, pipeline: Pipeline) -> bool:
         """RUNNING or CRASHING, by whether the pipeline's image is there. True: RUNNING."""
-        problem = self._env.runtime.image_problem(worker_spec(pipeline).image)
-        problem = problem or spout_problem(self._env, pipeline)
+        problem = self._awaited.problem(worker_spec(pipeline).image) or spout_problem(self._env, pipeline)
         self._set_pipeline(pipeline, PipelineState.CRASHING if problem else self._awake(pipeline), problem)
         return not problem
 
@@ -328,6 +328,7 @@ class Controller:
             log.exception("job %s stumbled over an error of the engine; it is taken up again", run.job.key)
             self._not_before[seq] = self._monotonic() + _RETRY_S
         finally:
+            self._awaited.look_again()
             with self._lock:
                 del self._runs[seq], self._threads[seq]
             if run.pipeline.spec.autoscaling:

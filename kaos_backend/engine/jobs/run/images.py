@@ -1,9 +1,11 @@
-"""Images of pipelines that are gone: the runtime removes them, at a time of its own."""
+"""Images that pipelines wait for, and those of pipelines that are gone, which the runtime removes."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+from collections.abc import Callable
 
 from kaos_backend.engine.errors import EngineError, ImageMissing
 from kaos_backend.engine.jobs.db import tables
@@ -33,6 +35,43 @@ def why_lost(store: Store, image: str, problem: str) -> str:
         return ""
     with store.read() as db:
         return f"image missing: {problem}" if tables.is_lost(db, image) else ""
+
+
+class AwaitedImages:
+    """Why images that pipelines wait for are not there.
+
+    While one is being built the engine writes often, and looks each time at all that waits; whoever has the
+    images would be busier with answers than with the build.
+
+    Args:
+        monotonic: in seconds.
+        patience_s: for how long such an answer is as good as another.
+    """
+
+    def __init__(self, runtime: Runtime, monotonic: Callable[[], float], patience_s: float) -> None:
+        self._runtime = runtime
+        self._monotonic = monotonic
+        self._patience_s = patience_s
+        self._problems: dict[str, tuple[float, str]] = {}
+        self._told = threading.Event()
+
+    def problem(self, image: str) -> str:
+        """As `Runtime.image_problem`; for one thread alone."""
+        if self._told.is_set():
+            # First: what ends from now on is told again.
+            self._told.clear()
+            self._problems.clear()
+        at, problem = self._problems.pop(image, (-math.inf, ""))
+        now = self._monotonic()
+        if now - at >= self._patience_s:
+            at, problem = now, self._runtime.image_problem(image)
+        if problem:
+            self._problems[image] = at, problem
+        return problem
+
+    def look_again(self) -> None:
+        """Something has ended that may have built one."""
+        self._told.set()
 
 
 class ForgottenImages:

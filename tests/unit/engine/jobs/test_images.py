@@ -12,7 +12,7 @@ from kaos_backend.engine.errors import EngineError, Unknown
 from kaos_backend.engine.jobs.db.pipelines import create_pipeline, delete_pipeline, with_defaults
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, PipelineKey
 from kaos_backend.engine.jobs.run import images
-from kaos_backend.engine.jobs.run.images import ForgottenImages
+from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
@@ -122,3 +122,19 @@ def test_closing_ends_the_waiting(store: Store) -> None:
     forgotten.close()
     assert forgotten._thread is not None
     assert not forgotten._thread.is_alive()
+
+
+def test_an_image_that_is_awaited_is_asked_for_once_in_a_while_and_after_each_run() -> None:
+    shelf, now = Shelf(), 0.0
+    shelf.images.clear()
+    awaited = AwaitedImages(shelf, lambda: now, patience_s=0.5)
+    assert awaited.problem("kaos/ws:1") == "gone"
+    shelf.images.add("kaos/ws:1")
+    assert awaited.problem("kaos/ws:1") == "gone"
+    now = 0.5
+    assert awaited.problem("kaos/ws:1") == ""
+    shelf.images.clear()
+    assert awaited.problem("kaos/ws:1") == "gone"
+    shelf.images.add("kaos/ws:1")
+    awaited.look_again()
+    assert awaited.problem("kaos/ws:1") == ""
