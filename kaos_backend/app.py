@@ -18,6 +18,7 @@ from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
 from kaos_backend.api.openapi import describe
 from kaos_backend.errors import KaosError
+from kaos_backend.metric_cache import MetricCache
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.sdk import SdkPachd
 from kaos_backend.services.archives import Archives
@@ -29,6 +30,7 @@ from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.queue import Queue
+from kaos_backend.services.readings import Readings
 from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
@@ -86,7 +88,8 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     recovery = Recovery(pachd, stored, locks, now)
     listed = Jobs(pachd, now)
     reasons = Reasons(pachd)
-    trials = Trials(pachd, listed, reasons)
+    readings = Readings(pachd, MetricCache(settings.home.cache / "metrics.sqlite"))
+    trials = Trials(pachd, listed, readings, reasons)
     deploys = Deploys(pachd, stored, recovery, locks, now)
     return Services(
         settings=settings,

@@ -12,6 +12,9 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Pause(PauseRequest) → PausedResponse
     Paused(PausedRequest) → PausedResponse
     Queue(QueueRequest) → QueueResponse
+    Datums(DatumsRequest) → stream of DatumsResponse
+    JobCounts(JobCountsRequest) → JobCountsResponse
+    JobIds(JobIdsRequest) → JobIdsResponse
 """
 
 from __future__ import annotations
@@ -205,6 +208,79 @@ class QueueResponse(Message):
 
     jobs: list[OpenJob] = []
     gpus: list[Device] = []
+
+
+class DatumsRequest(Message, omit_defaults=True):
+    """Which datums of a job have ended? As `ListDatum`, but many to a message: one for each of ten thousand
+    costs seconds. `since`: those that were not among the first so many to end; `path`: those that read a file
+    there.
+    """
+
+    project: str
+    pipeline: str
+    job: str
+    since: int = 0
+    path: str = ""
+
+
+class InputPath(Message):
+    """A file or folder that a datum read, of a repo of its project or another."""
+
+    repo: str
+    path: str
+
+
+class Datum(Message, omit_defaults=True):
+    """A datum that has ended; what ran it: `job`, an earlier one if it was skipped. Times in µs.
+
+    `state` is pps_v2.DatumState. `ended`: it was the how many-th to end, 0 where nobody noted it. `output`
+    names the content of what it wrote, of `size_bytes`, "" where that is nothing.
+    """
+
+    id: str
+    job: str
+    state: int
+    inputs: list[InputPath]
+    ended: int = 0
+    process_us: int = 0
+    started_us: int = 0
+    finished_us: int = 0
+    size_bytes: int = 0
+    output: str = ""
+    image: str = ""
+    reason: str = ""
+
+
+class DatumsResponse(Message):
+    """Some of the datums asked for, in order of their ids; together the answers have each once."""
+
+    datums: list[Datum] = []
+
+
+class JobCountsRequest(Message):
+    """How many commit sets have jobs of pipelines of these names, in each project?"""
+
+    pipelines: list[str]
+
+
+class JobCountsResponse(Message):
+    """By project; those without any are not there."""
+
+    jobs: dict[str, int] = {}
+
+
+class JobIdsRequest(Message):
+    """The jobs of such pipelines whose id starts with `prefix`, hex digits or nothing."""
+
+    project: str
+    pipelines: list[str]
+    prefix: str = ""
+
+
+class JobIdsResponse(Message):
+    """Each id once, newest first."""
+
+    ids: list[str] = []
 
 
 class TerminalSize(Message):

@@ -17,6 +17,8 @@ Number = int | float
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 Order = Literal["asc", "desc"]
 
+# Of `read`: raised when it would read other things from the same files, as what was read is remembered.
+PARSER = 1
 MAX_METRICS_BYTES = 1024 * 1024
 MAX_MODEL_BYTES = 8 * MAX_METRICS_BYTES
 MAX_FILES = 100

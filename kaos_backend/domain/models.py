@@ -159,6 +159,10 @@ class Datum:
     """One datum of a job. ``job`` names the job that ran it (an older one if it was skipped);
     ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended;
     ``image`` what it ran in, by digest where that is known.
+
+    Only the embedded engine tells the rest: ``ended``, the how many-th it was to end, from 1 (0: nobody
+    knows); ``output``, a name for the content that it wrote; ``bytes``, how much that is; ``reason``, why it
+    failed; when a worker began with it and was done.
     """
 
     id: str
@@ -167,6 +171,12 @@ class Datum:
     inputs: tuple[tuple[str, str], ...]
     seconds: float | None
     image: str = ""
+    ended: int = 0
+    output: str = ""
+    bytes: int | None = None
+    reason: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +202,10 @@ class LogBlock:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the Pachyderm at the other end says about itself; ``metadata`` is InspectCluster's."""
+    """What the Pachyderm at the other end says about itself; ``id`` and ``metadata`` are InspectCluster's."""
 
     address: str
+    id: str
     metadata: Mapping[str, str]
 
 

@@ -15,6 +15,7 @@ from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.foreground import ForegroundService
 from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.queue import QueueService
+from kaos_backend.engine.facade.engine.reading import ReadingService
 from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
@@ -102,6 +103,7 @@ def start(
             EngineService(store, data_dir / "trees"),
             ControlService(jobs),
             QueueService(jobs, inventory),
+            ReadingService(jobs),
             LogService(LogCalls(jobs, own_log).ranges),
             ForegroundService(jobs.foregrounds),
         ]

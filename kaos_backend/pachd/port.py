@@ -8,7 +8,7 @@ the engine has been brought back; writes are not, since nobody knows whether the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -121,6 +121,9 @@ class Pachd(Protocol):
         Nothing matched: NotFound at the first ``next``.
         """
 
+    def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
+        """The folders of a commit's top level that ``glob`` matches, each with a name for its content."""
+
     # -- pipelines, jobs, datums
     def pipelines(self, project: str) -> list[Pipeline]: ...
 
@@ -143,8 +146,18 @@ class Pachd(Protocol):
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         """Idempotent on a job that has ended."""
 
-    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
-        """The datums of a job that have ended, in no useful order."""
+    def datums(
+        self, project: str, pipeline: str, job_id: str, *, since: int = 0, path: str = ""
+    ) -> list[Datum]:
+        """The datums of a job that have ended, in no useful order. ``path``: only those that read a file
+        there. ``since``: those that were among the first so many to end may be left out.
+        """
+
+    def job_counts(self, pipelines: Collection[str]) -> Mapping[str, int]:
+        """How many jobs of pipelines of these names each project has, those of one commit set together."""
+
+    def job_ids(self, project: str, pipelines: Collection[str], prefix: str = "") -> list[str]:
+        """The ids that start with ``prefix`` of a project's jobs of such pipelines, newest first."""
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
         """What the workers of a job are at; [] unless it is running."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import grpc
 from pachyderm_sdk import Client
@@ -30,20 +30,20 @@ from kaos_backend.domain.models import (
     RunningDatum,
     StartCommit,
 )
-from kaos_backend.pachd import convert, wire
-from kaos_backend.pachd.connection import Connection, in_transaction, read_by_hand
+from kaos_backend.pachd import convert, reading, wire
+from kaos_backend.pachd.connection import Connection, in_transaction
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.foreground import SdkForeground
 from kaos_backend.pachd.logs import SdkLogStream
 from kaos_backend.pachd.port import ForegroundCall, LogStream
 from kaos_backend.pachd.prefetch import prefetch
+from kaos_backend.pachd.reading import stream, unary
 from kaos_formats import kaos_v1
 from kaos_formats.names import meta_repo
 
 _ALL_VERSIONS = -1
 _OPEN = "select(.finished == null)"
-_Answer = TypeVar("_Answer", bound=kaos_v1.Message)
 
 
 class SdkPachd:
@@ -56,7 +56,7 @@ class SdkPachd:
 
     def cluster(self) -> Cluster:
         info = self._connection.read(lambda c: c.admin.inspect_cluster())
-        return Cluster(self._connection.address, dict(info.metadata))
+        return Cluster(self._connection.address, info.id, dict(info.metadata))
 
     def projects(self) -> list[Project]:
         infos = self._list(lambda c: c.pfs.list_project())
@@ -198,6 +198,11 @@ class SdkPachd:
         for message in self._connection.stream(lambda c: c.pfs.get_file_tar(file=file)):
             yield message.value
 
+    def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
+        commit = _commit(project, repo, commit_id)
+        infos = self._list(lambda c: c.pfs.glob_file(commit=commit, pattern=glob))
+        return {i.file.path.strip("/"): i.hash.hex() for i in infos if i.file_type is pfs.FileType.DIR}
+
     # -- pipelines, jobs, datums
 
     def pipelines(self, project: str) -> list[Pipeline]:
@@ -216,7 +221,7 @@ class SdkPachd:
             return []
 
     def queue(self) -> Queue:
-        call = _unary("Queue", kaos_v1.QueueRequest(), kaos_v1.QueueResponse)
+        call = unary("Queue", kaos_v1.QueueRequest(), kaos_v1.QueueResponse)
         try:
             return convert.queue(self._connection.read(call))
         except errors.NeedsEmbeddedEngine:
@@ -238,10 +243,19 @@ class SdkPachd:
         job = _job(project, pipeline, job_id)
         self._connection.write(lambda c: c.pps.stop_job(job=job, reason=reason))
 
-    def datums(self, project: str, pipeline: str, job_id: str) -> list[Datum]:
-        job = _job(project, pipeline, job_id)
-        request = pps.ListDatumRequest(job=job)
-        return self._list(lambda c: read_by_hand(c, "/pps_v2.API/ListDatum", wire.datum)(request))
+    def datums(
+        self, project: str, pipeline: str, job_id: str, *, since: int = 0, path: str = ""
+    ) -> list[Datum]:
+        request = kaos_v1.DatumsRequest(
+            project=project, pipeline=pipeline, job=job_id, since=since, path=path
+        )
+        return reading.datums(self._connection, request)
+
+    def job_counts(self, pipelines: Collection[str]) -> Mapping[str, int]:
+        return reading.job_counts(self._connection, pipelines, self.jobs)
+
+    def job_ids(self, project: str, pipelines: Collection[str], prefix: str = "") -> list[str]:
+        return reading.job_ids(self._connection, project, pipelines, prefix, self.jobs)
 
     def running(self, project: str, pipeline: str, job_id: str) -> list[RunningDatum]:
         status = self._job_details(project, pipeline, job_id).worker_status
@@ -294,22 +308,14 @@ class SdkPachd:
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
         request = kaos_v1.CheckRequest(repair=repair)
 
-        def call(client: Client) -> Iterator[kaos_v1.CheckResponse]:
-            method = client._channel.unary_stream(
-                kaos_v1.method("Check"),
-                request_serializer=bytes,
-                response_deserializer=kaos_v1.CheckResponse.FromString,
-            )
-            return cast(Iterator[kaos_v1.CheckResponse], method(request))
-
-        for response in self._connection.stream(call):
+        for response in self._connection.stream(stream("Check", request, kaos_v1.CheckResponse)):
             told = response.finding or response.progress
             if told is not None:
                 yield told
 
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         request = kaos_v1.DamagedRequest(project=project, repo=repo, commit=commit_id, path=path)
-        call = _unary("Damaged", request, kaos_v1.DamagedResponse)
+        call = unary("Damaged", request, kaos_v1.DamagedResponse)
         try:
             return self._connection.read(call).paths
         except errors.NeedsEmbeddedEngine:
@@ -319,15 +325,15 @@ class SdkPachd:
         request = kaos_v1.StopDatumRequest(
             project=project, pipeline=pipeline, job=job_id, path=path, reason=reason
         )
-        self._connection.write(_unary("StopDatum", request, kaos_v1.Done))
+        self._connection.write(unary("StopDatum", request, kaos_v1.Done))
 
     def pause(self, project: str | None, paused: bool) -> kaos_v1.PausedResponse:
         request = kaos_v1.PauseRequest(project=project or "", paused=paused)
         # Twice is as good as once.
-        return self._connection.read(_unary("Pause", request, kaos_v1.PausedResponse))
+        return self._connection.read(unary("Pause", request, kaos_v1.PausedResponse))
 
     def paused(self) -> kaos_v1.PausedResponse:
-        call = _unary("Paused", kaos_v1.PausedRequest(), kaos_v1.PausedResponse)
+        call = unary("Paused", kaos_v1.PausedRequest(), kaos_v1.PausedResponse)
         try:
             return self._connection.read(call)
         except errors.NeedsEmbeddedEngine:
@@ -340,22 +346,10 @@ class SdkPachd:
         request = kaos_v1.RerunJobRequest(
             project=project, pipelines=list(pipelines), job=job_id, only_failed=only_failed
         )
-        return self._connection.write(_unary("RerunJob", request, kaos_v1.RerunJobResponse)).job
+        return self._connection.write(unary("RerunJob", request, kaos_v1.RerunJobResponse)).job
 
     def _list(self, call: Any) -> list[Any]:
         return self._connection.read(lambda c: list(call(c)))
-
-
-def _unary(name: str, request: kaos_v1.Message, answer: type[_Answer]) -> Callable[[Client], _Answer]:
-    """A call of the embedded engine's own service."""
-
-    def call(client: Client) -> _Answer:
-        method = client._channel.unary_unary(
-            kaos_v1.method(name), request_serializer=bytes, response_deserializer=answer.FromString
-        )
-        return cast(_Answer, method(request))
-
-    return call
 
 
 def _project(info: pfs.ProjectInfo) -> Project:

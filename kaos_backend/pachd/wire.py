@@ -79,7 +79,7 @@ def datum(message: bytes) -> Datum:
     for number, value in values(memoryview(message)):
         if isinstance(value, int):
             if number == 2:
-                state = _STATES.get(value, DatumState.UNKNOWN)
+                state = datum_state(value)
         elif number == 1:
             datum_id, job_id = _string(value, 2), _string(_part(value, 1), 2)
         elif number == 3:
@@ -98,6 +98,11 @@ def datum(message: bytes) -> Datum:
         seconds=took_us / 1e6 if ended else None,
         image=image,
     )
+
+
+def datum_state(value: int) -> DatumState:
+    """The state of a number of pps_v2.DatumState."""
+    return _STATES.get(value, DatumState.UNKNOWN)
 
 
 def log_message(message: bytes) -> LogBlock:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -35,23 +34,23 @@ class Jobs:
         self._lock = threading.Lock()
         self._inputs: LRUCache[tuple[str, str], inputs.JobInputs] = LRUCache(_REMEMBERED_JOBS)
 
-    def ids(self, workspace: str) -> list[str]:
-        """The ids of all jobs of a workspace, newest first."""
-        return list(_by_id(self._pachd.jobs(workspace)))
+    def counts(self) -> Mapping[str, int]:
+        """How many jobs each workspace has; those without any are not there."""
+        return self._pachd.job_counts(NAMES)
 
-    def counts(self) -> Counter[str]:
-        """How many jobs each workspace has."""
-        jobs = [job for job in self._pachd.jobs(None) if job.pipeline in NAMES]
-        return Counter(project for project, _ in {(job.project, job.id) for job in jobs})
+    def last(self, workspace: str) -> str | None:
+        """The id of the newest job of a workspace."""
+        # The newest job of any stage is the newest deploy.
+        return next(iter(_by_id(self._newest(workspace, 1))), None)
 
     def resolve(self, workspace: str, ref: str) -> str:
         """The job id that a full id, a unique prefix or ``last`` names. Raises NoSuchJob, Ambiguous."""
         if names.is_id(ref) and self.of_set(workspace, ref):
             return ref
         if ref == "last":
-            # The newest job of any stage is the newest deploy.
-            return rules.resolve(ref, list(_by_id(self._newest(workspace, 1))))
-        return rules.resolve(ref, self.ids(workspace))
+            last = self.last(workspace)
+            return rules.resolve(ref, [last] if last is not None else [])
+        return rules.resolve(ref, self._pachd.job_ids(workspace, NAMES, ref))
 
     def of_set(self, workspace: str, job_id: str) -> list[tuple[Stage, Job]]:
         """The jobs of one deploy with their stages, in the order of these; [] if there are none."""

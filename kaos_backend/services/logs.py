@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -120,7 +120,7 @@ class LogReading:
         self._closed = False
         self._stream: LogStream | None = None
         self._known: dict[str, TrialDatum] = {}
-        self._ended: list[TrialDatum] | None = None
+        self._ended: Sequence[TrialDatum] | None = None
 
     def check(self) -> None:
         """Raises NotFound if the query names a stage that there is not, or a trial that the job has not."""
@@ -283,7 +283,7 @@ class LogReading:
     def _by_stage(self) -> Iterator[tuple[str, Job]]:
         return ((stage.name, job) for stage, job in self._jobs_of_set())
 
-    def _trials(self, train: Job) -> list[TrialDatum]:
+    def _trials(self, train: Job) -> Sequence[TrialDatum]:
         if self._ended is not None:
             return self._ended
         found = self._trials_service.of_job(self._workspace, train, self._read)

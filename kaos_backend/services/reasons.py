@@ -31,10 +31,12 @@ class Reasons:
 
     def of(self, workspace: str, job_id: str, failed: Sequence[Datum]) -> dict[str, str]:
         """Datum id → why it failed; what nobody knows, or is not looked up for want of time, is not there."""
-        if len(failed) > ONE_BY_ONE:
-            found = self._all(workspace, job_id, {datum.id for datum in failed})
+        found = {datum.id: datum.reason for datum in failed if datum.reason}
+        untold = [datum.id for datum in failed if not datum.reason]
+        if len(untold) > ONE_BY_ONE:
+            found |= self._all(workspace, job_id, set(untold))
         else:
-            found = {d.id: self._pachd.datum_reason(workspace, names.TRAIN, job_id, d.id) for d in failed}
+            found |= {id: self._pachd.datum_reason(workspace, names.TRAIN, job_id, id) for id in untold}
         unclear = [datum for datum in failed if not _tells(found.get(datum.id, ""))]
         for datum in unclear[:LOGS]:
             found[datum.id] = self._from_log(workspace, job_id, datum, found.get(datum.id, ""))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 from cachetools import LRUCache
@@ -18,17 +16,16 @@ from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
 from kaos_backend.domain.stages import Outcome, outcomes
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, truenames, views
+from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs, stopped_by, with_trials
+from kaos_backend.services.readings import Readings
 from kaos_backend.services.reasons import Reasons
-from kaos_backend.services.stream import IteratorSource
 from kaos_formats import names
 from kaos_formats.build_secrets import ids_of
 from kaos_formats.endings import Code, alike, code_of
-from kaos_formats.tar import TarReader
 
-METRICS_GLOB = "/**/metrics*.json"
-_CACHED_JOBS = 64
+# Trials of ended jobs, all in all; of one with more than that none. Some 2 KB each.
+_REMEMBERED = 20_000
 
 FAILED = (DatumState.FAILED, DatumState.RECOVERED)
 
@@ -46,14 +43,15 @@ class TrialDatum:
 
 
 class Trials:
-    """Reading trials; what ended jobs' models hold is remembered, since it can not change."""
+    """Reading trials; those of ended jobs are remembered, since they can not change."""
 
-    def __init__(self, pachd: Pachd, jobs: Jobs, reasons: Reasons) -> None:
+    def __init__(self, pachd: Pachd, jobs: Jobs, readings: Readings, reasons: Reasons) -> None:
         self._pachd = pachd
+        self._readings = readings
         self._reasons = reasons
         self._jobs = jobs
         self._guard = threading.Lock()
-        self._ended: LRUCache[tuple[str, str], _Results] = LRUCache(_CACHED_JOBS)
+        self._ended: LRUCache[tuple[str, str], _Read] = LRUCache(_REMEMBERED, len)
 
     def detail(
         self, workspace: str, ref: str, sort_by: str | None = None, order: metrics.Order | None = None
@@ -70,9 +68,8 @@ class Trials:
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
             if stage.trials:
                 settings = self._settings(workspace, job.id)
-                found = self.of_job(workspace, job, read)
-                results = self._results(workspace, job, found)
-                rows = [_row(trial, job, outcome, results) for trial in found]
+                found = self._read(workspace, job, read)
+                rows = [_row(trial, job, outcome, found) for trial in found.trials]
         known = sorted({name for row in rows for name in row.metrics})
         metric = metrics.choose(known, sort_by, order)
         if metric is not None:
@@ -95,8 +92,13 @@ class Trials:
             metrics=known,
         )
 
-    def of_job(self, workspace: str, train: Job, read: inputs.JobInputs) -> list[TrialDatum]:
+    def of_job(self, workspace: str, train: Job, read: inputs.JobInputs) -> Sequence[TrialDatum]:
         """The trials of a train job in order of their numbers, whether their datums exist already or not."""
+        with self._guard:
+            known = self._ended.get((workspace, train.id))
+        return known.trials if known is not None else self._listed(workspace, train, read)
+
+    def _listed(self, workspace: str, train: Job, read: inputs.JobInputs) -> list[TrialDatum]:
         by_params = {
             params_id: datum
             for datum in self._pachd.datums(workspace, train.pipeline, train.id)
@@ -174,36 +176,24 @@ class Trials:
             )
         return matches[0]
 
-    def _results(self, workspace: str, train: Job, trials: Sequence[TrialDatum]) -> _Results:
+    def _read(self, workspace: str, train: Job, read: inputs.JobInputs) -> _Read:
+        """The trials of a train job with what is known of their ends; of an ended one read once."""
         key = (workspace, train.id)
         with self._guard:
             if (known := self._ended.get(key)) is not None:
                 return known
-        has_models = any(t.datum is not None and t.datum.state not in FAILED for t in trials)
-        found = self._metrics(workspace, train.id) if has_models else {}
+        trials = self._listed(workspace, train, read)
+        wrote = {t.model: t.datum for t in trials if t.datum is not None and t.datum.state not in FAILED}
         failed = [t.datum for t in trials if t.datum is not None and t.datum.state in FAILED]
-        results = _Results(found, self._reasons.of(workspace, train.id, failed))
-        if train.state.terminal:
+        found = _Read(
+            trials=trials,
+            readings=self._readings.of(workspace, train.id, wrote),
+            reasons=self._reasons.of(workspace, train.id, failed),
+        )
+        if train.state.terminal and len(trials) < _REMEMBERED:
             with self._guard:
-                self._ended[key] = results
-        return results
-
-    def _metrics(self, workspace: str, job_id: str) -> dict[str, metrics.Reading]:
-        """Metrics by model id, from one stream of all metrics files of the job's output."""
-        tar = self._pachd.read_tar(workspace, names.TRAIN, job_id, METRICS_GLOB)
-        maps = cache(partial(truenames.of_models, self._pachd, workspace, job_id))
-
-        def true_path(model: str, path: str) -> str:
-            # All escaped names have a %, and few metrics files have one.
-            held = maps().get(model) if "%" in path else None
-            return path if held is None else held.path(path)
-
-        try:
-            # A tar of Pachyderm's comes in order of paths: one model's files follow one another.
-            by_model = itertools.groupby(_metrics_files(tar, true_path), key=lambda found: found[0])
-            return {model: metrics.read(file for _, file in files) for model, files in by_model}
-        except errors.NotFound:
-            return {}
+                self._ended[key] = found
+        return found
 
     def _build(self, workspace: str, read: inputs.JobInputs) -> Mapping[str, Any] | None:
         """What the image was made with in which a job trains, or which the job makes."""
@@ -216,24 +206,6 @@ class Trials:
 
     def _settings(self, workspace: str, job_id: str) -> deploys.Settings:
         return deploys.settings_of(self._pachd.job_spec(workspace, names.TRAIN, job_id))
-
-
-def _metrics_files(
-    tar: Iterator[bytes], true_path: Callable[[str, str], str]
-) -> Iterator[tuple[str, metrics.File]]:
-    """(model id, file) of each metrics file in a tar of models."""
-    reader = TarReader(IteratorSource(tar))
-    current, room = "", 0
-    for member in reader:
-        model, _, path = member.name.strip("/").partition("/")
-        if member.kind != "file" or not metrics.is_metrics_file(path):
-            continue
-        if model != current:
-            current, room = model, metrics.MAX_MODEL_BYTES
-        readable = member.size <= min(room, metrics.MAX_METRICS_BYTES)
-        room -= member.size if readable else 0
-        content = b"".join(reader.payload()) if readable else None
-        yield model, metrics.File(true_path(model, path), member.size, content)
 
 
 def numbered(job_id: str, trials: Sequence[TrialDatum], number: int) -> TrialDatum:
@@ -260,7 +232,7 @@ def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.Tri
     return state, outcome.reason if state in ("killed", "unrunnable") else ""
 
 
-def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Results) -> views.Trial:
+def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Read) -> views.Trial:
     state, reason = standing(trial, train, outcome)
     datum, reading = trial.datum, results.readings.get(trial.model, metrics.Reading({}))
     why = results.reasons.get(datum.id, "") if datum is not None else ""
@@ -299,9 +271,15 @@ def _failures(rows: Sequence[views.Trial]) -> list[views.Failure]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Results:
+class _Read:
+    """``readings`` by model, of those that are shown; ``reasons`` by datum, of those that failed."""
+
+    trials: Sequence[TrialDatum]
     readings: Mapping[str, metrics.Reading]
     reasons: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.trials)
 
 
 def params_of(datum: Datum) -> str | None:

@@ -26,7 +26,7 @@ class Workspaces:
         """All workspaces by name, with the number of their jobs."""
         counts = self._jobs.counts()
         projects = sorted(self._pachd.projects(), key=lambda p: p.name)
-        return [_short(project, counts[project.name]) for project in projects]
+        return [_short(project, counts.get(project.name, 0)) for project in projects]
 
     def create(self, name: str, description: str) -> views.Workspace:
         """A new workspace. Raises InvalidName, Exists."""
@@ -47,15 +47,15 @@ class Workspaces:
         project = inputs.require_workspace(self._pachd, name)
         heads = {repo: inputs.head(self._pachd, name, repo) for repo in names.INPUT_REPOS}
         described = {repo: head.description if head else None for repo, head in heads.items()}
-        ids = self._jobs.ids(name)
+        last = self._jobs.last(name)
         return views.WorkspaceDetail(
             name=name,
             created=rfc3339(project.created),
             source=views.bundle(described[names.SOURCE]),
             data=views.bundle(described[names.DATA]),
             hyper=views.hyper(described[names.HYPER]),
-            jobs=len(ids),
-            last_job=self._jobs.summary(name, ids[0]) if ids else None,
+            jobs=self._jobs.counts().get(name, 0),
+            last_job=self._jobs.summary(name, last) if last is not None else None,
         )
 
     def delete(self, name: str) -> int:
@@ -65,7 +65,7 @@ class Workspaces:
         """
         project = inputs.require_workspace(self._pachd, name)
         with self._locks.hold("workspace", name):
-            jobs = len(self._jobs.ids(name))
+            jobs = self._jobs.counts().get(name, 0)
             self._pachd.delete_project(name)
             self._pachd.drop_secret(secret_name(name))
             if name == names.DEFAULT_WORKSPACE:

@@ -122,6 +122,16 @@ class Queries:
             return False
         return all(key in direct for key in inputs)
 
+    def job_counts(self, pipelines: Collection[str]) -> dict[str, int]:
+        """How many commit sets have jobs of pipelines of these names, by project."""
+        with self.store.read() as db:
+            return tables.job_counts(db, pipelines)
+
+    def job_ids(self, project: str, pipelines: Collection[str], prefix: str = "") -> list[str]:
+        """The ids that start with `prefix` of a project's jobs of such pipelines, newest first."""
+        with self.store.read() as db:
+            return tables.job_ids(db, project, pipelines, prefix)
+
     def open_jobs(self) -> list[tuple[Job, Pipeline, int]]:
         """The jobs that have not ended, in order of creation, with the version of their pipeline that runs
         them, and what a datum of it took before, in µs (0 where none has run yet).
@@ -189,6 +199,12 @@ class Queries:
         """All datums of a job, ended or not, by id."""
         with self.store.read() as db:
             return datum_sql.list_datums(db, job.seq)
+
+    def list_ended(self, job: Job, since: int = 0, path: str = "") -> list[DatumRow]:
+        """The datums of a job that have ended since so many of them had; `path`: only those that read it."""
+        with self.store.read() as db:
+            found = list(datum_sql.list_ended(db, job.seq, since, path))
+        return [datum for datum in found if not path or any(path == file.path for file in datum.files)]
 
     def ended_datums(self, job: Job, *, everything: bool = False) -> set[str]:
         """The ids of a job's datums that have ended; all of them with `everything`."""

@@ -155,10 +155,10 @@ def test_other_exceptions() -> None:
 
 
 def test_the_machine_that_a_cluster_tells_of() -> None:
-    told = Cluster("a", {"kaos.machine": '{"cpus": 2}', "kaos.notes": '["no isolation"]'})
+    told = Cluster("a", "id", {"kaos.machine": '{"cpus": 2}', "kaos.notes": '["no isolation"]'})
     assert machine_of(told) == {"cpus": 2}
     assert notes_of(told) == ["no isolation"]
-    silent = Cluster("a", {"kaos.machine": "[", "kaos.notes": "one\ntwo"})
+    silent = Cluster("a", "id", {"kaos.machine": "[", "kaos.notes": "one\ntwo"})
     assert machine_of(silent) == {}
     assert notes_of(silent) == ["one", "two"]
 

@@ -144,3 +144,49 @@ def test_logs_are_read_line_by_line_and_no_file_that_another_names(follow: bool,
 def test_nothing_runs_in_the_foreground(pachd: SdkPachd) -> None:
     with pytest.raises(NeedsEmbeddedEngine):
         list(pachd.foreground(kaos_v1.ForegroundOpen(project="default")))
+
+
+class Jobs:
+    """As much of a pachd as lists jobs and datums."""
+
+    name = "pps_v2.API"
+
+    def handlers(self) -> Handlers:
+        return {
+            "ListJob": server_stream(self._jobs, pps.ListJobRequest),
+            "ListDatum": server_stream(self._datums, pps.ListDatumRequest),
+        }
+
+    def _jobs(self, request: pps.ListJobRequest, _: grpc.ServicerContext) -> Iterator[pps.JobInfo]:
+        for project, name, id in (
+            ("a", "train", "b2"), ("a", "build", "b2"), ("a", "train", "b1"), ("b", "train", "c1"),
+            ("b", "other", "c2"),
+        ):  # fmt: skip
+            if project in {one.name for one in request.projects} or not request.projects:
+                pipeline = pps.Pipeline(name=name, project=pfs.Project(name=project))
+                yield pps.JobInfo(job=pps.Job(pipeline=pipeline, id=id * 16))
+
+    def _datums(self, request: pps.ListDatumRequest, _: grpc.ServicerContext) -> Iterator[pps.DatumInfo]:
+        for n in range(3):
+            file = pfs.File(commit=pfs.Commit(repo=pfs.Repo(name="hyper")), path=f"/{n}.json")
+            yield pps.DatumInfo(
+                datum=pps.Datum(id=f"d{n}", job=request.job),
+                state=pps.DatumState.SUCCESS,
+                data=[pfs.FileInfo(file=file)],
+            )
+
+
+def test_jobs_and_datums_are_listed_as_pachyderm_does() -> None:
+    server, port = build_server([VersionService(), Jobs()], "secret")
+    server.start()
+    try:
+        pachd = SdkPachd(Somewhere(port))
+        assert pachd.job_counts(["build", "train"]) == {"a": 2, "b": 1}
+        assert pachd.job_ids("a", ["build", "train"]) == ["b2" * 16, "b1" * 16]
+        assert pachd.job_ids("a", ["build", "train"], "b1") == ["b1" * 16]
+        # What ended when nobody knows: more may be told than is new.
+        assert [one.id for one in pachd.datums("a", "train", "b2" * 16, since=2)] == ["d0", "d1", "d2"]
+        (one,) = pachd.datums("a", "train", "b2" * 16, path="/1.json")
+        assert (one.id, one.ended, one.bytes, one.output) == ("d1", 0, None, "")
+    finally:
+        server.stop(grace=0).wait(5)

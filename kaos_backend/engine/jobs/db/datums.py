@@ -6,8 +6,9 @@ Every function takes a connection and speaks in the values of `rows`.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -45,6 +46,7 @@ def insert_datums(
     show in the job's numbers.
     """
     rows = []
+    ended = itertools.count(1)
     for position, datum in enumerate(datums):
         old = kept.get(datum.id)
         rows.append(
@@ -64,12 +66,13 @@ def insert_datums(
                 old.finished_us if old else None,
                 msgspec.msgpack.encode(datum.files),
                 old.image if old else "",
+                next(ended) if old else None,
             )
         )
     db.executemany(
         "INSERT INTO pps_datums (job, id, hash, position, state, source, root, tries, process_us,"
-        " download_bytes, upload_bytes, started_us, finished_us, files, image)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " download_bytes, upload_bytes, started_us, finished_us, files, image, ended)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
     if not counted:
@@ -85,6 +88,19 @@ def list_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     return [
         datum_of(r) for r in db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,))
     ]
+
+
+def list_ended(db: sqlite3.Connection, seq: int, since: int, path: str) -> Iterator[DatumRow]:
+    """A job's datums that have ended, but for those that were among its first `since`, by id.
+
+    `path`: only those that may read a file there.
+    """
+    rows = db.execute(
+        "SELECT * FROM pps_datums WHERE job = ? AND state != 0 AND NOT late"
+        " AND (ended IS NULL OR ended > ?) AND instr(files, ?) ORDER BY position",
+        (seq, since, path.encode()),
+    )
+    return map(datum_of, rows)
 
 
 def waiting_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
@@ -136,11 +152,13 @@ def record_end(db: sqlite3.Connection, seq: int, id: str, result: Result) -> boo
     IllegalMove when a worker's datum cannot end so. That a worker has it is not stored: its row says UNKNOWN.
     """
     state = move_datum(DatumState.STARTING, result.state)
-    job = db.execute("SELECT state FROM pps_jobs WHERE seq = ?", (seq,)).fetchone()
-    late = job is not None and JobState(job[0]) in TERMINAL_JOBS
+    job = db.execute(
+        "SELECT state, processed + skipped + failed + recovered AS ended FROM pps_jobs WHERE seq = ?", (seq,)
+    ).fetchone()
+    late = job is not None and JobState(job["state"]) in TERMINAL_JOBS
     done = db.execute(
         "UPDATE pps_datums SET late = ?, state = ?, root = ?, reason = ?, tries = ?, process_us = ?,"
-        " upload_bytes = ?, started_us = ?, finished_us = ?, image = ?"
+        " upload_bytes = ?, started_us = ?, finished_us = ?, image = ?, ended = ?"
         " WHERE job = ? AND id = ? AND state = 0",
         (
             late,
@@ -153,6 +171,7 @@ def record_end(db: sqlite3.Connection, seq: int, id: str, result: Result) -> boo
             result.started_us,
             result.finished_us,
             result.image,
+            None if job is None or late else job["ended"] + 1,
             seq,
             bytes.fromhex(id),
         ),

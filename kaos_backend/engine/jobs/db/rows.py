@@ -117,6 +117,9 @@ CREATE TABLE pps_paused (
 # By digest, what a datum ran in; "" where its runtime knows none.
 _IMAGE = "ALTER TABLE pps_datums ADD COLUMN image TEXT NOT NULL DEFAULT '';"
 
+# How many of the job's datums had ended when this one had: what came since a number is what is above it.
+_ENDED = "ALTER TABLE pps_datums ADD COLUMN ended INTEGER;"
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("jobs-1", _INITIAL),
     ("jobs-2-late", _LATE),
@@ -124,6 +127,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("jobs-4-failed-of", _FAILED_OF),
     ("jobs-5-paused", _PAUSED),
     ("jobs-6-image", _IMAGE),
+    ("jobs-7-ended", _ENDED),
 )
 
 
@@ -195,7 +199,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class DatumRow:
     """A datum of one job; `source` is the job that ran it, `root` its output tree (None: empty), `image` what
-    it ran in, by digest ("": its pipeline's image, of which no more is known).
+    it ran in, by digest ("": its pipeline's image, of which no more is known). `ended`: the how many-th of
+    its job's to end, None before that and where nobody noted it.
     """
 
     id: str
@@ -213,6 +218,7 @@ class DatumRow:
     finished_us: int | None
     files: tuple[File, ...]
     image: str = ""
+    ended: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,4 +296,5 @@ def datum_of(row: sqlite3.Row) -> DatumRow:
         finished_us=row["finished_us"],
         files=msgspec.msgpack.decode(row["files"], type=tuple[File, ...]),
         image=row["image"],
+        ended=row["ended"],
     )

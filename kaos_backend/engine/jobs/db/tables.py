@@ -6,8 +6,9 @@ That of datums is in `datums`.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.jobs.db.rows import (
@@ -212,22 +213,35 @@ def jobs(
     after_seq: int = 0,
 ) -> list[Job]:
     """Jobs in order of creation, of one pipeline or one set if given."""
-    return [
-        job_of(row)
-        for row in db.execute(
-            f"{_JOB} WHERE j.seq > ? AND (? = '' OR j.id = ?)"
-            " AND (? IS NULL OR (p.project = ? AND p.name = ?))"
-            " ORDER BY j.seq",
-            (
-                after_seq,
-                id,
-                id,
-                key.project if key else None,
-                key.project if key else None,
-                key.name if key else None,
-            ),
-        )
-    ]
+    # Each condition only where it is asked for, or no index would be of use.
+    where: list[tuple[str, object]] = [("j.seq > ?", after_seq)]
+    where += [("j.id = ?", id)] if id else []
+    where += [("p.project = ?", key.project), ("p.name = ?", key.name)] if key else []
+    conditions = " AND ".join(condition for condition, _ in where)
+    rows = db.execute(f"{_JOB} WHERE {conditions} ORDER BY j.seq", [value for _, value in where])
+    return [job_of(row) for row in rows]
+
+
+def job_counts(db: sqlite3.Connection, pipelines: Collection[str]) -> dict[str, int]:
+    """How many commit sets have jobs of pipelines of these names, by project."""
+    names = json.dumps(list(pipelines))
+    rows = db.execute(
+        "SELECT p.project, count(DISTINCT j.id) FROM pps_jobs j JOIN pps_pipelines p ON p.id = j.pipeline"
+        " WHERE p.name IN (SELECT value FROM json_each(?)) GROUP BY p.project",
+        (names,),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def job_ids(db: sqlite3.Connection, project: str, pipelines: Collection[str], prefix: str) -> list[str]:
+    """The ids that start with `prefix` (hex digits) of a project's jobs of such pipelines, newest first."""
+    rows = db.execute(
+        "SELECT j.id FROM pps_jobs j JOIN pps_pipelines p ON p.id = j.pipeline"
+        " WHERE p.project = ? AND p.name IN (SELECT value FROM json_each(?)) AND j.id >= ? AND j.id < ?"
+        " GROUP BY j.id ORDER BY max(j.seq) DESC",
+        (project, json.dumps(list(pipelines)), prefix, prefix + "g"),
+    )
+    return [row[0] for row in rows]
 
 
 def head_jobs(db: sqlite3.Connection) -> list[Job]:
