@@ -15,6 +15,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Datums(DatumsRequest) → stream of DatumsResponse
     JobCounts(JobCountsRequest) → JobCountsResponse
     JobIds(JobIdsRequest) → JobIdsResponse
+    PutSecret(PutSecretRequest) → Done
 """
 
 from __future__ import annotations
@@ -138,6 +139,14 @@ class RerunJobResponse(Message):
     """The id of the new jobs."""
 
     job: str
+
+
+class PutSecretRequest(Message):
+    """As pps_v2's CreateSecret, whose `file` it is, but in place of a secret of that name that there may be:
+    one that is replaced is never gone.
+    """
+
+    file: bytes
 
 
 class PauseRequest(Message):

@@ -295,8 +295,13 @@ class SdkPachd:
     # -- secrets
 
     def put_secret(self, name: str, values: Mapping[str, str]) -> None:
-        self.drop_secret(name)
-        self._connection.write(lambda c: c.pps.create_secret(name=name, data=dict(values)))
+        file = json.dumps({"metadata": {"name": name}, "stringData": dict(values)}).encode()
+        try:
+            self._connection.write(unary("PutSecret", kaos_v1.PutSecretRequest(file=file), kaos_v1.Done))
+        except errors.NeedsEmbeddedEngine:
+            # Pachyderm replaces none.
+            self.drop_secret(name)
+            self._connection.write(lambda c: c.pps.create_secret(name=name, data=dict(values)))
 
     def drop_secret(self, name: str) -> None:
         there = self._connection.read(lambda c: c.pps.list_secret()).secret_info

@@ -246,7 +246,6 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Read) -> vie
         metrics={name: metrics.to_json(value) for name, value in reading.metrics.items()},
         notes=reading.notes,
         started=rfc3339(trial.running.started) if trial.running is not None else None,
-        finished=None,
         duration_s=datum.seconds if datum is not None else None,
         image=(datum.image or None) if datum is not None else None,
     )

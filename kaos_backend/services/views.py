@@ -162,7 +162,6 @@ class Trial(View):
     metrics: Mapping[str, Number | NonFinite]
     notes: Sequence[str]
     started: str | None
-    finished: str | None
     duration_s: float | None
     image: str | None
 

@@ -187,9 +187,9 @@ class Jobs(Queries):
 
     # --- secrets
 
-    def create_secret(self, txn: Txn, file: bytes) -> None:
-        """Store a Kubernetes secret in JSON. Unknown when it is none, or there is one of its name."""
-        self._vault.create(txn.db, secrets.parse(file), txn.now_us)
+    def create_secret(self, txn: Txn, file: bytes, *, replace: bool = False) -> None:
+        """Store a Kubernetes secret in JSON; see `Vault.create`. Unknown when it is none."""
+        self._vault.create(txn.db, secrets.parse(file), txn.now_us, replace=replace)
 
     def delete_secret(self, txn: Txn, name: str) -> None:
         """Forget a secret; workers that have it keep it. Unknown when there is none of this name."""

@@ -7,6 +7,7 @@ are mounted as they are, and it is made again only when one of these changes.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -118,10 +119,20 @@ def _move(entry: os.DirEntry[str], to: Path) -> None:
 
 
 def _open_to_all(path: Path) -> None:
-    """Whoever the image runs as may change it, as what it writes itself."""
-    for entry in (path, *path.rglob("*")):
-        if not entry.is_symlink():
-            entry.chmod(0o777 if entry.is_dir() else 0o666)
+    """Whoever the image runs as may change it, as what it writes; not what lies too deep for a path."""
+    todo = [os.fspath(path)]
+    while todo:
+        entry = todo.pop()
+        try:
+            kind = os.lstat(entry).st_mode
+            if stat.S_ISLNK(kind):
+                continue
+            os.chmod(entry, 0o777 if stat.S_ISDIR(kind) else 0o666)  # noqa: PTH101
+            if stat.S_ISDIR(kind):
+                todo += [os.path.join(entry, name) for name in os.listdir(entry)]  # noqa: PTH118, PTH208
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
 
 
 def _is_small(folder: Path) -> bool:

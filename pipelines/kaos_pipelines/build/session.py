@@ -26,6 +26,8 @@ from kaos_pipelines.build.messages import CredentialsResponse, GetSecretResponse
 
 _HEADER = "X-Docker-Expose-Session"
 _LONGEST_ANSWER = 1 << 16
+# For an engine that hangs: one that is there answers at once.
+_ANSWER_S = 60.0
 _HUB = "registry-1.docker.io"
 
 # What goes wrong here the builder says, as what became of the build.
@@ -92,6 +94,7 @@ def _connect(host: str, name: str, methods: Sequence[str]) -> socket.socket:
         *(f"{_HEADER}-Grpc-Method: {method}" for method in methods),
     ]
     connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_ANSWER_S)
     try:
         connection.connect(path)
         connection.sendall("\r\n".join([*lines, "", ""]).encode())

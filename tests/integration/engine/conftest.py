@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.main import EngineHandle, start
+from kaos_backend.engine.workers.port import Runtime
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,13 +130,27 @@ class Engine:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    data = tmp_path / "engine"
-    token = secrets.token_hex(8)
-    handle = start(data, "127.0.0.1", 0, token, ProcessRuntime(data, isolate=False), MACHINE)
-    host, _, port = handle.address.rpartition(":")
-    yield Engine(Client(host=host, port=int(port), auth_token=token), tmp_path / "side", handle)
-    handle.stop()
+def engine_on(tmp_path: Path) -> Iterator[Callable[[Callable[[], Runtime]], Engine]]:
+    """Starts an engine in this process with a runtime; another one of the same test takes over its home."""
+    handles: list[EngineHandle] = []
+
+    def begin(runtime: Callable[[], Runtime]) -> Engine:
+        for handle in handles:
+            handle.stop()
+        token = secrets.token_hex(8)
+        handle = start(tmp_path / "engine", "127.0.0.1", 0, token, runtime(), MACHINE)
+        handles[:] = [handle]
+        host, _, port = handle.address.rpartition(":")
+        return Engine(Client(host=host, port=int(port), auth_token=token), tmp_path / "side", handle)
+
+    yield begin
+    for handle in handles:
+        handle.stop()
+
+
+@pytest.fixture
+def engine(engine_on: Callable[[Callable[[], Runtime]], Engine], tmp_path: Path) -> Engine:
+    return engine_on(partial(ProcessRuntime, tmp_path / "engine", isolate=False))
 
 
 class EngineProcess:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from docker.errors import ImageNotFound
-from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.decide import Do
 from kaos_backend.engine.jobs.schedule.states import JobState
-from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.docker.runtime import DockerRuntime
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.images import directory_name
-from tests.integration.engine.conftest import MACHINE, Engine, eventually
+from tests.integration.engine.conftest import Engine, eventually
 from tests.support.docker_engine import engine_or_skip
 from tests.unit.engine.workers.images import FolderImages
 
@@ -146,31 +144,14 @@ def test_an_image_that_may_still_come_is_waited_for(engine: Engine, what: str, t
 # --- the same on a Docker engine
 
 
-@pytest.fixture
-def dockers(tmp_path: Path) -> Iterator[Callable[[Runtime], Engine]]:
-    """An engine with that runtime."""
-    handles = []
-
-    def make(runtime: Runtime) -> Engine:
-        token = secrets.token_hex(8)
-        handle = start(tmp_path / "engine", "127.0.0.1", 0, token, runtime, MACHINE)
-        handles.append(handle)
-        host, _, port = handle.address.rpartition(":")
-        return Engine(Client(host=host, port=int(port), auth_token=token), tmp_path / "side", handle)
-
-    yield make
-    for handle in handles:
-        handle.stop()
-
-
 def test_in_docker_a_job_ends_by_name_when_the_engine_says_that_it_has_no_such_image(
-    dockers: Callable[[Runtime], Engine], tmp_path: Path
+    engine_on: Callable[[Callable[[], Runtime]], Engine], tmp_path: Path
 ) -> None:
     with engine_or_skip() as api:
         image = f"kaos/gone-{uuid.uuid4().hex}:1"
         with pytest.raises(ImageNotFound):
             api.inspect_image(image)
-    engine = dockers(DockerRuntime(tmp_path / "engine", os.environ))
+    engine = engine_on(partial(DockerRuntime, tmp_path / "engine", os.environ))
     engine.repo("a", {"/1": b"1"})
     builder(engine, image)
     engine.wait("b")
@@ -182,14 +163,14 @@ def test_in_docker_a_job_ends_by_name_when_the_engine_says_that_it_has_no_such_i
 
 @pytest.mark.parametrize("silent", ["engine", "registry"])
 def test_in_docker_an_engine_or_a_registry_that_does_not_answer_ends_no_job(
-    dockers: Callable[[Runtime], Engine], tmp_path: Path, silent: str
+    engine_on: Callable[[Callable[[], Runtime]], Engine], tmp_path: Path, silent: str
 ) -> None:
     image = f"kaos/gone-{uuid.uuid4().hex}:1"
     env, registry = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}, ""
     if silent == "registry":
         engine_or_skip().close()
         env, registry = dict(os.environ), "127.0.0.1:1/x"
-    engine = dockers(DockerRuntime(tmp_path / "engine", env, registry=registry))
+    engine = engine_on(partial(DockerRuntime, tmp_path / "engine", env, registry=registry))
     engine.repo("a", {"/1": b"1"})
     builder(engine, image)
     engine.client.pps.stop_pipeline(pipeline=pps.Pipeline(name="b"))  # which would wait as well

@@ -336,7 +336,7 @@ def trial(number: int, state: str = "success", accuracy: float | None = 0.9, **p
         "code": "exit_code" if state == "failed" else "",
         "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": round(1 - accuracy, 6)},
         "notes": [],
-        "started": None, "finished": None, "duration_s": 1.5, "image": None,
+        "started": None, "duration_s": 1.5, "image": None,
     }  # fmt: skip
 
 

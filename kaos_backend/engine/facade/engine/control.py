@@ -24,6 +24,7 @@ class ControlService:
             "Pause": unary(self._pause, kaos_v1.PauseRequest),
             "Paused": unary(self._paused, kaos_v1.PausedRequest),
             "RerunJob": unary(self._rerun_job, kaos_v1.RerunJobRequest),
+            "PutSecret": unary(self._put_secret, kaos_v1.PutSecretRequest),
         }
 
     def _stop_datum(self, request: kaos_v1.StopDatumRequest, context: grpc.ServicerContext) -> bytes:
@@ -48,3 +49,8 @@ class ControlService:
             request.project, request.pipelines, request.job, only_failed=request.only_failed
         )
         return bytes(kaos_v1.RerunJobResponse(job=made))
+
+    def _put_secret(self, request: kaos_v1.PutSecretRequest, _: grpc.ServicerContext) -> bytes:
+        with self._jobs.store.write() as txn:
+            self._jobs.create_secret(txn, request.file, replace=True)
+        return bytes(kaos_v1.Done())

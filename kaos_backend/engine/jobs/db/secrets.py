@@ -102,9 +102,9 @@ class Vault:
     def __init__(self, key_file: Path) -> None:
         self._key_file = key_file
 
-    def create(self, db: sqlite3.Connection, secret: Secret, now_us: int) -> None:
-        """Raises Unknown when there is one of this name."""
-        if find(db, secret.name) is not None:
+    def create(self, db: sqlite3.Connection, secret: Secret, now_us: int, *, replace: bool = False) -> None:
+        """Raises Unknown when there is one of this name and it shall not `replace` that."""
+        if not replace and find(db, secret.name) is not None:
             raise Unknown(
                 f'failed to create secret: secrets "{secret.name}" already exists; delete it to replace it'
             )
@@ -112,7 +112,7 @@ class Vault:
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + self._cipher().encrypt(nonce, json.dumps(plain).encode(), secret.name.encode())
         db.execute(
-            "INSERT INTO pps_secrets VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO pps_secrets VALUES (?, ?, ?, ?, ?)",
             (secret.name, secret.type, json.dumps(sorted(plain)), sealed, now_us),
         )
 

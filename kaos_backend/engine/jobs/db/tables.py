@@ -257,7 +257,10 @@ def head_jobs(db: sqlite3.Connection) -> list[Job]:
 
 def head_job(db: sqlite3.Connection, pipeline_row: int) -> Job | None:
     """The oldest unfinished job of one pipeline."""
-    return next(iter(open_jobs(db, pipeline_row)), None)
+    row = db.execute(
+        f"{_JOB} WHERE j.finished_us IS NULL AND j.pipeline = ? ORDER BY j.seq LIMIT 1", (pipeline_row,)
+    ).fetchone()
+    return job_of(row) if row else None
 
 
 def open_jobs(db: sqlite3.Connection, pipeline_row: int | None = None) -> list[Job]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from kaos_backend.engine.workers.port import Exit
+from kaos_backend.engine.workers.process.namespaces import STANDS
 
 # Without `site`: the launcher needs nothing that is installed, and has to be up at once.
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from {} import Launcher; Launcher().serve()"
@@ -27,8 +28,6 @@ COMMAND = (
     *(sys.executable, "-I", "-S", "-c", _BOOT.format("kaos_backend.engine.workers.process.launcher")),
     str(Path(__file__).parents[4]),
 )
-# In place of how a sandbox is made: in the one that is there.
-STANDS = "stands"
 CANCEL_LATENCY_S = 0.05
 CLOSE_S = 5.0
 

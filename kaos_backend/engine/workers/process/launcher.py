@@ -13,7 +13,6 @@ means the engine is gone: the command dies too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -23,13 +22,13 @@ import time
 from typing import Any
 
 from kaos_backend.engine.workers.process.datum import CHUNK, Datum
-from kaos_backend.engine.workers.process.namespaces import Kept
+from kaos_backend.engine.workers.process.namespaces import STANDS, Kept
+from kaos_backend.engine.workers.process.spawn import libc
 
 _PR_SET_CHILD_SUBREAPER = 36
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 20
 _DRAIN_S = 2.0
-_STANDS = "stands"
 _AGAIN_S = 0.01
 
 
@@ -37,7 +36,6 @@ class Launcher:
     """Serves one engine until that closes stdin."""
 
     def __init__(self) -> None:
-        libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         # Of a log as fast as a disk, each piece would else be in memory that the kernel gives and takes back.
         with contextlib.suppress(AttributeError):  # glibc's own
@@ -121,7 +119,7 @@ class Launcher:
 
     def _start(self, request: dict[str, Any]) -> Datum:
         argv = request["sandbox"]
-        if argv == _STANDS:
+        if argv == STANDS:
             if self._sandbox is None or self._sandbox.over:
                 raise OSError("its sandbox has been ended")
             argv = self._sandbox.argv

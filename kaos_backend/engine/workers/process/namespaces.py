@@ -18,6 +18,9 @@ from typing import Any
 from kaos_backend.engine.workers.process import procs
 from kaos_backend.engine.workers.process.starter import Starter
 
+STANDS = "stands"
+"""In place of how a sandbox is made: in the one that is there."""
+
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _KEEPER = ("/bin/sh", "-c", "echo; read -r _")
 _ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kaos_backend.engine.workers.process import spawn
+from kaos_backend.engine.workers.process.spawn import libc
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITIES = 64
 _SIZE = struct.Struct("=I")
 _SYSTEM_V = ("shm", "sem", "msg")
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Starter:

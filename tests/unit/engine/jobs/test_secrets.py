@@ -43,6 +43,19 @@ def test_no_file_holds_a_value(home: Path) -> None:
     assert (home / "secrets.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_one_takes_the_place_of_another_at_once_and_only_if_that_is_asked_for(home: Path) -> None:
+    store = Store.open(home, migrations=MIGRATIONS)
+    vault, other = Vault(home / "secrets.key"), parse(file(k=b"other", more=b"x"))
+    with pytest.raises(Unknown, match="already exists"), store.write() as txn:
+        vault.create(txn.db, other, txn.now_us)
+    with store.write() as txn:
+        vault.create(txn.db, other, txn.now_us, replace=True)
+    with store.read() as db:
+        assert vault.open(db, "s") == {"k": b"other", "more": b"x"}
+        assert [one.keys for one in secrets.every(db)] == [("k", "more")]
+    store.close()
+
+
 def test_it_outlives_the_engine(home: Path) -> None:
     store = Store.open(home, migrations=MIGRATIONS)
     with store.read() as db:
