@@ -22,7 +22,12 @@ Message = betterproto.Message | bytes
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handlers: TypeAlias = dict[str, Handler]
 _T = TypeVar("_T")
+_R = TypeVar("_R")
+_Unary: TypeAlias = Callable[[_R, grpc.ServicerContext], Message]
+_Stream: TypeAlias = Callable[[_R, grpc.ServicerContext], Iterator[Message]]
 _POLL_S = 5.0
+# How long a collection waits for a reader.
+_PATIENCE_S = 30.0
 _stalls = Stalls()
 _woken: WeakSet[grpc.ServicerContext] = WeakSet()
 _woken_lock = threading.Lock()
@@ -104,6 +109,26 @@ def _many(
             abort(context, error)
 
     return handle
+
+
+def reads(store: Store, function: Callable[[_R, grpc.ServicerContext], Iterable[Message]]) -> _Stream[_R]:
+    """A stream of what is stored, which a collection lets end; not one whose client has come to a halt."""
+
+    def stream(request: _R, context: grpc.ServicerContext) -> Iterator[Message]:
+        with store.leases.take(_PATIENCE_S):
+            yield from function(request, context)
+
+    return stream
+
+
+def refers(store: Store, function: Callable[[_R, grpc.ServicerContext], Message]) -> _Unary[_R]:
+    """A call that reads what is stored and refers to it anew: a collection comes before it or after it."""
+
+    def call(request: _R, context: grpc.ServicerContext) -> Message:
+        with store.leases.take():
+            return function(request, context)
+
+    return call
 
 
 def wait_until(store: Store, context: grpc.ServicerContext, check: Callable[[], _T | None]) -> _T:

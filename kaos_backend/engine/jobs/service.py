@@ -14,6 +14,7 @@ from kaos_backend.engine.errors import FailedPrecondition, NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import pipelines, secrets, tables
 from kaos_backend.engine.jobs.db.cron import moment, tick
+from kaos_backend.engine.jobs.db.datums import OUTPUTS
 from kaos_backend.engine.jobs.db.lifecycle import (
     create_jobs,
     drop_jobs,
@@ -79,6 +80,7 @@ class Jobs(Queries):
         )
         super().__init__(store, Controller(env, monotonic))
         self.foregrounds = Foregrounds(env, self)
+        store.roots.columns.append(OUTPUTS)
         store.hooks.opened.append(create_jobs)
         store.hooks.before_drop.append(lambda txn, commits: drop_jobs(txn, commits, self._controller.cancel))
         store.hooks.before_repo_delete.append(guard_repo)

@@ -13,10 +13,9 @@ from pathlib import Path
 from kaos_backend.engine.errors import DataLoss, EngineError, NotFound
 from kaos_backend.engine.store.bytes.objects import (
     EMPTY_HASH,
-    PACK_HEAD,
-    PACK_MAGIC,
     Location,
     locate,
+    pack_records,
 )
 from kaos_backend.engine.store.model import CommitKey, RepoKey
 from kaos_backend.engine.store.store import Store
@@ -73,7 +72,8 @@ def check(store: Store, repair: bool = False, laid_out: Path | None = None) -> I
     `repair` it is first looked for in all packs, whatever the index says of them, and in the directories of
     `laid_out`, each of which has files at their paths.
     """
-    return _Check(store, repair, laid_out).run()
+    with store.upkeep:
+        yield from _Check(store, repair, laid_out).run()
 
 
 def findings(store: Store, repair: bool = False, laid_out: Path | None = None) -> list[Finding]:
@@ -256,16 +256,10 @@ class _Check:
         """(pack, offset, length) of every record of a bad object, whatever the index says."""
         found: dict[bytes, list[tuple[Path, int, int]]] = defaultdict(list)
         for path in sorted(self._store.objects.packs.iterdir()):
-            with suppress(OSError), path.open("rb") as file:
-                end = path.stat().st_size
-                at = len(PACK_MAGIC)
-                while at + PACK_HEAD.size <= end:
-                    file.seek(at)
-                    hash_, length = PACK_HEAD.unpack(file.read(PACK_HEAD.size))
-                    at += PACK_HEAD.size
-                    if hash_ in self._objects and at + length <= end:
+            with suppress(OSError):
+                for hash_, at, length in pack_records(path):
+                    if hash_ in self._objects:
                         found[hash_].append((path, at, length))
-                    at += length
         return found
 
     def _copies(

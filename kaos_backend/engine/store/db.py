@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from kaos_backend.engine.errors import EngineError, FailedPrecondition, Internal
 from kaos_backend.engine.store.schema import Migration
 
 _POOL_SIZE = 16
+# What the write-ahead log keeps of its length when it is begun anew.
+_LOG_BYTES = 64 << 20
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
@@ -30,14 +32,20 @@ class Database:
         self._pool: list[sqlite3.Connection] = []
         self._pool_lock = threading.Lock()
         self._closed = False
+        # The age of each block that reads now, by a token; and how often it was asked for.
+        self._reading: dict[object, int] = {}
+        self._age = 0
         self._writer = self._connect()
         try:
+            # For a new file; an old one gets it when it is rewritten.
+            self._writer.execute("PRAGMA auto_vacuum=INCREMENTAL")
             mode = self._writer.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             if mode != "wal":
                 raise Internal(f"{path} cannot use a write-ahead log (journal mode is {mode})")
             self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.execute("PRAGMA foreign_keys=ON")
             self._writer.execute("PRAGMA cache_size=-65536")
+            self._writer.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             _migrate(self._writer, migrations, applied_us)
         except sqlite3.Error as error:
             self._writer.close()
@@ -86,21 +94,55 @@ class Database:
             if self._closed:
                 raise FailedPrecondition("the store is closed")
             connection = self._pool.pop() if self._pool else None
-        if connection is None:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only=ON")
+            token = object()
+            self._reading[token] = self._age
         try:
+            if connection is None:
+                connection = self._connect()
+                connection.execute("PRAGMA query_only=ON")
             connection.execute("BEGIN")
             yield connection
         finally:
-            if connection.in_transaction:
+            if connection is not None and connection.in_transaction:
                 connection.rollback()
             with self._pool_lock:
+                del self._reading[token]
                 keep = not self._closed and len(self._pool) < _POOL_SIZE
-                if keep:
+                if keep and connection is not None:
                     self._pool.append(connection)
-            if not keep:
+            if not keep and connection is not None:
                 connection.close()
+
+    def readers_before(self) -> Callable[[], int]:
+        """How many blocks of `read` are left that may see what was there before the last write."""
+        with self._pool_lock:
+            age = self._age
+            self._age += 1
+
+        def left() -> int:
+            with self._pool_lock:
+                return sum(one <= age for one in self._reading.values())
+
+        return left
+
+    def rewrite(self) -> None:
+        """Write the file anew without what is free in it. Writers wait. A crash leaves the old one."""
+        with self._write_lock:
+            try:
+                self._writer.execute("VACUUM")
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+        self.fold_log()
+
+    def fold_log(self) -> None:
+        """Write what is in the write-ahead log to the file, as far as no reader needs it. Nobody waits."""
+        connection = self._connect()
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+        finally:
+            connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from kaos_backend.engine.store.model import (
     Subtree,
 )
 from kaos_backend.engine.store.reads import Reads
+from kaos_backend.engine.store.references import Leases, Roots
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
 from kaos_backend.engine.store.trees.files import NewFile, Staged
@@ -35,6 +37,9 @@ __all__ = ["Migration", "NewFile", "Staged", "Store", "Txn", "Upload"]
 
 log = logging.getLogger(__name__)
 
+Condemned = Callable[[bytes], bool]
+"""Whether a collection is about to remove an object."""
+
 
 class Store(Reads):
     """Projects, repos, branches, commits and files below one directory, for the threads of one process.
@@ -44,6 +49,10 @@ class Store(Reads):
         hooks: what other layers do inside every write transaction.
         filesets: temporary trees.
         damage: the objects that are known to be damaged or gone.
+        roots: what keeps content from being collected.
+        leases: who counts on content that nothing may refer to.
+        condemned: what a collection is about to remove: it is not there for anybody who comes now.
+        upkeep: held by checks and collections, of which one at a time may run.
     """
 
     def __init__(self, root: Path, clock: Clock, new_id: Callable[[], str], db: Database, disk: Disk) -> None:
@@ -56,6 +65,11 @@ class Store(Reads):
         self.objects = ObjectStore(root, disk, self.damage)
         self.nodes = NodeCache(self._fetch)
         self.filesets = FileSets(clock, new_id)
+        self.roots = Roots()
+        self.roots.hold(self.filesets)
+        self.leases = Leases()
+        self.condemned: Condemned | None = None
+        self.upkeep = threading.Lock()
         self._db = db
 
     @classmethod
@@ -149,11 +163,32 @@ class Store(Reads):
 
     def upload(self) -> Upload:
         """A place to receive a stream of changes in; see `Upload`."""
-        return Upload(self.objects, self._known)
+        return Upload(self.objects, self._known, self.leases.take())
 
     def _known(self, hashes: list[bytes]) -> set[bytes]:
+        # Asked first: what is condemned later stays until the lease of who asks has ended.
+        condemned = self.condemned
         with self.read() as db:
-            return locate(db, hashes).keys() - self.damage.among(hashes)
+            found = locate(db, hashes).keys() - self.damage.among(hashes)
+        return found if condemned is None else {one for one in found if not condemned(one)}
+
+    @contextmanager
+    def maintain(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction for what changes nothing that anybody sees. The body commits."""
+        with self._db.write() as db:
+            yield db
+
+    def rewrite_database(self) -> None:
+        """See `Database.rewrite`."""
+        self._db.rewrite()
+
+    def fold_log(self) -> None:
+        """See `Database.fold_log`."""
+        self._db.fold_log()
+
+    def readers_before(self) -> Callable[[], int]:
+        """See `Database.readers_before`."""
+        return self._db.readers_before()
 
     def clear_damage(self, objects: Sequence[bytes]) -> None:
         """What was thought to be damaged turned out to be whole."""

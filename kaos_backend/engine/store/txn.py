@@ -207,6 +207,7 @@ class Txn(Reads):
 
     def edit(self, root: bytes | None, operations: Iterable[Operation], upload: Upload) -> bytes | None:
         """Apply operations to a tree; return the new root (copies may name commits)."""
+        upload.confirm(self.db)
         resolved = [self._resolve(operation) for operation in operations]
         new_root = edit_tree(self.db, self.load, self._nodes.keep, root, resolved, self.objects, upload.batch)
         self._after.append(lambda: setattr(upload, "committed", True))
@@ -220,6 +221,7 @@ class Txn(Reads):
 
     def adopt(self, staged: Staged) -> bytes | None:
         """Insert the rows of staged files; their tree is usable from here on. None: no files."""
+        staged.upload.confirm(self.db)
         staged.upload.batch.record(self.db)
         insert_trees(self.db, staged.rows)
         self._after.append(lambda: setattr(staged.upload, "committed", True))

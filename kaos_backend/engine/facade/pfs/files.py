@@ -15,7 +15,7 @@ from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import at_most, commit_given, commit_message, find_commit
 from kaos_backend.engine.facade.pfs import tar
 from kaos_backend.engine.facade.pfs.modify import Modify
-from kaos_backend.engine.facade.rpc import Handlers, client_stream, server_stream, unary
+from kaos_backend.engine.facade.rpc import Handlers, client_stream, reads, refers, server_stream, unary
 from kaos_backend.engine.store.check import Finding, check
 from kaos_backend.engine.store.model import Commit, FileEntry
 from kaos_backend.engine.store.names import FILESETS_REPO
@@ -47,21 +47,22 @@ class FileRpcs:
         self._modify = Modify(store)
 
     def handlers(self) -> Handlers:
+        store = self._store
         return {
             "ModifyFile": client_stream(self._modify.modify_file),
-            "GetFile": server_stream(self._get_file, pfs.GetFileRequest),
-            "GetFileTAR": server_stream(self._get_file_tar, pfs.GetFileRequest),
+            "GetFile": server_stream(reads(store, self._get_file), pfs.GetFileRequest),
+            "GetFileTAR": server_stream(reads(store, self._get_file_tar), pfs.GetFileRequest),
             "InspectFile": unary(self._inspect_file, pfs.InspectFileRequest),
-            "ListFile": server_stream(self._list_file, pfs.ListFileRequest),
-            "WalkFile": server_stream(self._walk_file, pfs.WalkFileRequest),
-            "GlobFile": server_stream(self._glob_file, pfs.GlobFileRequest),
-            "DiffFile": server_stream(self._diff_file, pfs.DiffFileRequest),
+            "ListFile": server_stream(reads(store, self._list_file), pfs.ListFileRequest),
+            "WalkFile": server_stream(reads(store, self._walk_file), pfs.WalkFileRequest),
+            "GlobFile": server_stream(reads(store, self._glob_file), pfs.GlobFileRequest),
+            "DiffFile": server_stream(reads(store, self._diff_file), pfs.DiffFileRequest),
             "CreateFileSet": client_stream(self._modify.create_file_set),
-            "GetFileSet": unary(self._get_file_set, pfs.GetFileSetRequest),
-            "AddFileSet": unary(self._add_file_set, pfs.AddFileSetRequest),
-            "ShardFileSet": unary(self._shard_file_set, pfs.ShardFileSetRequest),
-            "RenewFileSet": unary(self._renew_file_set, pfs.RenewFileSetRequest),
-            "ComposeFileSet": unary(self._compose_file_set, pfs.ComposeFileSetRequest),
+            "GetFileSet": unary(refers(store, self._get_file_set), pfs.GetFileSetRequest),
+            "AddFileSet": unary(refers(store, self._add_file_set), pfs.AddFileSetRequest),
+            "ShardFileSet": unary(refers(store, self._shard_file_set), pfs.ShardFileSetRequest),
+            "RenewFileSet": unary(refers(store, self._renew_file_set), pfs.RenewFileSetRequest),
+            "ComposeFileSet": unary(refers(store, self._compose_file_set), pfs.ComposeFileSetRequest),
             "Fsck": server_stream(self._fsck, pfs.FsckRequest),
         }
 

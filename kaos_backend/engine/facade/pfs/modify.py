@@ -60,7 +60,9 @@ class Modify:
             upload.seal()
             with store.write() as txn:
                 root = txn.edit(None, upload.operations, upload)
-        return pfs.CreateFileSetResponse(file_set_id=store.filesets.add(upload.operations, root))
+            # While the upload still has its lease.
+            id_ = store.filesets.add(upload.operations, root)
+        return pfs.CreateFileSetResponse(file_set_id=id_)
 
     @staticmethod
     def _open_commit(reads: Reads, target: pfs.Commit) -> CommitKey | BranchKey:

@@ -15,7 +15,10 @@ import msgspec
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result, datum_of
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, DatumState, JobState, move_datum
 from kaos_backend.engine.jobs.spec.plan import Datum
+from kaos_backend.engine.store.references import Column
 
+OUTPUTS = Column("pps_datums", "root")
+"""What datums left: those of successes, of skipped ones that share them, and what failed ones had so far."""
 _COUNTER = {DatumState.SUCCESS: "processed", DatumState.FAILED: "failed", DatumState.RECOVERED: "recovered"}
 
 

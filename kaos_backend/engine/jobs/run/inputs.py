@@ -118,7 +118,8 @@ class InputCache:
                 raise Unknown(f"{dest} was changed since it was laid out and cannot be made again: {problem}")
         if not dest.exists():
             try:
-                self._lay_out(files, root_of, dest)
+                with self._store.leases.take():
+                    self._lay_out(files, root_of, dest)
             except DataLoss as error:
                 raise error.at(_holder(files, error.where)) from error
             # One that a crash cuts short is no seal: the input is laid out again.

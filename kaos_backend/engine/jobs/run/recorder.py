@@ -6,13 +6,14 @@ Belongs to the thread of one job. Ends that come while it waits for the disk sha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kaos_backend.engine.jobs.db.datums import record_end
 from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Result
 from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import DatumState
+from kaos_backend.engine.store.references import Held
 from kaos_backend.engine.store.store import Store, Txn
 
 # How often, at most, the open output commit shows what has been finished so far, and which share of the time
@@ -34,6 +35,11 @@ class Recorder:
         self._unmerged: list[bytes] = []
         # When to show what is new, by the monotonic clock.
         self._refresh_at = 0.0
+        store.roots.hold(self)
+
+    def held(self) -> Iterator[Held]:
+        """The outputs that are merged next: should the job go meanwhile, so may what refers to them."""
+        yield Held(tuple(root for root in (self._root, *self._unmerged) if root is not None))
 
     def resume(self, roots: Iterable[bytes]) -> None:
         """Take up what an earlier run or an earlier job has finished: the commit shows most of it already."""

@@ -68,6 +68,7 @@ class Batch:
         self._packed: dict[bytes, tuple[int, int]] = {}
         self._large: dict[bytes, tuple[int, Path | None]] = {}
         self._healed: set[bytes] = set()
+        self._arriving: list[bytes] = []
 
     def add(self, data: Chunk) -> bytes:
         """Take a whole object in (the caller may pass a view; it is copied); return its hash."""
@@ -118,6 +119,9 @@ class Batch:
         pending = [(hash_, tmp) for hash_, (_, tmp) in self._large.items() if tmp is not None]
         for _, tmp in pending:
             disk.sync_path(tmp)
+        arriving = [hash_ for hash_, _ in pending]
+        self._store.arriving(arriving)
+        self._arriving += arriving
         directories = set()
         for hash_, tmp in pending:
             final = self._store.loose_path(hash_)
@@ -151,6 +155,7 @@ class Batch:
     def recorded(self) -> None:
         """The transaction is committed."""
         self._store.damage.healed(self._healed)
+        self._arrived()
         self.close()
 
     def close(self) -> None:
@@ -170,6 +175,11 @@ class Batch:
                 with suppress(OSError):
                     tmp.unlink()
         self._buffer, self._inline, self._packed, self._large = {}, {}, {}, {}
+        self._arrived()
+
+    def _arrived(self) -> None:
+        self._store.arrived(self._arriving)
+        self._arriving = []
 
     def _new(self, objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
         known = self._known(list(objects))

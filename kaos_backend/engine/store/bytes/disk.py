@@ -74,6 +74,9 @@ class Disk:
         except OSError as error:
             raise self.explain(error, target) from error
 
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
     @staticmethod
     def explain(error: OSError, path: Path | None) -> EngineError | OSError:
         """The engine's error for a full disk, else the error itself."""

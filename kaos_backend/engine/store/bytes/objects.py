@@ -14,8 +14,9 @@ import os
 import sqlite3
 import struct
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,11 @@ class ObjectStore:
         self._open: OrderedDict[int, tuple[str, int]] = OrderedDict()
         self._verified: OrderedDict[bytes, _FileState] = OrderedDict()
         self._lock = threading.Lock()
+        # Large objects whose files are put in place by batches that have not ended.
+        self._arriving: Counter[bytes] = Counter()
+        self._arriving_lock = threading.Lock()
+        # Packs, by their ids, whose rows are gone, and which somebody may be reading.
+        self.doomed: dict[int, str] = {}
 
     def close(self) -> None:
         """Let go of the packs that are open. Those needed again are opened anew."""
@@ -246,6 +252,40 @@ class ObjectStore:
             return self.damage.note(at.hash, f"is gone: there is no {place}")
         return self.damage.note(at.hash, f"cannot be read: {place}: {error.strerror}")
 
+    def arriving(self, hashes: Iterable[bytes]) -> None:
+        """The files of these are about to be put in place before a row speaks of them; see `remove_loose`."""
+        with self._arriving_lock:
+            self._arriving.update(hashes)
+
+    def arrived(self, hashes: Iterable[bytes]) -> None:
+        """Their rows are written, or nobody wants them any more."""
+        with self._arriving_lock:
+            self._arriving.subtract(hashes)
+            self._arriving = +self._arriving
+
+    def remove_loose(self, hash_: bytes, wanted: Callable[[bytes], bool]) -> int:
+        """Remove the file of an object unless it is `wanted` or about to be; how many bytes that frees."""
+        path = self.loose_path(hash_)
+        # Who says now that it arrives puts its file in place afterwards; who had it arrive has written a row.
+        with self._arriving_lock:
+            if hash_ in self._arriving or wanted(hash_):
+                return 0
+            try:
+                size = path.stat().st_size
+                self.disk.unlink(path)
+            except FileNotFoundError:
+                return 0
+        return size
+
+    def remove_pack(self, id_: int, name: str) -> None:
+        """Remove a pack that nobody speaks of any more."""
+        with self._lock:
+            known = self._open.pop(id_, None)
+        if known is not None:
+            os.close(known[1])
+        with suppress(FileNotFoundError):
+            self.disk.unlink(self.packs / name)
+
     def sweep(self, db: sqlite3.Connection) -> int:
         """Remove what no index row speaks of (left by a crash or an aborted write); return how many files.
 
@@ -269,6 +309,20 @@ class ObjectStore:
 def holds_content(root: Path) -> bool:
     """Whether there is a pack or a loose object below the directory of a store."""
     return any(any(root.glob(pattern)) for pattern in ("packs/*.pack", "objects/*/*"))
+
+
+def pack_records(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """(hash, offset of the content, length) of each record of a pack, as its heads have it, whole or not."""
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        at = len(PACK_MAGIC)
+        while at + PACK_HEAD.size <= end:
+            file.seek(at)
+            hash_, length = PACK_HEAD.unpack(file.read(PACK_HEAD.size))
+            at += PACK_HEAD.size
+            if at + length <= end:
+                yield hash_, at, length
+            at += length
 
 
 def locate(db: sqlite3.Connection, hashes: Iterable[bytes]) -> dict[bytes, Location]:

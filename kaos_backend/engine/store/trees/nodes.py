@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate
 from operator import attrgetter, itemgetter
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -120,6 +120,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_node = msgspec.msgpack.Decoder(_Stored).decode
 _decode_files = msgspec.msgpack.Decoder(list[FileRef]).decode
 _decode_dirs = msgspec.msgpack.Decoder(list[DirRef]).decode
+# How msgpack begins arrays of nine (whose first element is a small integer here) and of four, and how many
+# bytes the heads of long arrays have.
+_NODE_HEAD, _FILE_HEAD, _SMALL_INTEGERS = 0x99, 0x94, 0x80
+_ARRAY_HEADS = {0xDC: 3, 0xDD: 5}
 _Ref = TypeVar("_Ref", FileRef, DirRef)
 
 EMPTY: Final = Node([], [], blake3(b"").digest(), 0, False, "", [], [])
@@ -356,6 +360,25 @@ def _read(
         refs += part
         runs.append(Run(len(part), key))
     return refs, runs
+
+
+class Links(NamedTuple):
+    """What a stored row leads to: objects, and other rows."""
+
+    objects: list[bytes]
+    rows: list[bytes]
+
+
+def links(data: bytes) -> Links:
+    """What the row of a directory, or of a chunk of one, leads to. Which it is shows in its first bytes."""
+    if data[0] == _NODE_HEAD and data[1] < _SMALL_INTEGERS:
+        stored = _decode_node(data)
+        dirs = [ref.key for ref in stored.dirs]
+        return Links([ref.object for ref in stored.files], dirs + stored.file_chunks + stored.dir_chunks)
+    first = data[_ARRAY_HEADS.get(data[0], 1)]
+    if first == _FILE_HEAD:
+        return Links([ref.object for ref in _decode_files(data)], [])
+    return Links([], [ref.key for ref in _decode_dirs(data)])
 
 
 class NodeCache:

@@ -6,10 +6,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
+from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.store.bytes.batch import Batch, Chunk, Known, ObjectWriter
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path, new_path
+from kaos_backend.engine.store.references import Lease
 from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
 from kaos_backend.engine.store.trees.nodes import Keep, Load
 
@@ -21,8 +23,11 @@ class Upload:
     removed.
     """
 
-    def __init__(self, objects: ObjectStore, known: Known) -> None:
+    def __init__(self, objects: ObjectStore, known: Known, lease: Lease) -> None:
         self.objects = objects
+        self._lease = lease
+        # What was added without its bytes.
+        self._relied: set[bytes] = set()
         self.batch: Batch = Batch(objects, known)
         self.operations: list[Operation] = []
         self._path = ""
@@ -43,6 +48,7 @@ class Upload:
             self.batch.recorded()
         else:
             self.batch.abort()
+        self._lease.release()
 
     def add(self, path: str, tag: str, data: Chunk) -> None:
         """Append `data` to a file; no data makes sure that it exists.
@@ -60,7 +66,20 @@ class Upload:
     def add_object(self, path: str, tag: str, hash_: bytes, size: int) -> None:
         """Append an object that the store (or this batch) has already."""
         self.end_file()
+        if hash_ != EMPTY_HASH:
+            self._relied.add(hash_)
         self.operations.append(Put(file_path(path), tag or DEFAULT_TAG, hash_, size))
+
+    def confirm(self, db: sqlite3.Connection) -> None:
+        """In the transaction that refers to it: what `add_object` was told of is there.
+
+        Raises:
+            Unknown: what held it was deleted meanwhile.
+        """
+        gone = self._relied - locate(db, self._relied).keys()
+        if gone:
+            paths = [put.path for put in self.operations if isinstance(put, Put) and put.object in gone]
+            raise Unknown(f"{paths[0]}: its content was deleted while it was being added")
 
     def delete(self, path: str, tag: str) -> None:
         self.end_file()

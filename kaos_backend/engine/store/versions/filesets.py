@@ -6,18 +6,21 @@ Their objects and trees are durable like all others; only the names are forgotte
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kaos_backend.engine.clock import Clock
 from kaos_backend.engine.errors import NotFound, Unknown
-from kaos_backend.engine.store.trees.edit import Operation
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
+from kaos_backend.engine.store.references import Held
+from kaos_backend.engine.store.trees.edit import Copy, Operation, Overlay, Put
 
 DEFAULT_TTL_S = 600
 MAX_TTL_S = 1800
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class FileSet:
     """What a file set does to a tree (`operations`, in order) and what it is by itself (`root`)."""
 
@@ -32,16 +35,32 @@ class FileSets:
         self._clock = clock
         self._new_id = new_id
         self._sets: dict[str, tuple[FileSet, int]] = {}
+        # Also those whose time ran out while somebody works with them.
+        self._alive: weakref.WeakSet[FileSet] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def add(self, operations: Sequence[Operation], root: bytes | None, ttl_s: int = DEFAULT_TTL_S) -> str:
         """Keep a file set for `ttl_s` seconds (0: the default); return its id."""
         until = self._until(ttl_s)
         id_ = self._new_id()
+        made = FileSet(tuple(operations), root)
         with self._lock:
             self._expire()
-            self._sets[id_] = (FileSet(tuple(operations), root), until)
+            self._sets[id_] = (made, until)
+            self._alive.add(made)
         return id_
+
+    def held(self) -> Iterator[Held]:
+        """What the file sets alive refer to."""
+        with self._lock:
+            self._expire()
+            alive = list(self._alive)
+        for one in alive:
+            copied = [done.source for done in one.operations if isinstance(done, Copy)]
+            laid = [done.root for done in one.operations if isinstance(done, Overlay)]
+            trees = {key for key in (one.root, *copied, *laid) if isinstance(key, bytes)}
+            objects = {done.object for done in one.operations if isinstance(done, Put)} - {EMPTY_HASH}
+            yield Held(tuple(trees), tuple(objects))
 
     def get(self, id_: str) -> FileSet:
         """NotFound when there is none, or its time is up."""

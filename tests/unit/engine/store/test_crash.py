@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.check import findings
+from kaos_backend.engine.store.space.collect import collect
 from kaos_backend.engine.store.store import Store
 
 from .conftest import DATA, content, put
@@ -185,3 +189,112 @@ def test_a_stop_in_every_gap_of_the_write_order(tmp_path: Path, monkeypatch: pyt
 
 def test_an_error_in_every_gap_is_cleaned_up(tmp_path: Path) -> None:
     assert stop_in_every_gap(tmp_path, lambda store: put(store, FILES)) > 10
+
+
+class Killed:
+    """Kills this process before its n-th step, be it of the disk or of the database."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillingDisk(Disk):
+    def __init__(self, killed: Killed) -> None:
+        self._killed = killed
+
+    def create(self, path: Path) -> int:
+        self._killed.step()
+        return super().create(path)
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> None:
+        self._killed.step()
+        super().write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        self._killed.step()
+        super().sync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        self._killed.step()
+        super().sync_directory(path)
+
+    def unlink(self, path: Path) -> None:
+        self._killed.step()
+        super().unlink(path)
+
+
+class KillingStore(Store):
+    killed: Killed
+
+    @contextmanager
+    def maintain(self) -> Iterator[sqlite3.Connection]:
+        self.killed.step()
+        with super().maintain() as db:
+            yield db
+        self.killed.step()
+
+
+def collect_until_killed(home: Path, steps: int) -> None:
+    killed = Killed(10**9)
+    KillingStore.killed = killed
+    store = KillingStore.open(home, disk=KillingDisk(killed))
+    killed.left = steps
+    for _ in collect(store):
+        pass
+
+
+def test_a_kill_in_every_gap_of_a_collection(tmp_path: Path) -> None:
+    """Rows that go, a pack that is written anew, packs and large files that are removed."""
+    first = tmp_path / "engine"
+    store = Store.open(first)
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = {"/kept": b"kept" * 30_000, "/kept large": b"k" * 1_200_000}
+    before = put(store, kept)
+    sparse = {f"/sparse/{i}": os.urandom(30_000) for i in range(6)}
+    thinned = put(store, sparse, finish=False)
+    with store.upload() as upload:
+        for path in [*sparse][1:]:
+            upload.delete(path, "")
+        with store.write() as txn:
+            txn.apply(thinned, upload)
+            txn.finish_commit(thinned)
+    dropped = put(store, FILES | {"/tiny": b"tiny"})
+    with store.write() as txn:
+        txn.drop_commit_set(dropped.id)
+    store.close()
+    kept_too = kept | dict([*sparse.items()][:1])
+
+    died, steps = True, 0
+    while died:
+        home = tmp_path / f"engine{steps}"
+        shutil.copytree(first, home)
+        child = os.fork()
+        if not child:
+            try:
+                collect_until_killed(home, steps)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        died = os.WIFSIGNALED(status)
+        assert died or os.WEXITSTATUS(status) == 0
+        again = Store.open(home)
+        assert findings(again) == []
+        assert orphans(again) == set(), "what a kill left is swept when the store is opened"
+        assert content(again, before) == kept
+        assert content(again, thinned) == kept_too
+        [*_] = collect(again)
+        assert findings(again) == []
+        assert content(again, thinned) == kept_too
+        with again.read() as db:
+            assert db.execute("SELECT count(*) FROM objects").fetchone()[0] == len(kept_too)
+        assert sum(path.stat().st_size for path in again.objects.packs.iterdir()) < 152_000
+        again.close()
+        shutil.rmtree(home)
+        steps += 1
+    assert steps > 20
