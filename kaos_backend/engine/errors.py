@@ -43,6 +43,13 @@ class CommitFinished(Unknown):
         super().__init__(f"commit {commit} has already finished")
 
 
+class CommitForgotten(Unknown):
+    """Reading what nobody wanted to keep."""
+
+    def __init__(self, commit: object) -> None:
+        super().__init__(f"commit {commit}: the commit is forgotten, its files are gone")
+
+
 class NotFound(EngineError):
     default_code = "NOT_FOUND"
 

@@ -11,6 +11,7 @@ import grpc
 from kaos_backend.engine.clock import Clock, now_us
 from kaos_backend.engine.detect import outside
 from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.facade.chunks import ChunkServer
 from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.foreground import ForegroundService
 from kaos_backend.engine.facade.engine.logs import LogService
@@ -29,6 +30,7 @@ from kaos_backend.engine.facade.pps.logs import LogCalls
 from kaos_backend.engine.facade.pps.service import PpsService, runners
 from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
+from kaos_backend.engine.facade.storage import FilesetService
 from kaos_backend.engine.facade.transaction import Transactions, TransactionService
 from kaos_backend.engine.gpus import Inventory, counted
 from kaos_backend.engine.jobs.db.pipelines import PipelineMetadata
@@ -50,10 +52,12 @@ class EngineHandle:
     store: Store
     jobs: Jobs
     server: grpc.Server
+    chunks: ChunkServer
 
     def stop(self) -> None:
         """Answer no more calls, interrupt running datums (they run again next time), close the store."""
         self.server.stop(_STOP_GRACE_S)
+        self.chunks.stop()
         self.jobs.stop()
         # Parked waits look whether they are still wanted.
         self.store.changes.notify()
@@ -91,8 +95,10 @@ def start(
         }
         own_log = Home(data_dir.parent).log("engine")
         transactions = Transactions(store, runners(jobs))
+        chunks = ChunkServer(store)
         services: list[Service] = [
             PfsService(store, transactions, jobs.defaults_json),
+            FilesetService(store, chunks),
             PpsService(jobs, transactions, own_log),
             TransactionService(transactions),
             MetadataService(store, PipelineMetadata()),
@@ -118,7 +124,7 @@ def start(
     }
     jobs.start()
     server.start()
-    return EngineHandle(f"{host}:{bound}", store, jobs, server)
+    return EngineHandle(f"{host}:{bound}", store, jobs, server, chunks)
 
 
 __all__ = ["EngineError", "EngineHandle", "start"]

@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
         if any(not marker.args for marker in item.iter_markers("workers")):
             raise pytest.UsageError(f"{item.nodeid}: what needs workers says why")
+        if any(not marker.args for marker in item.iter_markers("embedded")):
+            raise pytest.UsageError(f"{item.nodeid}: what holds for one server only says why")
         if config.getoption("--pachd"):
             item.add_marker(pytest.mark.timeout(TIMEOUT_ELSEWHERE_S))
 
@@ -77,10 +79,15 @@ def pachd(address: Address, request: pytest.FixtureRequest) -> Iterator[Pachd]:
 
 
 @pytest.fixture(autouse=True)
-def unbuilt(request: pytest.FixtureRequest, pachd: Pachd) -> None:
-    """What the engine of kaos refuses by name must be refused by it, until somebody builds it."""
-    if (
-        request.node.get_closest_marker("unbuilt")
-        and "kaos.runtime" in pachd.client.admin.inspect_cluster().metadata
-    ):
+def one_server_only(request: pytest.FixtureRequest, pachd: Pachd) -> None:
+    """What the engine of kaos refuses by name must be refused by it, until somebody builds it; what holds for
+    that engine only is asked of no other server.
+    """
+    unbuilt, embedded = map(request.node.get_closest_marker, ("unbuilt", "embedded"))
+    if not unbuilt and not embedded:
+        return
+    is_embedded = "kaos.runtime" in pachd.client.admin.inspect_cluster().metadata
+    if unbuilt and is_embedded:
         request.applymarker(pytest.mark.xfail(reason="the engine says so", raises=grpc.RpcError, strict=True))
+    if embedded and not is_embedded:
+        pytest.skip(f"holds for the embedded engine only: {embedded.args[0]}")

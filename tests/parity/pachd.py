@@ -17,6 +17,7 @@ from pachyderm_sdk.api import pfs, pps
 PATIENCE_S = 600.0
 NO_ID = "0" * 12 + "4" + "0" * 19
 UNKNOWN = grpc.StatusCode.UNKNOWN
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from pachyderm_sdk.api import pfs
 
 from tests.parity.pachd import NO_ID, NOT_FOUND, UNKNOWN, Pachd, eventually, ids, is_set, refused
@@ -215,6 +218,73 @@ def test_a_trigger_that_wants_all_of_its_conditions(pachd: Pachd) -> None:
     assert pachd.head(release).id == start
     third = pachd.put("data", {"/3": bytes(1025)})
     eventually(lambda: pachd.head(release).id == third.id, "the trigger fires")
+
+
+def test_a_trigger_that_wants_any_of_its_conditions(pachd: Pachd) -> None:
+    """§5.3: without `all` one is enough."""
+    release = trigger(pachd, commits=100, size="1K")
+    start = pachd.head(release).id
+    pachd.put("data", {"/1": b""})
+    assert pachd.head(release).id == start
+    second = pachd.put("data", {"/2": bytes(1025)})
+    eventually(lambda: pachd.head(release).id == second.id, "the trigger fires")
+
+
+def test_a_trigger_with_a_rate_limit(pachd: Pachd) -> None:
+    """§5.3: not again before its time has come."""
+    release = trigger(pachd, rate_limit_spec="@every 1s")
+    first = pachd.head(release).id
+
+    def fired() -> bool:
+        pachd.put("data", {"/1": b""})
+        return pachd.head(release).id != first
+
+    eventually(fired, "the trigger fires")
+    never = pachd.branch("data", "never")
+    pachd.client.pfs.create_branch(
+        branch=never, trigger=pfs.Trigger(branch="master", rate_limit_spec="@never")
+    )
+    start = pachd.head(never).id
+    pachd.put("data", {"/2": b""})
+    assert pachd.head(never).id == start
+
+
+def test_a_trigger_by_time(pachd: Pachd) -> None:
+    """§5.3: its branch moves to what is there, and what depends on it follows."""
+    release = trigger(pachd, cron_spec="@every 1s")
+    pachd.repo("out")
+    out = pachd.branch("out")
+    pachd.client.pfs.create_branch(branch=out, provenance=[release])
+    commit = pachd.put("data", {"/1": b"1"})
+    eventually(lambda: pachd.head(release).id == commit.id, "the trigger fires")
+    (source,) = pachd.client.pfs.inspect_commit(commit=pachd.head(out)).direct_provenance
+    assert source.id == commit.id
+
+
+def test_a_chain_of_triggers(pachd: Pachd) -> None:
+    """§5.3: a branch that a trigger has moved is the source of others."""
+    release = trigger(pachd, commits=1)
+    last = pachd.branch("data", "last")
+    pachd.client.pfs.create_branch(branch=last, trigger=pfs.Trigger(branch="release", commits=1))
+    commit = pachd.put("data", {"/1": b""})
+    eventually(lambda: pachd.head(release).id == commit.id == pachd.head(last).id, "both fire")
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        ({"branch": "release", "commits": 1}, "triggers cannot form a loop"),
+        ({"branch": "master", "cron_spec": "@daily", "commits": 1}, ""),
+        ({"branch": "master", "size": "many"}, ""),
+        ({"branch": "master", "rate_limit_spec": "now and then"}, ""),
+        ({"branch": "master", "cron_spec": "61 * * * *"}, ""),
+    ],
+)
+def test_triggers_that_are_refused(pachd: Pachd, when: dict[str, Any], text: str) -> None:
+    """§5.3: loops, times beside other conditions, and what cannot be read."""
+    pachd.repo("data")
+    with refused(UNKNOWN, text):
+        pachd.client.pfs.create_branch(branch=pachd.branch("data", "release"), trigger=pfs.Trigger(**when))
 
 
 def test_a_trigger_left_out_is_removed(pachd: Pachd) -> None:

@@ -11,6 +11,7 @@ from tests.parity.pachd import (
     UNKNOWN,
     Pachd,
     eventually,
+    file,
     ids,
     in_thread,
     is_set,
@@ -331,3 +332,67 @@ def test_a_read_waits_for_a_commit_that_is_finishing(pachd: Pachd) -> None:
     pachd.client.pfs.finish_commit(commit=commit)
     assert pachd.read(commit, "/f") == b"1"
     eventually(lambda: is_set(pachd.client.pfs.inspect_commit(commit=commit).finished), "it finishes")
+
+
+def test_forgetting_what_a_commit_held(pachd: Pachd) -> None:
+    """§5.4: later reads fail; what came after it keeps its files."""
+    pachd.repo("data")
+    first = pachd.put("data", {"/1": b"1"})
+    second = pachd.put("data", {"/2": b"2"})
+    pachd.client.pfs.forget_commit(commit=first.as_picker())
+    for read in (
+        lambda: pachd.read(first, "/1"),
+        lambda: list(pachd.client.pfs.list_file(file=file(first, "/"))),
+        lambda: list(pachd.client.pfs.diff_file(new_file=file(second, "/"))),
+    ):
+        with refused(UNKNOWN, "the commit is forgotten"):
+            read()
+    assert pachd.files(second) == {"/1": b"1", "/2": b"2"}
+    assert ids(pachd.client.pfs.list_commit(repo=pachd.named("data"))) == [second.id, first.id]
+
+
+@pytest.mark.embedded("what pachd does with a head is not said")
+def test_a_head_is_not_forgotten(pachd: Pachd) -> None:
+    """§5.4: nor is what an open commit is made of."""
+    pachd.repo("data")
+    first = pachd.put("data", {"/1": b"1"})
+    head = pfs.CommitPicker(branch_head=pachd.branch("data").as_picker())
+    with refused(UNKNOWN, "is the head of branch master"):
+        pachd.client.pfs.forget_commit(commit=head)
+    pachd.start("data")
+    with refused(UNKNOWN, "has not been finished"):
+        pachd.client.pfs.forget_commit(commit=head)
+    assert pachd.read(first, "/1") == b"1"
+
+
+def test_squashing_one_commit(pachd: Pachd) -> None:
+    """§5.4: SquashCommit; its content is in its child, and a head has none."""
+    pachd.repo("data")
+    first = pachd.put("data", {"/1": b"1"})
+    with refused(UNKNOWN, "cannot squash a commit that has no children"):
+        pachd.client.pfs.squash_commit(commit=first)
+    second = pachd.put("data", {"/2": b"2"})
+    pachd.client.pfs.squash_commit(commit=first)
+    assert ids(pachd.client.pfs.list_commit(repo=pachd.named("data"))) == [second.id]
+    assert pachd.files(second) == {"/1": b"1", "/2": b"2"}
+
+
+def test_a_search_has_a_limit(pachd: Pachd) -> None:
+    """§5.4: FindCommits says where it stopped and how many it looked at."""
+    pachd.repo("data")
+    commits = [pachd.put("data", {f"/{n}": b""}) for n in range(3)]
+    found = list(pachd.client.pfs.find_commits(start=commits[2], file_path="/none", limit=2))
+    assert [one.last_searched_commit.id for one in found] == [commits[1].id]
+    assert found[-1].commits_searched == 2
+
+
+def test_commits_before_a_time(pachd: Pachd) -> None:
+    """§5.4: `started_time`, later ones with `reverse`; `number` counts what is left."""
+    pachd.repo("data")
+    commits = [pachd.put("data", {f"/{n}": b""}) for n in range(4)]
+    when = pachd.client.pfs.inspect_commit(commit=commits[2]).started
+    list_commit = pachd.client.pfs.list_commit
+    repo = pachd.named("data")
+    assert ids(list_commit(repo=repo, started_time=when)) == [commits[1].id, commits[0].id]
+    assert ids(list_commit(repo=repo, started_time=when, number=1)) == [commits[1].id]
+    assert ids(list_commit(repo=repo, started_time=when, reverse=True)) == [commits[3].id]

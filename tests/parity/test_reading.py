@@ -257,3 +257,31 @@ def test_what_differs_between_two_paths(pachd: Pachd) -> None:
     pairs = list(pachd.client.pfs.diff_file(new_file=file(head, "/x"), old_file=file(head, "/y")))
     assert [one.new_file.file.path for one in pairs if one.is_set("new_file")] == ["/x/", "/x/1"]
     assert [one.old_file.file.path for one in pairs if one.is_set("old_file")] == ["/y/", "/y/1"]
+
+
+def test_what_differs_between_two_repos(pachd: Pachd) -> None:
+    """§7.3: DiffFile by path, whatever the commits are of; equal folders are left out."""
+    pachd.repo("a", {"/d/1": b"1", "/e/2": b"2", "/only-a": b""})
+    pachd.repo("b", {"/d/1": b"1", "/e/2": b"other"})
+    pairs = pachd.client.pfs.diff_file(
+        new_file=file(pachd.commit("a"), "/"), old_file=file(pachd.commit("b"), "/")
+    )
+    assert [(one.new_file.file.path, one.old_file.file.path) for one in pairs] == [
+        ("/", "/"),
+        ("/e/", "/e/"),
+        ("/e/2", "/e/2"),
+        ("/only-a", ""),
+    ]
+    same = {"new_file": file(pachd.commit("a"), "/d"), "old_file": file(pachd.commit("b"), "/d")}
+    assert list(pachd.client.pfs.diff_file(**same)) == []
+
+
+def test_files_by_their_datum(pachd: Pachd) -> None:
+    """§7.3: `file.datum` restricts to one tag, in answers it is the tag."""
+    pachd.repo("data")
+    commit = pachd.change("data", [add("/1", b"1", "one"), add("/2", b"2", "two"), add("/3", b"3")])
+    by_datum = pfs.File(commit=commit, path="/*", datum="two")
+    with pachd.client.pfs.pfs_tar_file(by_datum) as tar:
+        assert [name.lstrip("/") for name in tar.getnames()] == ["2"]
+    found = {one.file.path: one.file.datum for one in pachd.client.pfs.list_file(file=file(commit, "/"))}
+    assert found == {"/1": "one", "/2": "two", "/3": "default"}

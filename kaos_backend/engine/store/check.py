@@ -81,6 +81,23 @@ def findings(store: Store, repair: bool = False, laid_out: Path | None = None) -
     return [found for found in check(store, repair, laid_out) if isinstance(found, Finding)]
 
 
+def count_objects(store: Store, begin: bytes = b"", end: bytes = b"", read: bool = False) -> int:
+    """How many objects have hashes in [begin, end), b"" for no end; with `read`, each is read and hashed.
+
+    Raises:
+        DataLoss: one that was read is damaged or gone.
+    """
+    with store.read() as db:
+        rows = db.execute(
+            "SELECT hash FROM objects WHERE hash >= ? AND (? = x'' OR hash < ?)", (begin, end, end)
+        )
+        hashes = [row[0] for row in rows]
+    for hash_ in hashes if read else ():
+        for _ in store.read_object(hash_):
+            pass
+    return len(hashes)
+
+
 def damaged_files(store: Store, root: bytes | None, path: str) -> list[str]:
     """The paths at and below `path` of a tree whose content is known to be damaged or gone."""
     if not store.damage.any():

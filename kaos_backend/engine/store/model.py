@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kaos_backend.engine.errors import CommitForgotten
+
 DEFAULT_PROJECT = "default"
 USER_REPO = "user"
 SPEC_REPO = "spec"
@@ -93,7 +95,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One version of a repo. Times are UTC microseconds; `root` is None for an empty tree.
+    """One version of a repo. Times are UTC microseconds; `tree` is what its files are, None for none at all.
 
     Open: `finishing_us` is None. Finished: `finished_us` is set; then `error` tells a bad one (``""`` is
     good). `provenance` and `subvenance` are direct. `base_open`: the commit it builds on is still being
@@ -113,10 +115,22 @@ class Commit:
     finished_us: int | None
     error: str
     size_bytes: int | None
-    root: bytes | None
+    tree: bytes | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     updated_us: int = 0
     base_open: bool = False
+    forgotten: bool = False
+
+    @property
+    def root(self) -> bytes | None:
+        """Its tree, to be read.
+
+        Raises:
+            Unknown: the commit is forgotten.
+        """
+        if self.forgotten:
+            raise CommitForgotten(self.key)
+        return self.tree
 
     @property
     def finished(self) -> bool:

@@ -121,4 +121,11 @@ CREATE TABLE damaged (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (("store-1", _INITIAL), ("store-2-damaged", _DAMAGED))
+# What a forgotten commit held is gone for its readers; its place in the history stays.
+_FORGOTTEN = "ALTER TABLE commits ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;"
+
+MIGRATIONS: tuple[Migration, ...] = (
+    ("store-1", _INITIAL),
+    ("store-2-damaged", _DAMAGED),
+    ("store-3-forgotten", _FORGOTTEN),
+)

@@ -172,6 +172,10 @@ class Txn(Reads):
     def clear_commit(self, key: CommitKey) -> None:
         commits.clear(self._state, key)
 
+    def forget_commit(self, key: CommitKey) -> None:
+        """Let go of what a finished commit holds that is no head; reading it fails from then on."""
+        commits.forget(self._state, key)
+
     def set_root(self, key: CommitKey, root: bytes | None) -> None:
         """Replace the content of an open commit."""
         commits.set_root(self._state, key, root)
@@ -216,7 +220,7 @@ class Txn(Reads):
     def _resolve(self, operation: Operation) -> Operation:
         if isinstance(operation, Copy) and isinstance(operation.source, CommitKey):
             row = history.require_commit_row(self.db, operation.source)
-            return replace(operation, source=row["root"])
+            return replace(operation, source=history.commit_of(self.db, row).root)
         return operation
 
     def adopt(self, staged: Staged) -> bytes | None:

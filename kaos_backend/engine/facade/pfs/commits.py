@@ -50,6 +50,7 @@ class CommitRpcs:
             "ListCommitSet": server_stream(self._list_sets, pfs.ListCommitSetRequest),
             "SquashCommitSet": unary(self._squash_set, pfs.SquashCommitSetRequest),
             "DropCommitSet": unary(self._drop_set, pfs.DropCommitSetRequest),
+            "ForgetCommit": unary(self._forget, pfs.ForgetCommitRequest),
             "FindCommits": server_stream(self._find, pfs.FindCommitsRequest),
             "WalkCommitProvenance": server_stream(
                 lambda request, _: self._walk(request, lambda commit: commit.provenance),
@@ -168,6 +169,11 @@ class CommitRpcs:
         with self._store.write() as txn:
             txn.drop_commit(find_commit(txn, request.commit).key, request.recursive)
         return pfs.DropCommitResponse()
+
+    def _forget(self, request: pfs.ForgetCommitRequest, _: grpc.ServicerContext) -> pfs.ForgetCommitResponse:
+        with self._store.write() as txn:
+            txn.forget_commit(picked_commit(txn, request.commit).key)
+        return pfs.ForgetCommitResponse()
 
     # Commit sets
 

@@ -7,25 +7,24 @@ from itertools import islice
 from typing import NamedTuple
 
 import grpc
-from betterproto.lib.google.protobuf import Empty
 from pachyderm_sdk.api import pfs
 
-from kaos_backend.engine.errors import DataLoss, InvalidArgument, NotFound, Unimplemented, Unknown
+from kaos_backend.engine.errors import DataLoss, NotFound, Unimplemented, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import at_most, commit_given, commit_message, find_commit
 from kaos_backend.engine.facade.pfs import tar
 from kaos_backend.engine.facade.pfs.modify import Modify
-from kaos_backend.engine.facade.rpc import Handlers, client_stream, reads, refers, server_stream, unary
-from kaos_backend.engine.store.check import Finding, check
+from kaos_backend.engine.facade.rpc import Handlers, client_stream, reads, server_stream, unary
 from kaos_backend.engine.store.model import Commit, FileEntry
 from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.store.trees.edit import Delete, Operation, Overlay, Put
 from kaos_formats.protobuf import field
 
 _MAX_FILES = 100_000
-# As the storage of pachd shards by itself.
-_MAX_SHARD_FILES = 1_000_000
+_NO_BUCKETS = (
+    "{} is not built into the embedded engine, which has no credentials of buckets or databases: read the "
+    "files and write them where they are to go"
+)
 
 
 class _Source(NamedTuple):
@@ -42,9 +41,9 @@ class _Source(NamedTuple):
 
 
 class FileRpcs:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, modify: Modify) -> None:
         self._store = store
-        self._modify = Modify(store)
+        self._modify = modify
 
     def handlers(self) -> Handlers:
         store = self._store
@@ -57,13 +56,7 @@ class FileRpcs:
             "WalkFile": server_stream(reads(store, self._walk_file), pfs.WalkFileRequest),
             "GlobFile": server_stream(reads(store, self._glob_file), pfs.GlobFileRequest),
             "DiffFile": server_stream(reads(store, self._diff_file), pfs.DiffFileRequest),
-            "CreateFileSet": client_stream(self._modify.create_file_set),
-            "GetFileSet": unary(refers(store, self._get_file_set), pfs.GetFileSetRequest),
-            "AddFileSet": unary(refers(store, self._add_file_set), pfs.AddFileSetRequest),
-            "ShardFileSet": unary(refers(store, self._shard_file_set), pfs.ShardFileSetRequest),
-            "RenewFileSet": unary(refers(store, self._renew_file_set), pfs.RenewFileSetRequest),
-            "ComposeFileSet": unary(refers(store, self._compose_file_set), pfs.ComposeFileSetRequest),
-            "Fsck": server_stream(self._fsck, pfs.FsckRequest),
+            "Egress": unary(self._egress, pfs.EgressRequest),
         }
 
     def _source(self, message: pfs.Commit) -> _Source:
@@ -75,9 +68,7 @@ class FileRpcs:
         if message.repo.name == FILESETS_REPO:
             root = self._store.filesets.get(message.id).root
             return _Source(root, None, bytes(message), f"file set {message.id}")
-        commit = find_commit(self._store, message)
-        if commit.base_open:
-            raise Unknown(f"base commit {commit.parent} for commit {commit.key} unfinished")
+        commit = self.readable(message)
         key = commit.key
         encoded = field(2, key.id.encode()) + field(
             3,
@@ -86,6 +77,17 @@ class FileRpcs:
             + field(3, field(1, key.repo.project.encode())),
         )
         return _Source(commit.root, commit, encoded, f"repo {key.repo} at commit {key.id}")
+
+    def readable(self, message: pfs.Commit) -> Commit:
+        """The commit that a message names.
+
+        Raises:
+            Unknown: its base is still being written.
+        """
+        commit = find_commit(self._store, message)
+        if commit.base_open:
+            raise Unknown(f"base commit {commit.parent} for commit {commit.key} unfinished")
+        return commit
 
     def _infos(self, source: _Source, entries: Iterable[FileEntry]) -> Iterator[bytes]:
         return map(wire.file_info_encoder(source.message, source.committed_us), entries)
@@ -99,9 +101,7 @@ class FileRpcs:
             NotFound: nothing.
         """
         if request.url:
-            raise Unimplemented(
-                "GetFile with a URL is not built into the embedded engine: read the stream instead"
-            )
+            raise Unimplemented(_NO_BUCKETS.format("GetFile with a URL"))
         path = request.file.path or "/"
         lower, upper = request.path_range.lower, request.path_range.upper
         found: list[FileEntry] = []
@@ -153,6 +153,9 @@ class FileRpcs:
                 yield wire.bytes_value(piece)
         except DataLoss as error:
             raise error.at(source.name) from error
+
+    def _egress(self, _request: pfs.EgressRequest, _: grpc.ServicerContext) -> pfs.EgressResponse:
+        raise Unimplemented(_NO_BUCKETS.format("pfs_v2.API/Egress"))
 
     # Entries
 
@@ -221,82 +224,6 @@ class FileRpcs:
             yield from self._store.walk(root, path)
         except NotFound:
             return
-
-    # File sets
-
-    def _get_file_set(
-        self, request: pfs.GetFileSetRequest, _: grpc.ServicerContext
-    ) -> pfs.CreateFileSetResponse:
-        source = self._source(request.commit)
-        operations: list[Operation] = [Overlay(source.root)]
-        root = source.root
-        if request.type == pfs.GetFileSetRequestFileSetType.DIFF and source.commit is not None:
-            parent = (
-                None if source.commit.parent is None else self._store.inspect_commit(source.commit.parent)
-            )
-            operations = list(self._changes(source.root, None if parent is None else parent.root))
-            with self._store.upload() as upload, self._store.write() as txn:
-                root = txn.edit(None, operations, upload)
-        return pfs.CreateFileSetResponse(file_set_id=self._store.filesets.add(operations, root))
-
-    def _changes(self, new: bytes | None, old: bytes | None) -> Iterator[Operation]:
-        for after, before in self._store.diff(new, old):
-            if before is not None and before.kind == "file":
-                yield Delete(before.path, before.tag)
-            if after is not None and after.kind == "file":
-                yield Put(after.path, after.tag, after.hash, after.size_bytes)
-
-    def _add_file_set(self, request: pfs.AddFileSetRequest, _: grpc.ServicerContext) -> Empty:
-        held = self._store.filesets.get(request.file_set_id)
-        with self._store.upload() as upload, self._store.write() as txn:
-            txn.apply(find_commit(txn, request.commit).key, upload, held.operations)
-        return Empty()
-
-    def _renew_file_set(self, request: pfs.RenewFileSetRequest, _: grpc.ServicerContext) -> Empty:
-        self._store.filesets.renew(request.file_set_id, request.ttl_seconds)
-        return Empty()
-
-    def _compose_file_set(
-        self, request: pfs.ComposeFileSetRequest, _: grpc.ServicerContext
-    ) -> pfs.CreateFileSetResponse:
-        if not request.file_set_ids:
-            raise InvalidArgument("name at least one file set to compose")
-        operations = [
-            operation
-            for id_ in request.file_set_ids
-            for operation in self._store.filesets.get(id_).operations
-        ]
-        with self._store.upload() as upload, self._store.write() as txn:
-            root = txn.edit(None, operations, upload)
-        new = self._store.filesets.add(operations, root, request.ttl_seconds)
-        return pfs.CreateFileSetResponse(file_set_id=new)
-
-    def _shard_file_set(
-        self, request: pfs.ShardFileSetRequest, _: grpc.ServicerContext
-    ) -> pfs.ShardFileSetResponse:
-        root = self._store.filesets.get(request.file_set_id).root
-        most, largest = request.num_files or _MAX_SHARD_FILES, request.size_bytes
-        files = size = 0
-        bounds = [""]
-        for entry in self._store.walk(root):
-            if entry.kind != "file":
-                continue
-            if files and (files >= most or (largest and size + entry.size_bytes > largest)):
-                bounds.append(entry.path)
-                files = size = 0
-            files += 1
-            size += entry.size_bytes
-        shards = [
-            pfs.PathRange(lower=low, upper=high) for low, high in zip(bounds, [*bounds[1:], ""], strict=True)
-        ]
-        return pfs.ShardFileSetResponse(shards=shards)
-
-    def _fsck(self, request: pfs.FsckRequest, _: grpc.ServicerContext) -> Iterator[pfs.FsckResponse]:
-        for found in check(self._store, request.fix):
-            if isinstance(found, Finding):
-                yield (
-                    pfs.FsckResponse(fix=str(found)) if found.repaired else pfs.FsckResponse(error=str(found))
-                )
 
 
 def _differences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -19,12 +20,11 @@ from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.store import Store, Upload
 
-Fetch = Callable[[str], Iterator[bytes]]
+Fetch = Callable[[str, int], Iterator[bytes]]
+"""The content behind a URL, given how many bytes the disk has room for."""
 
 
 class Modify:
-    """`fetch` gets the content behind a URL."""
-
     def __init__(self, store: Store, fetch_url: Fetch = fetch) -> None:
         self._store = store
         self._fetch = fetch_url
@@ -86,32 +86,32 @@ class Modify:
 
     def _receive(self, messages: Iterator[bytes], upload: Upload, context: grpc.ServicerContext) -> None:
         for message in messages:
-            self._take(message, upload)
+            self._take(message, upload, context)
             # The next one may be long in coming.
             del message
         # A stream that was broken off must not look like one that ended.
         if not context.is_active():
             raise Cancelled("the call was cancelled")
 
-    def _take(self, message: bytes, upload: Upload) -> None:
+    def _take(self, message: bytes, upload: Upload, context: grpc.ServicerContext) -> None:
         number, content = wire.modify_arm(message)
         if number == wire.ADD_FILE:
             path, datum, raw, url = wire.add_file(content)
             if url is None:
                 upload.add(path, datum, raw or b"")
             else:
-                self._add_url(upload, path, datum, pfs.AddFileUrlSource.FromString(url))
+                source = pfs.AddFileUrlSource.FromString(url)
+                upload.add(path, datum, b"")
+                for piece in self._fetch(source.url, shutil.disk_usage(self._store.root).free):
+                    if not context.is_active():
+                        raise Cancelled("the call was cancelled")
+                    upload.add(path, datum, piece)
         elif number == wire.DELETE_FILE:
             upload.delete(*wire.delete_file(content))
         elif number == wire.COPY_FILE:
             self._copy(upload, pfs.CopyFile.FromString(bytes(content)))
         else:
             raise Unknown("cannot set commit: it was set by the first message")
-
-    def _add_url(self, upload: Upload, path: str, datum: str, source: pfs.AddFileUrlSource) -> None:
-        upload.add(path, datum, b"")
-        for piece in self._fetch(source.url):
-            upload.add(path, datum, piece)
 
     def _copy(self, upload: Upload, copy: pfs.CopyFile) -> None:
         if not commit_given(copy.src.commit):

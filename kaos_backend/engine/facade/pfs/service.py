@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from kaos_backend.engine.facade.pfs.commits import CommitRpcs
 from kaos_backend.engine.facade.pfs.files import FileRpcs
+from kaos_backend.engine.facade.pfs.filesets import FileSetRpcs
+from kaos_backend.engine.facade.pfs.modify import Modify
 from kaos_backend.engine.facade.pfs.repos import RepoRpcs
+from kaos_backend.engine.facade.pfs.upkeep import UpkeepRpcs
 from kaos_backend.engine.facade.rpc import Handlers
 from kaos_backend.engine.facade.transaction import Transactions
 from kaos_backend.engine.store.store import Store
@@ -20,14 +23,18 @@ class PfsService:
     def __init__(
         self, store: Store, transactions: Transactions, project_defaults: Callable[[str], str] | None = None
     ) -> None:
-        self._env = (
+        modify = Modify(store)
+        files = FileRpcs(store, modify)
+        self._parts = (
             RepoRpcs(store, transactions, project_defaults),
             CommitRpcs(store, transactions),
-            FileRpcs(store),
+            files,
+            FileSetRpcs(store, modify, files.readable),
+            UpkeepRpcs(store),
         )
 
     def handlers(self) -> Handlers:
         found: Handlers = {}
-        for part in self._env:
+        for part in self._parts:
             found.update(part.handlers())
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from kaos_backend.engine.errors import Internal, NotFound, Unknown
+from kaos_backend.engine.errors import CommitForgotten, Internal, NotFound, Unknown
 from kaos_backend.engine.store.model import BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.versions import commits, history, refs, triggers
@@ -31,7 +31,12 @@ def create(
         raise Unknown(f"branch {key} cannot have both a trigger and provenance")
     if head is not None and head.repo != key.repo:
         raise Unknown(f"branch {key} and its head commit {head} must belong to the same repo")
-    head_id = None if head is None else history.require_commit_row(db, head)["id"]
+    head_id = None
+    if head is not None:
+        head_row = history.require_commit_row(db, head)
+        if head_row["forgotten"]:
+            raise CommitForgotten(head)
+        head_id = head_row["id"]
     row = refs.branch_row(db, key)
     branch_id = None if row is None else int(row["id"])
     sources = _source_ids(state, provenance)

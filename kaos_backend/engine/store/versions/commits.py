@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from kaos_backend.engine.errors import CommitFinished, Unknown
+from kaos_backend.engine.errors import CommitFinished, CommitForgotten, Unknown
 from kaos_backend.engine.store.model import META_REPO, BranchKey, CommitKey
 from kaos_backend.engine.store.names import check_branch_name
 from kaos_backend.engine.store.trees.tree import find_flaw, root_node
@@ -70,10 +70,16 @@ def insert(
 
 
 def base_of(db: sqlite3.Connection, parent: int | None) -> sqlite3.Row | None:
-    """The commit whose content a child of `parent` starts with: the nearest ancestor without an error."""
+    """The commit whose content a child of `parent` starts with: the nearest ancestor without an error.
+
+    Raises:
+        Unknown: that is forgotten.
+    """
     for ancestor in history.ancestors(db, parent):
         row: sqlite3.Row = db.execute("SELECT * FROM commits WHERE id=?", (ancestor,)).fetchone()
         if not row["error"]:
+            if row["forgotten"]:
+                raise CommitForgotten(history.commit_by_id(db, ancestor).key)
             return row
     return None
 
@@ -251,6 +257,32 @@ def clear(state: WriteState, key: CommitKey) -> None:
     state.db.execute(
         "UPDATE commits SET root=?, base_open=?, updated_us=? WHERE id=?",
         (None if base is None or base_open else base["root"], int(base_open), state.now_us, row["id"]),
+    )
+
+
+def forget(state: WriteState, key: CommitKey) -> None:
+    """Let go of what a finished commit of the past holds; its place in the history stays.
+
+    Raises:
+        Unknown: it is open, the head of a branch, or what an open commit is made of.
+    """
+    db = state.db
+    row = history.require_commit_row(db, key)
+    if row["finishing_us"] is None:
+        raise Unknown(f"cannot forget commit {key}: it has not been finished")
+    heads = db.execute("SELECT name FROM branches WHERE head_id=?", (row["id"],)).fetchall()
+    if heads:
+        names = ", ".join(one[0] for one in heads)
+        raise Unknown(f"cannot forget commit {key}: it is the head of branch {names}")
+    readers = db.execute(
+        """SELECT 1 FROM commits WHERE finishing_us IS NULL AND (parent_id=:id OR id IN
+               (SELECT commit_id FROM commit_provenance WHERE from_id=:id))""",
+        {"id": row["id"]},
+    ).fetchone()
+    if readers is not None:
+        raise Unknown(f"cannot forget commit {key}: a commit that is still open is made of it")
+    db.execute(
+        "UPDATE commits SET root=NULL, forgotten=1, updated_us=? WHERE id=?", (state.now_us, row["id"])
     )
 
 

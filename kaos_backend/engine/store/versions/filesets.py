@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kaos_backend.engine.clock import Clock
@@ -37,6 +38,7 @@ class FileSets:
         self._sets: dict[str, tuple[FileSet, int]] = {}
         # Also those whose time ran out while somebody works with them.
         self._alive: weakref.WeakSet[FileSet] = weakref.WeakSet()
+        self._pins: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, operations: Sequence[Operation], root: bytes | None, ttl_s: int = DEFAULT_TTL_S) -> str:
@@ -78,6 +80,20 @@ class FileSets:
         with self._lock:
             self._sets[id_] = (kept, until)
 
+    def pin(self, ids: Iterable[str]) -> None:
+        """Keep file sets until `unpin`, whatever their time. NotFound when one is not there."""
+        with self._lock:
+            self._expire()
+            wanted = list(ids)
+            if missing := [id_ for id_ in wanted if id_ not in self._sets]:
+                raise NotFound(f"file set {missing[0]} not found (it may have expired)")
+            self._pins.update(wanted)
+
+    def unpin(self, ids: Iterable[str]) -> None:
+        with self._lock:
+            self._pins.subtract(ids)
+            self._pins += Counter()
+
     def _until(self, ttl_s: int, required: bool = False) -> int:
         if ttl_s == 0 and not required:
             ttl_s = DEFAULT_TTL_S
@@ -89,5 +105,6 @@ class FileSets:
 
     def _expire(self) -> None:
         now = self._clock()
-        for id_ in [id_ for id_, (_, until) in self._sets.items() if until < now]:
+        old = [id_ for id_, (_, until) in self._sets.items() if until < now]
+        for id_ in (id_ for id_ in old if not self._pins[id_]):
             del self._sets[id_]

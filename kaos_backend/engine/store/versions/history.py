@@ -49,10 +49,11 @@ def commit_of(db: sqlite3.Connection, row: sqlite3.Row) -> Commit:
         finished_us=row["finished_us"],
         error=row["error"],
         size_bytes=row["size_bytes"],
-        root=row["root"],
+        tree=row["root"],
         metadata=metadata_of(row["metadata"]),
         updated_us=row["updated_us"],
         base_open=bool(row["base_open"]),
+        forgotten=bool(row["forgotten"]),
     )
 
 

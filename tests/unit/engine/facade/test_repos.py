@@ -232,8 +232,6 @@ def test_the_server_introduces_itself(client: Client) -> None:
 
 
 def test_what_is_not_built_says_so(client: Client) -> None:
-    with refused(grpc.StatusCode.UNIMPLEMENTED, "pfs_v2.API/CheckStorage is not built"):
-        client.pfs.check_storage()
     with refused(grpc.StatusCode.UNIMPLEMENTED, "snapshot.API/ListSnapshot is not built"):
         list(client.snapshot.list_snapshot())
 
