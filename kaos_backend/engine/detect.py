@@ -11,9 +11,12 @@ import psutil
 
 from kaos_backend.engine.errors import InvalidArgument
 from kaos_backend.engine.gpus import Inventory, find
+from kaos_backend.engine.jobs.run.inputs import share_of_disk
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.schedule.queue import Surroundings
 from kaos_formats.quantity import parse_bytes
+
+_PERCENT = 100
 
 
 def detect_machine(env: Mapping[str, str], data_dir: Path) -> tuple[Machine, Inventory]:
@@ -48,6 +51,26 @@ def detect_machine(env: Mapping[str, str], data_dir: Path) -> tuple[Machine, Inv
         devices=tuple(gpu.device for gpu in gpus.gpus),
     )
     return machine, gpus
+
+
+def inputs_limit(env: Mapping[str, str], disk_bytes: int) -> int:
+    """How many bytes may stay laid out of inputs that no job uses: KAOS_ENGINE_INPUTS, an amount ("20Gi") or
+    a share of the disk ("10%"); without it a fifth of the disk.
+
+    Raises InvalidArgument where that makes no sense.
+    """
+    text = env.get("KAOS_ENGINE_INPUTS", "").strip()
+    if not text:
+        return share_of_disk(disk_bytes)
+    if text.endswith("%"):
+        number = text[:-1].strip()
+        if not number.isdecimal() or int(number) > _PERCENT:
+            raise InvalidArgument(f"KAOS_ENGINE_INPUTS is {text!r}: a share must be between 0% and 100%")
+        return disk_bytes * int(number) // _PERCENT
+    try:
+        return parse_bytes(text)
+    except ValueError as e:
+        raise InvalidArgument(f"KAOS_ENGINE_INPUTS: {e}") from None
 
 
 def outside(gpus: Inventory, data_dir: Path) -> Callable[[frozenset[int]], Surroundings]:

@@ -74,17 +74,19 @@ def start(
     machine: Machine,
     clock: Clock = now_us,
     gpus: Inventory | None = None,
+    inputs_bytes: int | None = None,
 ) -> EngineHandle:
     """Open the store, take up unfinished jobs, serve. Port 0 takes any free one.
 
-    `gpus` are those that `machine` counts.
+    `gpus` are those that `machine` counts; `inputs_bytes` is for `Jobs`.
 
     Raises EngineError when the port is taken or the store cannot be opened.
     """
     store = Store.open(data_dir, clock=clock, migrations=MIGRATIONS)
     try:
         inventory = counted(machine.gpus) if gpus is None else gpus
-        jobs = Jobs(store, runtime, machine, data_dir, clock, look=outside(inventory, data_dir))
+        look = outside(inventory, data_dir)
+        jobs = Jobs(store, runtime, machine, data_dir, clock, look=look, inputs_bytes=inputs_bytes)
         metadata = {
             "kaos.runtime": runtime.name,
             "kaos.isolation": runtime.isolation,

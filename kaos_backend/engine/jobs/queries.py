@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from kaos_backend.engine.errors import NotFound, Unknown
 from kaos_backend.engine.jobs.controller import Controller
@@ -245,3 +246,14 @@ class Queries:
         """The stored defaults of a project, or of the cluster (""); `{}` when none were set."""
         with self.store.read() as db:
             return tables.defaults_json(db, project)
+
+
+def commits_in_use(store: Store) -> set[str]:
+    """The commits, as text, that jobs read which have not ended."""
+    with store.read() as db:
+        keys = [output_commit(job.key) for job in tables.open_jobs(db)]
+    found: set[str] = set()
+    for key in keys:
+        with suppress(NotFound):  # it has just gone
+            found.update(map(str, store.inspect_commit(key).provenance))
+    return found

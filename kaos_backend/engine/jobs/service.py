@@ -26,7 +26,7 @@ from kaos_backend.engine.jobs.db.rows import JobKey, Pipeline, PipelineKey
 from kaos_backend.engine.jobs.db.secrets import Vault
 from kaos_backend.engine.jobs.foregrounds import Foregrounds
 from kaos_backend.engine.jobs.logquery import LogQuery, LogReading
-from kaos_backend.engine.jobs.queries import Queries
+from kaos_backend.engine.jobs.queries import Queries, commits_in_use
 from kaos_backend.engine.jobs.run.attempt import worker_spec
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.images import check_image
@@ -57,7 +57,9 @@ class Jobs(Queries):
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = ids.new_id,
         look: Callable[[frozenset[int]], Surroundings] = lambda _: Surroundings(),
+        inputs_bytes: int | None = None,
     ) -> None:
+        """`inputs_bytes`: how much may stay laid out of inputs that no job uses (None: part of the disk)."""
         self.machine = machine
         self._runtime = runtime
         self.clock = clock
@@ -67,11 +69,14 @@ class Jobs(Queries):
         # For the code of spouts; known once the engine serves.
         self.access: Mapping[str, str] = {}
         self._vault = Vault(data_dir / "secrets.key")
+        self.inputs = InputCache(
+            store, data_dir / "trees", limit_bytes=inputs_bytes, wanted=lambda: commits_in_use(store)
+        )
         env = RunEnv(
             store=store,
             runtime=runtime,
             admission=self.admission,
-            inputs=InputCache(store, data_dir / "trees", protected=runtime.protects_inputs),
+            inputs=self.inputs,
             logs=self.logs,
             scratch=empty_folder(folder(data_dir / "scratch") / "datums"),
             clock=clock,
@@ -93,6 +98,7 @@ class Jobs(Queries):
         """Interrupt running datums and return when nothing runs any more."""
         self.foregrounds.stop()
         self._controller.stop()
+        self.inputs.close()
 
     # --- pipelines
 

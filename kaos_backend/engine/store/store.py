@@ -27,6 +27,7 @@ from kaos_backend.engine.store.references import Leases, Roots
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
 from kaos_backend.engine.store.trees.files import NewFile, Staged
+from kaos_backend.engine.store.trees.layout import Place, Tree, materialize
 from kaos_backend.engine.store.trees.nodes import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
@@ -190,6 +191,11 @@ class Store(Reads):
         """See `Database.readers_before`."""
         return self._db.readers_before()
 
+    def stored_bytes(self) -> int:
+        """The bytes of all objects."""
+        with self.read() as db:
+            return int(db.execute("SELECT COALESCE(SUM(length), 0) FROM objects").fetchone()[0])
+
     def clear_damage(self, objects: Sequence[bytes]) -> None:
         """What was thought to be damaged turned out to be whole."""
         with self._db.write() as db:
@@ -214,11 +220,9 @@ class Store(Reads):
         """Take files in: bytes durable, rows pending until `Txn.adopt`. See `files.stage`."""
         return files.stage(self.upload(), new, tag)
 
-    def materialize(
-        self, root: bytes, path: str, dest: Path, place: Callable[[str], str | None] | None = None
-    ) -> None:
-        """Write the file or directory at `path` of a tree below `dest`: see `files.materialize`."""
-        files.materialize(self, root, path, dest, place)
+    def materialize(self, root: bytes, path: str, dest: Path, place: Place | None = None) -> None:
+        """Write the file or directory at `path` of a tree below `dest`: see `layout.materialize`."""
+        materialize(self, Tree(root, path, place), dest)
 
     # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.
 

@@ -16,11 +16,14 @@ class Pair:
         self.name = runtime.name
         self.isolation = runtime.isolation
         self.notes = runtime.notes
-        self.protects_inputs = runtime.protects_inputs
 
     @property
     def own_network(self) -> bool:
         return self.runtime.own_network
+
+    def protects_inputs(self, image: str) -> bool:
+        """See `Runtime.protects_inputs`; a build runs outside of any sandbox."""
+        return image != BUILDER_IMAGE and self.runtime.protects_inputs(image)
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """See `Runtime.start_worker`."""

@@ -166,17 +166,20 @@ def is_missing(problem: str) -> bool:
 class Runtime(Protocol):
     """Starts workers.
 
-    `isolation` is one word, `notes` say what is not isolated. `protects_inputs`: no run can change those.
-    `own_network`: the ports of what runs are not this machine's.
+    `isolation` is one word, `notes` say what is not isolated. `own_network`: the ports of what runs are not
+    this machine's.
     """
 
     name: str
     isolation: str
     notes: tuple[str, ...]
-    protects_inputs: bool
 
     @property
     def own_network(self) -> bool: ...
+
+    def protects_inputs(self, image: str) -> bool:
+        """Whether no run in an image can change its inputs, whatever it does."""
+        ...
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         """Raises `EngineError` naming the image when it is not there or broken."""

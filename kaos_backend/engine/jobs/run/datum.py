@@ -19,7 +19,7 @@ from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Pipeline
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.images import why_lost
-from kaos_backend.engine.jobs.run.inputs import root_of
+from kaos_backend.engine.jobs.run.inputs import NeverFits, root_of
 from kaos_backend.engine.jobs.run.logs import last_lines, note, size
 from kaos_backend.engine.jobs.run.names import is_odd, new_files
 from kaos_backend.engine.jobs.run.places import Places
@@ -109,7 +109,9 @@ class DatumRunner:
         self._timeout_s = parse_duration(spec.datum_timeout) if spec.datum_timeout else None
         self._places = Places(spec.parallelism)
         self._roots: dict[CommitKey, bytes] = {}
-        self._seen_inputs: set[str] = set()
+        self._inputs = env.inputs.lend(
+            shared=env.runtime.protects_inputs(pool.spec.image), beside_bytes=self._request.disk_bytes
+        )
         self._parallelism = spec.parallelism
         self._party = Party(job.key.pipeline.project, job.key.pipeline.name, job.key.id)
 
@@ -117,6 +119,10 @@ class DatumRunner:
         """Make the datums that wait look whether they were cancelled."""
         self._places.nudge()
         self._env.admission.nudge()
+
+    def close(self) -> None:
+        """Let go of the job's inputs: no datum runs any more. Idempotent."""
+        self._inputs.close()
 
     def stopped(self, datum: DatumRow, reason: str) -> Outcome:
         """The end of a datum that is stopped before it has a worker."""
@@ -170,11 +176,12 @@ class DatumRunner:
         files = by_name(datum.files)
         try:
             inputs = {
-                name: self._with_room(
-                    partial(self._env.inputs.prepare, group, self._root_of, self._seen_inputs), datum, running
-                )
+                name: self._with_room(partial(self._inputs.prepare, group, self._root_of), datum, running)
                 for name, group in files.items()
             }
+        except NeverFits as e:
+            self._failed(datum, sofar, f"disk full: {e.message}")
+            return self._end(datum, DatumState.FAILED, None, sofar)
         except EngineError as e:
             self._failed(datum, sofar, f"its inputs could not be read: {e.message}")
             return self._end(datum, DatumState.FAILED, None, sofar)

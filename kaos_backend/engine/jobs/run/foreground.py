@@ -15,7 +15,7 @@ from kaos_backend.engine.jobs.db.lifecycle import commit_of
 from kaos_backend.engine.jobs.db.rows import JobKey
 from kaos_backend.engine.jobs.run.attempt import by_name, datum_env, failure, stdin_of
 from kaos_backend.engine.jobs.run.env import RunEnv
-from kaos_backend.engine.jobs.run.inputs import root_of
+from kaos_backend.engine.jobs.run.inputs import Lent, root_of
 from kaos_backend.engine.jobs.run.logs import Tail
 from kaos_backend.engine.jobs.run.names import place_of_inputs
 from kaos_backend.engine.jobs.run.secrets import given
@@ -138,15 +138,18 @@ class Foreground:
 
     def _work(self) -> None:
         scratch = self._env.scratch / f"foreground-{self._order.key.id}"
+        runtime = self._env.runtime
+        inputs = self._env.inputs.lend(shared=runtime.protects_inputs(self._order.worker.image))
         try:
             scratch.mkdir(parents=True)
-            self._run(scratch)
+            self._run(scratch, inputs)
         except (EngineError, OSError) as error:
             self._put(Event(code=_FAILED_CODE, reason=str(error)))
         except Exception as error:
             log.exception("a command in the foreground failed")
             self._put(Event(code=_FAILED_CODE, reason=f"engine error: {error}"))
         finally:
+            inputs.close()
             clean_up(scratch)
             self._put(None)
             # For whoever has given up meanwhile nobody puts anything any more.
@@ -161,9 +164,9 @@ class Foreground:
                 break
         self._events.put(None)
 
-    def _run(self, scratch: Path) -> None:
+    def _run(self, scratch: Path, inputs: Lent) -> None:
         order = self._order
-        run = self._prepared(scratch)
+        run = self._prepared(scratch, inputs)
         holding = self._env.admission.acquire(self._request, self._cancel.is_set, self._party)
         if holding is None:
             return
@@ -199,12 +202,10 @@ class Foreground:
             run = replace(run, out=scratch / f"out.{number}", log=scratch / f"log.{number}")
             run.out.mkdir()
 
-    def _prepared(self, scratch: Path) -> DatumRun:
+    def _prepared(self, scratch: Path, lent: Lent) -> DatumRun:
         order, transform = self._order, self._order.spec.transform or Transform()
         files = by_name(order.files)
-        inputs = {
-            name: self._env.inputs.prepare(group, self._root_of, set()) for name, group in files.items()
-        }
+        inputs = {name: lent.prepare(group, self._root_of) for name, group in files.items()}
         paths = {name: group[0].path for name, group in files.items()}
         for name, (path, file, content) in order.inline.items():
             inputs[name], paths[name] = scratch / "inputs" / name, path

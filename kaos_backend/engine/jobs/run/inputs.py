@@ -1,31 +1,48 @@
-"""Inputs on disk, one copy for every datum, job and pipeline that reads the same content at the same path."""
+"""Inputs on disk, one copy for every datum, job and pipeline that reads the same content at the same path.
+
+Another version of a tree is made from the last one: what is the same is linked where no code can write to it,
+so that the file of one tree (and of the store) may be that of another; elsewhere it is moved out of the last
+one, once nobody uses that any more.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kaos_backend.engine.errors import DataLoss, EngineError, Unknown
+from kaos_backend.engine.errors import DataLoss, DiskFull, EngineError, NotFound
+from kaos_backend.engine.jobs.db.lifecycle import commit_of
+from kaos_backend.engine.jobs.run import seals
+from kaos_backend.engine.jobs.run.laidout import Entry, LaidOut, Usage
 from kaos_backend.engine.jobs.run.names import place_of_inputs
+from kaos_backend.engine.jobs.run.seals import Seal
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import CommitKey, FileSource, Subtree
 from kaos_backend.engine.store.store import Store
-from kaos_formats.folders import clean_up, empty_folder, folder, remove_tree
+from kaos_backend.engine.store.trees.layout import Base, Laid, Layout, Tree
+from kaos_formats.folders import clean_up
+from kaos_formats.quantity import format_bytes
 
 _VERSION = b"1"
-_KEEP_S = 7 * 24 * 3600.0
-_MARK = ".boot"
-_SEAL = ".seal"
 _LOCKS = 64
-_REMEMBERED = 10_000
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# A folder whose name follows from its content: the next version of it has another one.
+_CONTENT_ID = re.compile(r"(?<=/)[0-9a-f]{32}(?=/|$)")
 
 log = logging.getLogger(__name__)
+
+RootOf = Callable[[File], bytes]
+"""The tree of a file's commit."""
+
+
+class NeverFits(EngineError):
+    """Inputs for which there never is room on this disk."""
 
 
 def input_key(files: Sequence[File]) -> str:
@@ -45,93 +62,217 @@ def root_of(store: Store, commit: CommitKey) -> bytes:
     return root
 
 
-class InputCache:
-    """Materialised inputs below one directory: `<key>/<path in repo>`, and `<key>.seal` beside each.
+def share_of_disk(disk_bytes: int) -> int:
+    """How much may be laid out of what no job uses, where nobody says otherwise."""
+    return disk_bytes // 5
 
-    A seal is a digest of what `stat` says of every file, taken when they were laid out: it tells whether code
-    that nothing kept from it has changed them since. It is as old as the last use of its entry, and an entry
-    that no job has used for a week goes at the next start.
+
+class InputCache:
+    """Materialised inputs below one directory, each beside its seal.
+
+    A seal tells whether code that nothing kept from it has changed an input since it was laid out. It is as
+    old as the last use of its entry; an entry that no job has used for a week goes at the next start, and the
+    least recently used ones while all take more than `limit_bytes`.
 
     Args:
-        protected: no run can change the files of its inputs; then one look at each after a start is enough.
+        wanted: the commits, as text, whose files jobs read that have not ended.
     """
 
     def __init__(
-        self, store: Store, root: Path, now_s: Callable[[], float] = time.time, *, protected: bool = False
+        self,
+        store: Store,
+        root: Path,
+        now_s: Callable[[], float] = time.time,
+        *,
+        limit_bytes: int | None = None,
+        wanted: Callable[[], set[str]] = set,
     ) -> None:
         self._store = store
-        self._root = root
+        if limit_bytes is None:
+            limit_bytes = share_of_disk(shutil.disk_usage(store.root).total)
+        self._laid_out = LaidOut(root, store.objects, now_s, limit_bytes, wanted)
         # By key; that two keys may share one costs a wait.
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
-        self._used: set[str] = set()
-        self._now_s = now_s
-        self._protected = protected
 
     def open(self) -> None:
-        """Remove what a crash left half made, what a power cut may have damaged, and what is old.
+        """See `LaidOut.open`."""
+        self._laid_out.open()
 
-        Only at start, before anything is prepared.
+    def close(self) -> None:
+        """Wait for what goes on in the background."""
+        self._laid_out.join()
+
+    def usage(self) -> list[Usage]:
+        """See `LaidOut.usage`."""
+        return self._laid_out.usage()
+
+    def evict(self, excess_bytes: int) -> int:
+        """See `LaidOut.evict`."""
+        return self._laid_out.evict(excess_bytes)
+
+    def make_room(self, needed_bytes: int) -> tuple[int, int]:
+        """(free bytes of the disk, all it has), after what no job uses has made room where there was none."""
+        disk = shutil.disk_usage(self._store.root)
+        if disk.free < needed_bytes and self._laid_out.evict(needed_bytes - disk.free):
+            disk = shutil.disk_usage(self._store.root)
+        return disk.free, disk.total
+
+    def lend(self, *, shared: bool, beside_bytes: int = 0) -> Lent:
+        """What one job has of it.
+
+        Args:
+            shared: no run of the job can write to its inputs.
+            beside_bytes: how much of the disk each of its runs asks for besides.
         """
-        # Laid out before this boot, it may be hollow; before contents were compared with their hashes, wrong.
-        mark = f"{_BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ''} verified"
-        self._root = folder(self._root)
-        if _text(self._root / _MARK) != mark:
-            self._root = empty_folder(self._root)
-            (self._root / _MARK).write_text(mark)
-        oldest = self._now_s() - _KEEP_S
-        names, kept = set(), {_MARK}
-        # There is one for every point of every grid.
-        with os.scandir(self._root) as found:
-            for entry in found:
-                names.add(entry.name)
-                if entry.name.endswith(_SEAL) and entry.stat(follow_symlinks=False).st_mtime >= oldest:
-                    kept |= {entry.name, entry.name.removesuffix(_SEAL)}
-        for name in names - kept:
-            clean_up(self._root / name)
+        return Lent(self, shared=shared, beside_bytes=beside_bytes)
 
-    def prepare(self, files: Sequence[File], root_of: Callable[[File], bytes], seen: set[str]) -> Path:
-        """The directory that holds `files`, all of one input, exactly as they are stored.
-
-        `root_of` gives the tree of a file's commit. `seen` belongs to the job: what is in it is not looked at
-        again, so that a job pays for one look at each of its inputs, not for one per datum.
-        """
+    def take(self, files: Sequence[File], root_of: RootOf, *, shared: bool, beside_bytes: int) -> Entry:
+        """The entry of an input, in use until it is given back: `Lent` is how to come by one."""
         key = input_key(files)
-        dest = self._root / key
-        if key in seen:
-            return dest
         # Datums that start together share one copy; the others wait for it.
         with self._locks[int(key[:8], 16) % _LOCKS]:
-            if key not in seen and not (self._protected and key in self._used):
-                self._make_sure_of(files, root_of, dest)
-            seen.add(key)
-            if len(self._used) >= _REMEMBERED:
-                self._used.clear()  # each is looked at once more
-            self._used.add(key)
-        return dest
+            entry = self._laid_out.find(key, shared=shared)
+            if entry is not None:
+                if self._is_good(entry, files):
+                    return entry
+                log.warning("%s was changed or damaged and is laid out again", self._laid_out.path(entry))
+                self._laid_out.retire(entry)
+                self._laid_out.release(entry)
+            entry = self._laid_out.new(key, _lineage(files), shared=shared)
+            self._make(entry, files, root_of, beside_bytes)
+        self._laid_out.tidy()
+        return entry
 
-    def _make_sure_of(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
-        """Lay the input out, unless it is there as it was laid out."""
-        seal = dest.with_name(f"{dest.name}{_SEAL}")
-        if os.path.lexists(dest) and _text(seal) != _digest(dest):
-            log.warning("%s was changed or damaged and is laid out again", dest)
-            if problem := remove_tree(dest):
-                raise Unknown(f"{dest} was changed since it was laid out and cannot be made again: {problem}")
-        if not dest.exists():
-            try:
-                with self._store.leases.take():
-                    self._lay_out(files, root_of, dest)
-            except DataLoss as error:
-                raise error.at(_holder(files, error.where)) from error
-            # One that a crash cuts short is no seal: the input is laid out again.
-            seal.write_text(_digest(dest))
+    def path(self, entry: Entry) -> Path:
+        return self._laid_out.path(entry)
+
+    def give_back(self, entry: Entry) -> None:
+        self._laid_out.release(entry)
+
+    def tidy(self) -> None:
+        """See `LaidOut.tidy`."""
+        self._laid_out.tidy()
+
+    def _is_good(self, entry: Entry, files: Sequence[File]) -> bool:
+        """Whether an entry is as it was laid out; notes that it is used now."""
+        folder = self._laid_out.path(entry)
+        seal = self._untouched(entry)
+        if seal is None or self._stale(seal):
+            return False
+        commits = _commits(files)
+        if seal.commits != commits:
+            seals.write(folder, Seal(seal.root, seal.path, commits, seal.linked, seal.state))
         else:
-            os.utime(seal)
+            os.utime(seals.place(folder))
+        return True
 
-    def _lay_out(self, files: Sequence[File], root_of: Callable[[File], bytes], dest: Path) -> None:
+    def _untouched(self, entry: Entry) -> Seal | None:
+        """The seal of an entry that nobody has changed since it was laid out."""
+        folder = self._laid_out.path(entry)
+        seal = seals.read(folder)
+        if seal is None:
+            return None
+        if not (entry.shared and entry.checked):
+            if not seals.unchanged(folder, seal.state, shared=entry.shared):
+                return None
+            entry.checked = True
+        return seal
+
+    def _stale(self, seal: Seal) -> set[bytes]:
+        """Those of a tree's objects of which the store has another file by now: what was damaged gets one."""
+        linked = {bytes.fromhex(hash_): inode for hash_, inode in seal.linked.items()}
+        stale = {hash_ for hash_, inode in linked.items() if self._store.objects.inode(hash_) != inode}
+        return stale | self._store.damage.among(linked)
+
+    # --- laying out
+
+    def _make(self, entry: Entry, files: Sequence[File], root_of: RootOf, beside_bytes: int) -> None:
+        folder = self._laid_out.path(entry)
+        try:
+            # A tree that is made of several inputs is nobody's else.
+            with self._store.leases.take():
+                tree = self._tree(files, root_of)
+                if tree is None:
+                    folder.mkdir()
+                    tree, laid = Tree(b"", "/"), Laid()
+                else:
+                    laid = self._lay_out(entry, tree, folder, beside_bytes)
+        except DataLoss as error:
+            raise error.at(_holder(files, error.where)) from error
+        state = seals.state_of(folder, time.time_ns(), shared=entry.shared)
+        linked = {hash_.hex(): inode for hash_, inode in laid.linked.items()}
+        seals.write(folder, Seal(tree.root.hex(), tree.path, _commits(files), linked, state))
+        self._laid_out.add(entry, laid.written)
+
+    def _lay_out(self, entry: Entry, tree: Tree, folder: Path, beside_bytes: int) -> Laid:
+        last = self._laid_out.newest(entry.lineage, shared=entry.shared)
+        if last is not None:
+            try:
+                base = self._base(last)
+                if base is not None:
+                    return self._write(
+                        Layout(self._store, tree, base, link=entry.shared), folder, beside_bytes
+                    )
+            except (DataLoss, DiskFull) as error:
+                # Its own tree may be gone, or it is in the way.
+                log.info("%s is made anew: %s", folder, error.message)
+            finally:
+                self._laid_out.release(last)
+        return self._write(Layout(self._store, tree, link=entry.shared), folder, beside_bytes)
+
+    def _write(self, layout: Layout, folder: Path, beside_bytes: int) -> Laid:
+        self._find_room(layout.bytes_needed(), beside_bytes)
+        try:
+            folder.mkdir(mode=0o755)
+            return layout.write(folder)
+        except BaseException:
+            clean_up(folder)
+            raise
+
+    def _base(self, last: Entry) -> Base | None:
+        """What was laid out last, if it is as it was then and its tree is still known."""
+        folder = self._laid_out.path(last)
+        seal = self._untouched(last)
+        if seal is None or not seal.root:
+            self._laid_out.retire(last)
+            return None
+        root = bytes.fromhex(seal.root)
+        try:
+            tree = Tree(root, seal.path, place_of_inputs(self._store, root, seal.path))
+        except NotFound:
+            return None
+        stale = self._stale(seal)
+        linked = {bytes.fromhex(hash_): inode for hash_, inode in seal.linked.items()}
+        linked = {hash_: inode for hash_, inode in linked.items() if hash_ not in stale}
+        return Base(tree, folder, move=not last.shared, linked=linked, stale=stale)
+
+    def _find_room(self, needed_bytes: int, beside_bytes: int) -> None:
+        """Raises DiskFull: there is no room now. NeverFits: nor can there ever be."""
+        wanted_bytes = needed_bytes + beside_bytes
+        disk = shutil.disk_usage(self._store.root)
+        if disk.free >= wanted_bytes:
+            return
+        stored = self._store.stored_bytes()
+        if wanted_bytes + stored > disk.total:
+            besides = f" and its run asks for {format_bytes(beside_bytes)}" if beside_bytes else ""
+            raise NeverFits(
+                f"its inputs need {format_bytes(needed_bytes)} of disk{besides}, which never fits: the disk"
+                f" has {format_bytes(disk.total)} in all, and what is stored takes {format_bytes(stored)};"
+                " move KAOS_HOME to a larger disk"
+            )
+        free, _ = self.make_room(wanted_bytes)
+        # For what a run asks for besides, it waits itself.
+        if free < needed_bytes:
+            raise DiskFull(
+                f"its inputs need {format_bytes(needed_bytes)} of disk ({format_bytes(free)} free): free some"
+                " space on the disk of KAOS_HOME"
+            )
+
+    def _tree(self, files: Sequence[File], root_of: RootOf) -> Tree | None:
+        """What is to be laid out; None for nothing at all."""
         if len(files) == 1 and not files[0].empty_files:
             root, path = root_of(files[0]), files[0].path
-            self._store.materialize(root, path, dest, place_of_inputs(self._store, root, path))
-            return
+            return Tree(root, path, place_of_inputs(self._store, root, path))
         entries: dict[str, Subtree | FileSource] = {}
         for file in files:
             root = root_of(file)
@@ -142,47 +283,60 @@ class InputCache:
             else:
                 entries[file.path] = Subtree(root, file.path)
         made = self._store.build_tree(entries)
-        if made is None:
-            dest.mkdir()
-        else:
-            self._store.materialize(made, "/", dest)
+        return None if made is None else Tree(made, "/")
+
+
+class Lent:
+    """The inputs that one job has in use, and looked at once: for its threads, until `close`."""
+
+    def __init__(self, cache: InputCache, *, shared: bool, beside_bytes: int) -> None:
+        self._cache = cache
+        self._shared = shared
+        self._beside_bytes = beside_bytes
+        self._held: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, files: Sequence[File], root_of: RootOf) -> Path:
+        """The directory that holds `files`, all of one input, exactly as they are stored.
+
+        Raises:
+            DataLoss: some of them are damaged; or another EngineError: they are gone.
+            DiskFull: there is no room for them now. NeverFits: nor ever.
+        """
+        key = input_key(files)
+        with self._lock:
+            entry = self._held.get(key)
+        if entry is None:
+            entry = self._cache.take(files, root_of, shared=self._shared, beside_bytes=self._beside_bytes)
+            with self._lock:
+                other = self._held.setdefault(key, entry)
+            if other is not entry:
+                self._cache.give_back(entry)
+                entry = other
+        return self._cache.path(entry)
+
+    def close(self) -> None:
+        """The job is over. Idempotent."""
+        with self._lock:
+            held, self._held = list(self._held.values()), {}
+        for entry in held:
+            self._cache.give_back(entry)
+        self._cache.tidy()
+
+
+def _lineage(files: Sequence[File]) -> str:
+    """8 hex digits that the versions of one input have in common."""
+    first = files[0]
+    paths = _CONTENT_ID.sub("*", first.path) if len(files) == 1 else "many"
+    text = "\0".join((first.project, first.repo, first.repo_type, paths))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _commits(files: Sequence[File]) -> list[str]:
+    return sorted({str(commit_of(file)) for file in files})
 
 
 def _holder(files: Sequence[File], path: str) -> str:
     """The commit that `path`, found below one of `files`, comes from."""
     file = next((file for file in files if path.startswith(file.path)), files[0])
     return f"repo {file.project}/{file.repo} at commit {file.commit}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""
-
-
-def _digest(top: Path) -> str:
-    """What `stat` says of a folder and of all that is below it; empty where it cannot be read.
-
-    Whoever changes a file's content leaves a trace here: its ctime is nobody's to set.
-    """
-    digest = hashlib.blake2b(digest_size=32)
-    todo = [os.fspath(top)]
-    try:
-        while todo:
-            at = todo.pop()
-            with os.scandir(at) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-            _add(digest, "", os.lstat(at))
-            for entry in entries:
-                _add(digest, entry.name, entry.stat(follow_symlinks=False))
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(entry.path)
-    except OSError:
-        return ""
-    return digest.hexdigest()
-
-
-def _add(digest: hashlib.blake2b, name: str, status: os.stat_result) -> None:
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    digest.update(repr((name, status.st_mode, status.st_ino, status.st_size, *times)).encode())

@@ -173,6 +173,7 @@ class JobRun:
             self._stop_unless_idle()
             for thread in threads:
                 thread.join()
+            self._runner.close()
             self._record_last()
             clean_up(self._env.scratch / str(self.job.seq))
         if timed_out:

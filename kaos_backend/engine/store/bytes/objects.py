@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.errors import DISK_FULL_ERRNOS, DataLoss
 from kaos_backend.engine.store.bytes.damage import Damage
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_formats.folders import clean_up, folder
@@ -39,6 +39,7 @@ PACK_HEAD = struct.Struct("<32sQ")
 _SQL_VARIABLES = 500
 _OPEN_PACKS = 64
 _COPY_BYTES = 1 << 20
+_LINKED_MODE = 0o444
 _VERIFIED_OBJECTS = 4096
 # Trouble of this process, not of what is stored.
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
@@ -154,22 +155,65 @@ class ObjectStore:
             return
         fd = self._loose_fd(at)
         try:
-            # One buffer for all pieces: fresh memory for each costs more than reading, hashing and writing.
-            view = memoryview(bytearray(_COPY_BYTES))
-            hasher, position = blake3(), 0
-            while position < at.length:
-                try:
-                    count = os.preadv(fd, [view[: at.length - position]], position)
-                except OSError as error:
-                    raise self._unreadable(error, at, self._loose_name(at)) from error
-                if not count:
-                    raise self._cut_short(at, self._loose_name(at))
-                hasher.update(view[:count])
-                self.disk.write(target, view[:count])
-                position += count
-            self._compare(hasher, fd, at)
+            if self.disk.clone(fd, target):
+                self._verify(fd, at)
+            else:
+                self._read_through(fd, at, lambda piece: self.disk.write(target, piece))
         finally:
             os.close(fd)
+
+    def link_out(self, at: Location, target: str) -> int | None:
+        """Give a large object's file another name, for those who can only read it; its inode.
+
+        It has the mode 0444 from then on. It is hashed first, unless that was done and the file is the same.
+        None, and nothing is done, for a small object and where no link can be made (a file has 65,000 names
+        at most on ext4). DataLoss when its bytes are not what its name says.
+        """
+        if at.pack is not None:
+            return None
+        fd = self._loose_fd(at)
+        try:
+            self._verify(fd, at)
+            status = os.fstat(fd)
+            if status.st_mode & 0o777 != _LINKED_MODE:
+                os.fchmod(fd, _LINKED_MODE)
+            # By the descriptor: the name may be that of another inode by now.
+            os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+        except OSError as error:
+            if error.errno in DISK_FULL_ERRNOS:
+                raise
+            return None
+        finally:
+            os.close(fd)
+        return status.st_ino
+
+    def inode(self, hash_: bytes) -> int | None:
+        """The inode of a large object's file; None when there is none."""
+        try:
+            return os.stat(self.loose_path(hash_)).st_ino  # noqa: PTH116
+        except OSError:
+            return None
+
+    def _verify(self, fd: int, at: Location) -> None:
+        """Hash a large object, unless that was done since its file was last changed."""
+        if not self._is_verified(fd, at):
+            self._read_through(fd, at, lambda _: None)
+
+    def _read_through(self, fd: int, at: Location, take: Callable[[memoryview], None]) -> None:
+        # One buffer for all pieces: fresh memory for each costs more than reading, hashing and writing.
+        view = memoryview(bytearray(_COPY_BYTES))
+        hasher, position = blake3(), 0
+        while position < at.length:
+            try:
+                count = os.preadv(fd, [view[: at.length - position]], position)
+            except OSError as error:
+                raise self._unreadable(error, at, self._loose_name(at)) from error
+            if not count:
+                raise self._cut_short(at, self._loose_name(at))
+            hasher.update(view[:count])
+            take(view[:count])
+            position += count
+        self._compare(hasher, fd, at)
 
     def _stream(self, fd: int, at: Location, offset: int) -> Iterator[bytes]:
         try:

@@ -47,7 +47,6 @@ class DockerRuntime:
 
     name = "docker"
     isolation = "containers"
-    protects_inputs = True
 
     def __init__(
         self, engine_dir: Path, env: Mapping[str, str], network: bool = True, registry: str = ""
@@ -99,6 +98,10 @@ class DockerRuntime:
         """See `port.Runtime`."""
         with self._client() as api:
             return images.keep(api, self.label, wanted)
+
+    def protects_inputs(self, image: str) -> bool:  # noqa: ARG002
+        """See `port.Runtime`: they are mounted read-only."""
+        return True
 
     def start_worker(self, spec: WorkerSpec) -> DockerWorker:
         """See `port.Runtime`; the container itself is made at the worker's first datum."""

@@ -66,7 +66,6 @@ class ProcessRuntime:
         if isolate and self.bwrap is None:
             raise Unknown(f"isolation was asked for, but {why}")
         self.isolation = "bubblewrap" if self.bwrap else "none"
-        self.protects_inputs = self.bwrap is not None
         self.notes: tuple[str, ...] = ALWAYS_SHARED
         if not self.bwrap:
             self.notes = (f"no sandbox: {why}; install bubblewrap for one", *NOT_ISOLATED, *ALWAYS_SHARED)
@@ -91,6 +90,10 @@ class ProcessRuntime:
         except OSError as error:
             raise Unknown(f"forgotten images cannot be removed: {error}") from error
         return True
+
+    def protects_inputs(self, image: str) -> bool:  # noqa: ARG002
+        """See `port.Runtime`: in a sandbox they are mounted read-only."""
+        return self.bwrap is not None
 
     def start_worker(self, spec: WorkerSpec) -> ProcessWorker:
         """Start a worker with a private copy of the image's files.
