@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, DiskFull, ImageMissing
 from kaos_backend.engine.jobs.db import tables
@@ -179,12 +179,8 @@ class JobRun:
         if timed_out:
             # Pachyderm's reason, to the letter: programs may look for it.
             self._end(JobState.KILLED, " jobtimed out")
-        elif self._stopping:
-            return
-        elif self._lost:
+        elif self._lost and not self._stopping:
             self._end(JobState.FAILURE, self._lost)
-        else:
-            self._finish()
 
     def _start(self, threads: list[threading.Thread]) -> None:
         """Start the worker threads and add them to `threads`; fewer do where the system gives no more.
@@ -305,7 +301,7 @@ class JobRun:
             self._changed.notify_all()
 
     def _record_until_done(self) -> bool:
-        """Write ends down as they come. True: the job ran out of its time."""
+        """Write ends down as they come, with the last of them the job's own. True: it ran out of its time."""
         deadline = None
         if self.pipeline.spec.job_timeout:
             started_us = self.job.started_us or self._env.clock()
@@ -324,12 +320,18 @@ class JobRun:
                             break
                         waits.append(due)
                     self._changed.wait(min(waits, default=None))
-                if self._stopping or (self._idle() and not self._ended):
+                if self._stopping:
                     return False
                 # Ends that come one by one share a transaction, and its wait for the disk.
                 self._changed.wait_for(lambda: self._stopping or self._idle(), _GATHER_S)
-            ended = self._take_ended()
+                last = self._idle() and not self._stopping and not self._lost
+                if self._idle() and not self._ended and not last:
+                    return False
+                ended, self._ended = self._ended, []
             try:
+                if last:
+                    self._finish(ended)
+                    return False
                 self._recorder.record(ended, show=not self._stopping)
             except BaseException as e:
                 # What is finished must not be lost: it is written down later, at the latest at the end.
@@ -347,30 +349,24 @@ class JobRun:
     def _idle(self) -> bool:
         return not self._pending and not self._running
 
-    def _take_ended(self) -> list[Outcome]:
+    def _record_last(self) -> None:
         with self._changed:
             ended, self._ended = self._ended, []
-        return ended
-
-    def _record_last(self) -> None:
-        ended = self._take_ended()
         try:
             self._recorder.record(ended, show=False)
         except BaseException:
             discard(ended)
             raise
 
-    def _finish(self) -> None:
-        """FINISHING and then its end, with both commits, in one transaction."""
-        with self._env.store.read() as db:
-            rows = list_datums(db, self.job.seq)
-        failed = next((row for row in rows if row.state is DatumState.FAILED), None)
-        with self._env.store.write() as txn:
+    def _finish(self, ended: Sequence[Outcome] = ()) -> None:
+        """The last ends, FINISHING and then the job's own end, with both commits, in one transaction."""
+        with self._recorder.last(ended) as txn:
             job = tables.job_by_seq(txn.db, self.job.seq)
             if job is None or job.state in TERMINAL_JOBS:
                 return
 
-            self._recorder.show_rest(txn)
+            rows = list_datums(txn.db, self.job.seq)
+            failed = next((row for row in rows if row.state is DatumState.FAILED), None)
             output, meta = output_commit(job.key), meta_commit(job.key)
             show_meta(txn, job, rows)
             if failed is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from kaos_backend.engine.jobs.db.datums import record_end
 from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
@@ -58,26 +59,8 @@ class Recorder:
         show = show and time.monotonic() >= self._refresh_at
         if not ended and not (show and self._unmerged):
             return
-        fresh: list[bytes] = []
         with self._store.write() as txn:
-            for outcome in ended:
-                root = None if outcome.staged is None else txn.adopt(outcome.staged)
-                size = 0 if root is None else txn.stat(root, "/").size_bytes
-                result = Result(
-                    state=outcome.state,
-                    root=root,
-                    reason=outcome.reason,
-                    tries=outcome.tries,
-                    process_us=outcome.process_us,
-                    upload_bytes=size,
-                    started_us=outcome.started_us,
-                    finished_us=outcome.finished_us,
-                    image=outcome.image,
-                )
-                # Also for a job that was killed meanwhile: what is finished is there for the next one.
-                new = record_end(txn.db, self._job.seq, outcome.datum.id, result)
-                if new and root is not None and outcome.state is DatumState.SUCCESS:
-                    fresh.append(root)
+            fresh = self._record(txn, ended)
             began = time.monotonic()
             merged = self._show(txn, [*self._unmerged, *fresh]) if show else None
         # They are adopted; what is left of them is a descriptor each.
@@ -91,9 +74,36 @@ class Recorder:
         else:
             self._unmerged += fresh
 
-    def show_rest(self, txn: Txn) -> None:
-        """Show what the commit does not hold yet, in the transaction that ends the job."""
-        self._show(txn, self._unmerged)
+    @contextmanager
+    def last(self, ended: Sequence[Outcome]) -> Iterator[Txn]:
+        """The transaction that ends the job: all outputs are in the commit then, those of `ended` too."""
+        with self._store.write() as txn:
+            self._show(txn, [*self._unmerged, *self._record(txn, ended)])
+            yield txn
+        discard(ended)
+
+    def _record(self, txn: Txn, ended: Sequence[Outcome]) -> list[bytes]:
+        """Write down how they ended; the outputs that are to be shown."""
+        fresh: list[bytes] = []
+        for outcome in ended:
+            root = None if outcome.staged is None else txn.adopt(outcome.staged)
+            size = 0 if root is None else txn.stat(root, "/").size_bytes
+            result = Result(
+                state=outcome.state,
+                root=root,
+                reason=outcome.reason,
+                tries=outcome.tries,
+                process_us=outcome.process_us,
+                upload_bytes=size,
+                started_us=outcome.started_us,
+                finished_us=outcome.finished_us,
+                image=outcome.image,
+            )
+            # Also for a job that was killed meanwhile: what is finished is there for the next one.
+            new = record_end(txn.db, self._job.seq, outcome.datum.id, result)
+            if new and root is not None and outcome.state is DatumState.SUCCESS:
+                fresh.append(root)
+        return fresh
 
     def _show(self, txn: Txn, roots: list[bytes]) -> tuple[bytes | None] | None:
         """The commit's new root; None when the commit is not open any more."""
