@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
+from grpc_interceptor import ClientInterceptor
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 from pachyderm_sdk.interceptor import MetadataClientInterceptor
@@ -152,10 +153,24 @@ class Connection:
             return call(client)
 
 
+class _InTransaction(ClientInterceptor):
+    """Names the transaction, and no more.
+
+    The SDK's own interceptor, which could do that too, takes every error for one of gRPC's, and the client's
+    has by then made a ConnectionError of some.
+    """
+
+    def __init__(self, transaction_id: str) -> None:
+        self._header = ("pach-transaction", transaction_id)
+
+    def intercept(self, method: Callable[..., Any], request: Any, call_details: Any) -> Any:
+        metadata = [*(call_details.metadata or ()), self._header]
+        return method(request, call_details._replace(metadata=metadata))
+
+
 def in_transaction(client: Client, transaction_id: str) -> TransactionStubs:
     """Stubs of their own instead of the client's ``transaction_id``, which other threads would share."""
-    interceptor = MetadataClientInterceptor([("pach-transaction", transaction_id)])
-    channel = grpc.intercept_channel(client._channel, interceptor)
+    channel = grpc.intercept_channel(client._channel, _InTransaction(transaction_id))
     return TransactionStubs(pfs=pfs.ApiStub(channel), pps=pps.ApiStub(channel))
 
 

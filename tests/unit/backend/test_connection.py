@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import psutil
 import pytest
+from pachyderm_sdk import Client
+from pachyderm_sdk.api import pfs
 
 from kaos_backend.errors import KaosError
 from kaos_backend.pachd import connection as connecting
@@ -104,3 +107,26 @@ def test_a_stream_that_the_garbage_collector_ends_while_another_client_is_made(
     engine.move(second)
     with connection.client() as client:
         assert client.address.endswith(str(second))
+
+
+def test_a_transaction_of_an_engine_that_has_gone_can_be_sent_again(ports: list[int]) -> None:
+    engine = Moving(_nobody())
+    connection, tries = Connection(engine), []
+
+    def transact(client: Client) -> None:
+        tries.append(engine.endpoint.address)
+        engine.move(ports[0])
+        stubs = connecting.in_transaction(client, "0" * 32)
+        stubs.pfs.start_commit(branch=pfs.Branch(name="master"))
+
+    # The other one is there, but has no such service.
+    with pytest.raises(KaosError, match=r"(?i)method not found"):
+        connection.write(transact)
+    assert len(tries) == 2
+
+
+def _nobody() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
