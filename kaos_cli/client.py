@@ -138,6 +138,11 @@ class KaosClient:
         except ConnectionLost as error:
             raise _lost(error) from error
 
+    def room(self, wanted_bytes: int, objects: dict[str, int] | None = None) -> Json:
+        """The room on the disk for so many bytes, and what of ``objects`` (BLAKE3 → size) is not stored."""
+        body = {"bytes": wanted_bytes, "objects": objects or {}}
+        return self._retrying(lambda t: t.json("POST", "/room", body))
+
     def put_bundle(
         self,
         ws: str,

@@ -10,6 +10,7 @@ from kaos_cli.bundle import Bundle, Entry
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
 from kaos_cli.progress import stage
+from kaos_cli.room import refuse_what_cannot_fit
 from kaos_cli.terminal import Terminal
 from kaos_formats.tree import bundle_id, content_hashes
 
@@ -56,6 +57,7 @@ def send(client: KaosClient, ws: str, bundle: Bundle, terminal: Terminal) -> Sen
     """Make sure that the backend has ``bundle``; raises KaosError."""
     if client.bundle(ws, bundle.kind, bundle.id) is not None:
         return Sent(bundle, 0, 0, known=True)
+    refuse_what_cannot_fit(client, bundle.kind, bundle.size_bytes, lambda: bundle)
     try:
         return _put(client, ws, bundle, terminal)
     except KaosError as error:

@@ -169,6 +169,24 @@ class PausedResponse(Message):
     everywhere: bool = False
 
 
+class RoomRequest(Message):
+    """How much room has the disk, where so many bytes are `wanted`? And how many bytes of `objects` are
+    not stored yet? They are given by their hashes, with their `sizes` in the same order.
+    """
+
+    wanted: int
+    objects: list[bytes] = []
+    sizes: list[int] = []
+
+
+class RoomResponse(Message):
+    """In bytes. `free`: after what no job uses has made room, if it had to. `missing`: of the objects."""
+
+    free: int
+    total: int
+    missing: int = 0
+
+
 class QueueRequest(Message):
     """What runs and waits on this machine?"""
 

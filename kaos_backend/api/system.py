@@ -114,6 +114,17 @@ def pause(body: requests.Pause, services: Awake) -> views.PausedAnswer:
     return views.PausedAnswer(**dict(services.jobs.pause(body.workspace, body.paused)))
 
 
+@router.post("/room", responses=ends_in(NeedsEmbeddedEngine))
+def room(body: requests.Room, services: Awake) -> views.Room:
+    """The room on the disk of what is stored, after inputs laid out that no job uses have made room for so
+    many bytes, and what of some contents is not stored yet. 501 needs_embedded_engine.
+    """
+    found = services.pachd.room(
+        body.bytes, {bytes.fromhex(name): size for name, size in body.objects.items()}
+    )
+    return views.Room(free_bytes=found.free, total_bytes=found.total, missing_bytes=found.missing)
+
+
 def _check_lines(first: CheckLine, rest: Iterator[CheckLine]) -> Iterator[bytes]:
     try:
         for line in chain((first,), rest):

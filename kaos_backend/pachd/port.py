@@ -137,6 +137,11 @@ class Pachd(Protocol):
         of workers, of earlier jobs and of GPUs.
         """
 
+    def room(self, needed_bytes: int, objects: Mapping[bytes, int]) -> kaos_v1.RoomResponse:
+        """The room on the disk, and what of ``objects`` (BLAKE3 → size) is not stored; see
+        ``kaos_v1.RoomRequest``. Raises NeedsEmbeddedEngine.
+        """
+
     def job_set(self, project: str, job_id: str) -> list[Job]:
         """This project's jobs of a commit set; [] if there are none."""
 

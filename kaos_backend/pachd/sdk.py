@@ -229,6 +229,12 @@ class SdkPachd:
         # Pachyderm lists the newest first.
         return Queue(tuple(convert.open_job(info) for info in reversed(infos)), None)
 
+    def room(self, needed_bytes: int, objects: Mapping[bytes, int]) -> kaos_v1.RoomResponse:
+        request = kaos_v1.RoomRequest(
+            wanted=needed_bytes, objects=list(objects), sizes=list(objects.values())
+        )
+        return self._connection.read(unary("Room", request, kaos_v1.RoomResponse))
+
     def job_set(self, project: str, job_id: str) -> list[Job]:
         try:
             infos = self._list(lambda c: c.pps.inspect_job_set(job_set=pps.JobSet(id=job_id)))

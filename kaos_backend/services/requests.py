@@ -131,6 +131,17 @@ class Pause(Request):
     paused: bool
 
 
+_Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Bytes = Annotated[int, Field(ge=0, lt=1 << 63), BeforeValidator(_whole)]
+
+
+class Room(Request):
+    """``bytes``: how many there should be room for. ``objects``: contents by BLAKE3, with their sizes."""
+
+    bytes: _Bytes
+    objects: dict[_Hash, _Bytes] = {}
+
+
 _Characters = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
 
 

@@ -275,6 +275,14 @@ class PausedAnswer(Answer, Paused):
     pass
 
 
+class Room(Answer):
+    """``missing_bytes``: of the objects that were asked about."""
+
+    free_bytes: int
+    total_bytes: int
+    missing_bytes: int
+
+
 class Typed(Answer):
     ok: bool
 

@@ -39,7 +39,9 @@ def test_a_deploy_that_does_not_fit_is_told_and_leaves_nothing(cramped: Home, tm
     cramped.run("up")
     done = cramped.run("train", "deploy", "-s", src, "-d", big, check=False)
     assert done.returncode == 1
-    assert "space" in done.stderr
+    assert "67.1 MB of the data are not stored yet" in done.stderr
+    assert "free: nothing was sent" in done.stderr
+    assert "free some space there" in done.stderr
     assert "Traceback" not in done.stderr
     assert trace(cramped, "default") == []
     assert cramped.json("train", "deploy", "-s", src, "-d", small, "--wait")["status"] == "started"

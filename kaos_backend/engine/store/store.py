@@ -191,6 +191,11 @@ class Store(Reads):
         """See `Database.readers_before`."""
         return self._db.readers_before()
 
+    def missing_bytes(self, sizes: Mapping[bytes, int]) -> int:
+        """The bytes of those objects, given by name and size, that are not stored."""
+        known = self._known(list(sizes))
+        return sum(size for name, size in sizes.items() if name not in known)
+
     def stored_bytes(self) -> int:
         """The bytes of all objects."""
         with self.read() as db:

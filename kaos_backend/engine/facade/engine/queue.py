@@ -1,4 +1,4 @@
-"""`kaos_v1.Engine`: what runs and waits on this machine."""
+"""`kaos_v1.Engine`: what runs and waits on this machine, and what room there is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ class QueueService:
         self._gpus = gpus
 
     def handlers(self) -> Handlers:
-        return {"Queue": unary(self._queue, kaos_v1.QueueRequest)}
+        return {
+            "Queue": unary(self._queue, kaos_v1.QueueRequest),
+            "Room": unary(self._room, kaos_v1.RoomRequest),
+        }
+
+    def _room(self, request: kaos_v1.RoomRequest, _: grpc.ServicerContext) -> bytes:
+        missing = self._jobs.store.missing_bytes(dict(zip(request.objects, request.sizes, strict=False)))
+        free, total = self._jobs.inputs.make_room(request.wanted)
+        return bytes(kaos_v1.RoomResponse(free=free, total=total, missing=missing))
 
     def _queue(self, _request: kaos_v1.QueueRequest, _: grpc.ServicerContext) -> bytes:
         jobs = [self._open_job(job, pipeline, usual) for job, pipeline, usual in self._jobs.open_jobs()]

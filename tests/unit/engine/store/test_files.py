@@ -77,6 +77,12 @@ def test_the_same_again_takes_no_room(store: Store, source: Path) -> None:
     assert list(store.objects.tmp.iterdir()) == []
 
 
+def test_what_is_missing_of_some_contents(store: Store, source: Path) -> None:
+    root = ingest(store, source, "d")
+    known = store.stat(root, "/sub/deep/b")
+    assert store.missing_bytes({known.hash: known.size_bytes, bytes(32): 7}) == 7
+
+
 def test_an_empty_directory_is_no_tree(store: Store, tmp_path: Path) -> None:
     (tmp_path / "none" / "below").mkdir(parents=True)
     assert ingest(store, tmp_path / "none", "d") is None
