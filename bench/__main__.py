@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import bundles, containers, grid, logs, rebuild, report, restart, startup
+from bench import bundles, containers, grid, logs, rebuild, report, restart, scale, startup
 from bench.measure import BenchError, Row
 from bench.places import REPOSITORY, Run, begin
 
@@ -19,6 +19,7 @@ PARTS: dict[str, tuple[str, Callable[[Run], list[Row]]]] = {
     "f": ("code-only rebuild in containers", rebuild.measure),
     "g": ("a gigabyte of log", logs.measure),
     "h": ("restart of a killed engine", restart.measure),
+    "s": ("stores with a long past", scale.measure),
 }
 
 

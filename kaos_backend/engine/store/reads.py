@@ -137,6 +137,13 @@ class Reads:
         with self._connection() as db:
             return list(history.list_commits(db, repo, from_, to, number, reverse, origin))
 
+    def commits_after(
+        self, repo: RepoKey, position: int, branch: str = "", origin: str = "", number: int = 100
+    ) -> list[tuple[int, Commit]]:
+        """(position, commit) of the commits made in a repo after `position`: see `history.commits_after`."""
+        with self._connection() as db:
+            return history.commits_after(db, repo, position, branch, origin, number)
+
     def set_commits(self, set_id: str) -> list[Commit]:
         """The commits of one set, upstream first. NotFound when there is none."""
         with self._connection() as db:

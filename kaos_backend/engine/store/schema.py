@@ -124,8 +124,12 @@ CREATE TABLE damaged (
 # What a forgotten commit held is gone for its readers; its place in the history stays.
 _FORGOTTEN = "ALTER TABLE commits ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;"
 
+# In the order in which they were made.
+_COMMITS_BY_REPO = "CREATE INDEX commits_by_repo ON commits (repo_id, id);"
+
 MIGRATIONS: tuple[Migration, ...] = (
     ("store-1", _INITIAL),
     ("store-2-damaged", _DAMAGED),
     ("store-3-forgotten", _FORGOTTEN),
+    ("store-4-commits-by-repo", _COMMITS_BY_REPO),
 )

@@ -140,23 +140,21 @@ class CommitRpcs:
         self._store.inspect_repo(repo)
         kind = pfs.OriginKind(request.origin_kind)
         origin = "" if request.all or not kind else str(kind.name)
-        seen: set[CommitKey] = set()
+        known: set[CommitKey] = set()
         if commit_given(request.from_):
             start = find_commit(self._store, request.from_)
-            seen = {one.key for one in self._store.list_commits(repo, to=start.key)}
+            known = {one.key for one in self._store.list_commits(repo, to=start.key)}
 
-        def fresh() -> list[Commit] | None:
-            found = [
-                one
-                for one in self._store.list_commits(repo, reverse=True, origin=origin)
-                if one.key not in seen and (not request.branch or one.branch == request.branch)
-            ]
-            return found or None
+        position = 0
+
+        def fresh() -> list[tuple[int, Commit]] | None:
+            return self._store.commits_after(repo, position, request.branch, origin) or None
 
         while True:
-            for commit in wait_until(self._store, context, fresh):
-                seen.add(commit.key)
-                yield commit_info(self._await(commit.key, _State(request.state), context))
+            for made, commit in wait_until(self._store, context, fresh):
+                position = made
+                if commit.key not in known:
+                    yield commit_info(self._await(commit.key, _State(request.state), context))
 
     def _squash_commit(
         self, request: pfs.SquashCommitRequest, _: grpc.ServicerContext

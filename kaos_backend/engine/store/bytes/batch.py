@@ -17,8 +17,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.store.bytes.damage import erase
+from kaos_backend.engine.store.bytes.disk import read_at
 from kaos_backend.engine.store.bytes.objects import (
     EMPTY_HASH,
     INLINE_PACK,
@@ -100,7 +102,10 @@ class Batch:
             return _pieces_of(tmp or self._store.loose_path(hash_))
         if hash_ in self._packed and self._pack is not None:
             offset, length = self._packed[hash_]
-            return iter((os.pread(self._pack, length, offset),))
+            data = read_at(self._pack, length, offset)
+            if blake3(data).digest() != hash_:
+                raise DataLoss(hash_, f"has changed in packs/{self._pack_name}, which is being written")
+            return iter((data,))
         return None
 
     def seal(self) -> None:

@@ -14,6 +14,18 @@ _FICLONE = 0x40049409
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """`length` bytes from `offset` on; fewer only where the file ends. A disk may give them in parts."""
+    data = os.pread(fd, length, offset)
+    if len(data) == length:
+        return data
+    parts = [data]
+    while data and (missing := length - sum(map(len, parts))):
+        data = os.pread(fd, missing, offset + length - missing)
+        parts.append(data)
+    return b"".join(parts)
+
+
 class Disk:
     """Write, sync and rename. A full disk is raised as DiskFull, whichever call meets it."""
 

@@ -24,7 +24,7 @@ from blake3 import blake3
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, DataLoss
 from kaos_backend.engine.store.bytes.damage import Damage
-from kaos_backend.engine.store.bytes.disk import Disk
+from kaos_backend.engine.store.bytes.disk import Disk, read_at
 from kaos_formats.folders import clean_up, folder
 
 LOOSE_BYTES = 1 << 20
@@ -137,7 +137,7 @@ class ObjectStore:
         else:
             place, fd = self._pack_fd(db, at)
             try:
-                data = os.pread(fd, at.length, at.offset)
+                data = read_at(fd, at.length, at.offset)
             except OSError as error:
                 raise self._unreadable(error, at, place) from error
             finally:

@@ -157,14 +157,14 @@ def list_commits(
         raise Unknown("cannot use `from` commit without `to` commit")
     if reverse and to is not None:
         raise Unknown("cannot use `reverse` together with `from` or `to`")
-    ids: Iterator[int] | list[int]
+    ids: Iterator[int]
     if to is not None:
         ids = ancestors(db, require_commit_row(db, to)["id"])
         stop = None if from_ is None else require_commit_row(db, from_)["id"]
     else:
         order = "ASC" if reverse else "DESC"
         sql = f"SELECT id FROM commits WHERE repo_id=? ORDER BY id {order}"  # noqa: S608
-        ids, stop = [row[0] for row in db.execute(sql, (where,))], None
+        ids, stop = (row[0] for row in db.execute(sql, (where,))), None
     count = 0
     for id_ in ids:
         if id_ == stop or (number and count >= number):
@@ -174,6 +174,27 @@ def list_commits(
             continue
         count += 1
         yield commit
+
+
+def commits_after(
+    db: sqlite3.Connection, repo: RepoKey, position: int, branch: str, origin: str, number: int
+) -> list[tuple[int, Commit]]:
+    """(position, commit) of up to `number` commits made in a repo after `position` (0: of all), oldest first.
+
+    `branch` and `origin` restrict to those made on a branch, or of a kind; "": any.
+    """
+    rows = db.execute(
+        """SELECT id FROM commits WHERE repo_id=:repo AND id > :position AND (:branch='' OR branch=:branch)
+           AND (:origin='' OR origin=:origin) ORDER BY id LIMIT :number""",
+        {
+            "repo": repo_id(db, repo),
+            "position": position,
+            "branch": branch,
+            "origin": origin,
+            "number": number,
+        },
+    )
+    return [(row[0], commit_by_id(db, row[0])) for row in rows.fetchall()]
 
 
 def set_commit_ids(db: sqlite3.Connection, set_id: str) -> list[int]:

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 
 from kaos_backend.engine import cronspec
 from kaos_backend.engine.errors import Unknown
@@ -99,14 +100,13 @@ def fire_by_time(state: WriteState, key: BranchKey) -> None:
 def _satisfied(
     db: sqlite3.Connection, trigger: Mapping[str, object], branch: sqlite3.Row, commit_id: int
 ) -> bool:
-    last, since = branch["triggered_id"], []
-    for ancestor in history.ancestors(db, commit_id):
-        if ancestor == last:
-            break
-        since.append(ancestor)
+    last = branch["triggered_id"]
     answers = []
     if trigger.get("commits"):
-        answers.append(len(since) >= int(str(trigger["commits"])))
+        wanted = int(str(trigger["commits"]))
+        since = takewhile(lambda ancestor: ancestor != last, history.ancestors(db, commit_id))
+        # No further back than it takes to tell: the past may be long.
+        answers.append(len(list(islice(since, wanted))) >= wanted)
     if trigger.get("size"):
         now = db.execute("SELECT size_bytes FROM commits WHERE id=?", (commit_id,)).fetchone()[0] or 0
         row = db.execute("SELECT size_bytes FROM commits WHERE id=?", (last,)).fetchone()

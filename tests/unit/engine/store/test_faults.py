@@ -1,0 +1,183 @@
+"""Every call of the write and read paths to the disk fails once, in every way a disk can fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.store.check import findings
+from kaos_backend.engine.store.store import Store
+
+from .conftest import DATA, content, put
+
+MEGABYTE = 1 << 20
+CALLS = (
+    *("open", "read", "pread", "preadv", "readv", "write", "pwrite", "writev", "pwritev"),
+    *("fsync", "fdatasync", "replace", "rename", "link", "mkdir", "unlink", "rmdir", "truncate", "ftruncate"),
+    *(
+        "copy_file_range",
+        "sendfile",
+        "posix_fallocate",
+        "fchmod",
+        "chmod",
+        "stat",
+        "fstat",
+        "listdir",
+        "scandir",
+    ),
+)
+MOVES_BYTES = frozenset({"read", "pread", "write", "pwrite"})
+
+
+class Faults:
+    """Counts the calls that a store makes about its own files, and lets one of them fail."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root = os.fspath(root)
+        self._at: int | None = None
+        self._how: int | str = 0
+        self.count = 0
+        self.failed = ""
+        # What tells whose file it is must not fail.
+        self._readlink = os.readlink
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._failing(name, getattr(os, name)))
+
+    def arm(self, at: int, how: int | str) -> None:
+        """The `at`-th call from now on fails: with an errno, or (``"short"``) having moved half its bytes."""
+        self._at, self._how, self.count, self.failed = at, how, 0, ""
+
+    def disarm(self) -> None:
+        self._at = None
+
+    def _ours(self, what: Any) -> bool:
+        try:
+            path = self._readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fspath(what)
+        except (OSError, TypeError):
+            return False
+        return isinstance(path, str) and path.startswith(self._root) and "engine.sqlite" not in path
+
+    def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def fail_or_call(*args: Any, **kwargs: Any) -> Any:
+            if self._at is None or not args or not self._ours(args[0]):
+                return call(*args, **kwargs)
+            self.count += 1
+            if self.count != self._at:
+                return call(*args, **kwargs)
+            if isinstance(self._how, int):
+                self.failed = name
+                raise OSError(self._how, os.strerror(self._how), str(args[0]))
+            if name in MOVES_BYTES:
+                self.failed = name
+                fd, second, *rest = args
+                half = second // 2 + 1 if isinstance(second, int) else second[: len(second) // 2 + 1]
+                return call(fd, half, *rest)
+            return call(*args, **kwargs)
+
+        return fail_or_call
+
+
+def files(seed: int) -> dict[str, bytes]:
+    """What goes into the database, a pack and files of their own, and what is appended to; all new."""
+    chance = random.Random(seed)
+    return {
+        "/tiny": chance.randbytes(100),
+        **{f"/packed/{n}": chance.randbytes(40_000) for n in range(3)},
+        "/large": chance.randbytes(MEGABYTE + 10),
+        "/grows": chance.randbytes(MEGABYTE // 2 + 10),
+    }
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("how", [errno.EIO, errno.ENOSPC, "short"], ids=["EIO", "ENOSPC", "short"])
+def test_each_call_to_the_disk_fails_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int | str
+) -> None:
+    """A commit is there as a whole or not at all, what was there before stays, nothing is left behind."""
+    faults = Faults(tmp_path, monkeypatch)
+    store = Store.open(tmp_path / "engine")
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    before = {"/grows": b"g" * (MEGABYTE // 2), "/kept": b"k" * 70_000, "/kept large": b"K" * MEGABYTE}
+    head = put(store, before)
+    store.objects.close()
+    opened = descriptors()
+    names: set[str] = set()
+    refused = turn = 0
+    while turn == 0 or faults.failed or faults.count >= turn:
+        turn += 1
+        new = files(turn)
+        faults.arm(turn, how)
+        try:
+            commit = put(store, new)
+        except (EngineError, OSError):
+            faults.disarm()
+            refused += 1
+            assert len(store.list_commits(DATA)) == 1
+        else:
+            faults.disarm()
+            assert content(store, commit) == after(before, new)
+            with store.write() as txn:
+                txn.drop_commit_set(commit.id)
+        names.add(faults.failed)
+        assert content(store, head) == before
+        assert list(store.objects.tmp.iterdir()) == []
+        # Packs are kept open to be read.
+        store.objects.close()
+        assert descriptors() == opened
+    assert names >= ({"write"} if how == "short" else {"open", "write", "fdatasync", "fsync", "replace"})
+    assert refused > 20 or how == "short"
+    assert findings(store) == []
+    last = put(store, files(0))
+    store.close()
+    again = Store.open(tmp_path / "engine")
+    assert findings(again) == []
+    assert content(again, last) == after(before, files(0))
+    with again.read() as db:
+        packs = {row[0] for row in db.execute("SELECT name FROM packs")}
+        loose = {row[0].hex() for row in db.execute("SELECT hash FROM objects WHERE pack IS NULL")}
+    assert {path.name for path in again.objects.packs.iterdir()} == packs
+    assert {path.parent.name + path.name for path in again.objects.loose.glob("*/*")} == loose
+    again.close()
+
+
+def after(before: dict[str, bytes], new: dict[str, bytes]) -> dict[str, bytes]:
+    return before | new | {"/grows": before["/grows"] + new["/grows"]}
+
+
+@pytest.mark.parametrize("how", [errno.EIO, errno.ENOSPC, errno.EMFILE, "short"])
+def test_each_read_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int | str) -> None:
+    """It ends with an error or with all that was put in, and the next time with all."""
+    faults = Faults(tmp_path, monkeypatch)
+    store = Store.open(tmp_path / "engine")
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = files(0)
+    head = put(store, kept)
+    turn = refused = 0
+    while turn == 0 or faults.failed or faults.count >= turn:
+        turn += 1
+        # Nothing is remembered of files that were open or known to be whole.
+        store.close()
+        store = Store.open(tmp_path / "engine")
+        faults.arm(turn, how)
+        try:
+            assert content(store, head) == kept
+        except (EngineError, OSError):
+            refused += 1
+        faults.disarm()
+        assert content(store, head) == kept
+    assert refused > 3 or how == "short"
+    assert findings(store) == []
+    assert not store.damage.any()
+    store.close()
