@@ -34,6 +34,7 @@ from kaos_backend.services.readings import Readings
 from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
+from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
@@ -99,6 +100,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         recovery=recovery,
         workspaces=Workspaces(pachd, listed, locks),
         bundles=stored,
+        takeover=Takeover(pachd, stored),
         deploys=deploys,
         jobs=listed,
         queue=Queue(pachd, listed),

@@ -57,6 +57,20 @@ class ImageMissing(KaosError):
     http_status = 409
 
 
+class Changed(KaosError):
+    """A file that was handed over changed while it was being read; nothing of the whole list was kept."""
+
+    code = "changed"
+    http_status = 409
+
+
+class NoHandover(KaosError):
+    """Files of the client's machine cannot be handed over: it has to send or fetch their bytes."""
+
+    code = "no_handover"
+    http_status = 409
+
+
 class StaleBase(KaosError):
     """The bundle that an upload builds on is no longer current."""
 

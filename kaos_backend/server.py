@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
+import socket
+import struct
 import time
 from typing import Any, cast
 
@@ -58,6 +61,7 @@ class Connection(HttpToolsProtocol):
         self._quiet_since = 0.0
         self._unsent = 0
         self._unsent_since = 0.0
+        self._same_user = False
 
     @property
     def idle(self) -> bool:
@@ -66,6 +70,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._same_user = _peer_uid(transport) == os.geteuid()
         self._head_since = self._quiet_since = time.monotonic()
         others = [cast(Connection, c) for c in self.connections if not c.transport.is_closing()]
         if len(others) <= self._limits.connections:
@@ -93,6 +98,7 @@ class Connection(HttpToolsProtocol):
             )
             raise self._refused
         super().on_message_begin()
+        self.scope["state"]["same_user"] = self._same_user
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= self._limits.headers:
@@ -150,6 +156,15 @@ class Connection(HttpToolsProtocol):
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.http_status] + lines.encode() + b"\r\n" + content)
         self.transport.close()
+
+
+def _peer_uid(transport: asyncio.Transport) -> int | None:
+    """Of the process at the other end of a Unix socket; None for other connections, which cannot tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def _head_too_large(most: int) -> HeadersTooLarge:

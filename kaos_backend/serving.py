@@ -13,7 +13,7 @@ from kaos_backend.app import create_app
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.server import Server
 from kaos_backend.settings import Settings
-from kaos_formats.home import Running, write_running
+from kaos_formats.home import Running, own_socket, write_running
 
 GRACE_S = 5
 
@@ -23,17 +23,19 @@ _log = logging.getLogger("kaos_backend")
 class _Server(Server):
     """Tells where it listens once it does."""
 
-    def __init__(self, chosen: Settings, engine: Engine, url: str) -> None:
+    def __init__(self, chosen: Settings, engine: Engine, url: str, place: str) -> None:
         app = create_app(chosen, engine)
         app.state.leave = self._leave
         super().__init__(app, chosen.limits, timeout_graceful_shutdown=GRACE_S)
         self._home = chosen.home
         self._url = url
+        self._place = place
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            write_running(self._home, "backend", Running(os.getpid(), __version__, url=self._url))
+            running = Running(os.getpid(), __version__, url=self._url, socket=self._place)
+            write_running(self._home, "backend", running)
             _log.info("listening on %s", self._url)
 
     def _leave(self) -> None:
@@ -42,10 +44,16 @@ class _Server(Server):
 
 def serve(chosen: Settings, engine: Engine, listener: socket.socket) -> int:
     """Answer on `listener` until a signal ends it; the exit status."""
-    server = _Server(chosen, engine, "http://{}:{}".format(*listener.getsockname()))
+    listeners = [listener]
+    place = own_socket(chosen.home, "backend")
+    if place is not None:
+        listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listeners[-1].bind(str(place))
+    url = "http://{}:{}".format(*listener.getsockname())
+    server = _Server(chosen, engine, url, str(place or ""))
     # SIGHUP when the starting terminal closes must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     runner_factory = server.config.get_loop_factory()
     with asyncio.Runner(loop_factory=runner_factory) as runner:
-        runner.run(server.serve(sockets=[listener]))
+        runner.run(server.serve(sockets=listeners))
     return 0 if server.started else 1

@@ -126,7 +126,7 @@ class EmbeddedEngine:
         generation = self._endpoint.generation if self._endpoint is not None else 0
         address = f"{info.host or '127.0.0.1'}:{info.port}"
         self._pid = info.pid
-        self._endpoint = Endpoint(address, self._token, generation + 1, embedded=True)
+        self._endpoint = Endpoint(address, self._token, generation + 1, embedded=True, socket=info.socket)
         self._write_client_config(address)
         return self._endpoint
 

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -73,6 +73,66 @@ class Bundle:
         return f"{self.name}:{self.id[:6]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A folder that has been listed and checked, of whose files some may have to be read yet.
+
+    ``files`` are sorted by path, ``known`` has the hashes of those that are as they were when they were last
+    read; ``linked`` says where in the folder files lie that are found through symlinks.
+    """
+
+    kind: Kind
+    name: str
+    root: Path
+    files: Sequence[Found]
+    linked: Mapping[str, str]
+    known: Mapping[str, bytes]
+    ignored: tuple[str, ...]
+    generated: Generated | None
+    cache: Path
+    stale: bool
+    rules: str
+    started_ns: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has to be read."""
+        return len(self.known) == len(self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def with_hashes(self, hashes: Sequence[str]) -> Bundle:
+        """The bundle, with the hashes of all ``files`` in their order; the index keeps them."""
+        entries = [Entry(file, digest) for file, digest in zip(self.files, hashes, strict=True)]
+        if self.stale or not self.complete:
+            settled = {
+                entry.file.path: (*entry.file[1:5], bytes.fromhex(entry.hash))
+                for entry in entries
+                if stat_index.is_settled(entry.file, self.started_ns)
+            }
+            stat_index.save(self.cache, stat_index.Index(self.rules, settled))
+        if self.generated is not None:
+            entries = sorted((*entries, _entry(self.generated)))
+        tree = format_tree(
+            TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
+            for file, digest, _ in entries
+        )
+        reused = len(self.known)
+        return Bundle(
+            self.kind,
+            self.name,
+            self.root,
+            tuple(entries),
+            tree,
+            bundle_id(tree),
+            self.ignored,
+            reused,
+            self.generated,
+        )
+
+
 def read(
     folder: Path,
     kind: Kind,
@@ -83,6 +143,25 @@ def read(
     """The bundle in ``folder``; reads only what changed since ``cache`` knew it.
 
     Raises KaosError: invalid_bundle for what is no bundle, changed for a file that changes while it is read.
+    """
+    return hashed(list_folder(folder, kind, cache, clock_ns), progress)
+
+
+def hashed(listed: Listed, progress: Progress = lambda _: None) -> Bundle:
+    """The bundle of a folder, whose files are read here as far as they have to be; raises KaosError
+    (changed).
+    """
+    prefix = str(listed.root) + "/"
+    hashes = []
+    for file in listed.files:
+        known = listed.known.get(file.path)
+        hashes.append(hash_file(prefix + file.path, file, progress) if known is None else known.hex())
+    return listed.with_hashes(hashes)
+
+
+def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], int] = time.time_ns) -> Listed:
+    """List a folder, and check it as far as that goes without reading its data; raises KaosError
+    (invalid_bundle).
     """
     started_ns = clock_ns()
     root = real_folder(folder)
@@ -110,23 +189,24 @@ def read(
             f"{folder} is empty: there is no file in it{left}",
             hint="give a folder with data files",
         )
-    entries, fresh = _hash_all(root, files, index, progress)
-    if fresh or len(index.files) != len(files) or index.rules != (rules or ""):
-        settled = {
-            entry.file.path: (*entry.file[1:5], bytes.fromhex(entry.hash))
-            for entry in entries
-            if stat_index.is_settled(entry.file, started_ns)
-        }
-        stat_index.save(index_path, stat_index.Index(rules or "", settled))
-    if made is not None:
-        entries = tuple(sorted((*entries, _entry(made))))
     # They are printed, and a name that is no UTF-8 cannot be.
     ignored = tuple(sorted(path if path.isprintable() else shown(path) for path in found.ignored))
-    tree = format_tree(
-        TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
-        for file, digest, _ in entries
+    hashes = {file[0]: hash_ for file in files if (hash_ := index.hash_of(file)) is not None}
+    stale = len(index.files) != len(files) or index.rules != (rules or "")
+    return Listed(
+        kind,
+        name,
+        root,
+        files,
+        found.linked,
+        hashes,
+        ignored,
+        made,
+        index_path,
+        stale,
+        rules or "",
+        started_ns,
     )
-    return Bundle(kind, name, root, entries, tree, bundle_id(tree), ignored, len(files) - fresh, made)
 
 
 def _generate(root: Path, names: Sequence[str], folder: Path) -> Generated | None:
@@ -191,25 +271,6 @@ def _invalid(folder: Path, error: InvalidBundle) -> KaosError:
 def _display_name(folder: Path, root: Path) -> str:
     given = Path(os.path.abspath(folder)).name or root.name  # noqa: PTH100 - no symlinks resolved: the name given
     return re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-.")[:100] or "bundle"
-
-
-def _hash_all(
-    root: Path, files: Sequence[Found], index: stat_index.Index, progress: Progress
-) -> tuple[tuple[Entry, ...], int]:
-    """Every file with its hash, and how many had to be read."""
-    entries: list[Entry] = []
-    add = entries.append
-    prefix = str(root) + "/"
-    fresh = 0
-    for file in files:
-        known = index.hash_of(file)
-        if known is None:
-            fresh += 1
-            digest = hash_file(prefix + file.path, file, progress)
-        else:
-            digest = known.hex()
-        add(Entry(file, digest))
-    return tuple(entries), fresh
 
 
 def hash_file(path: str, file: Found, progress: Progress) -> str:

@@ -160,6 +160,28 @@ class KaosClient:
 
         return self._retrying(put)
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether the backend is on this machine, this user's, and can tell so."""
+        return bool(self.transport().endpoint.socket)
+
+    def take_bundle(self, ws: str, kind: str, name: str, lines: Iterable[bytes]) -> Iterator[Json]:
+        """Hand a folder over, listed in ``lines``: what was read, hashes, and the bundle, as lines of JSON.
+
+        Raises KaosError: no_handover where that cannot be done.
+        """
+        path = f"/workspaces/{ws}/bundles/{kind}" + _query({"name": name})
+        headers = {"Content-Type": "application/x-ndjson"}
+        body = list(lines)
+        response = self._retrying(lambda t: t.open("POST", path, iter(body), headers, WRITE_TIMEOUT_S))
+        try:
+            yield from json_lines(response)
+        except (OSError, http.client.HTTPException, ConnectionLost) as error:
+            raise _lost(ConnectionLost(str(error))) from error
+        finally:
+            if not response.isclosed():
+                self.close()
+
     def forget_bundle(self, ws: str, kind: str, bundle_id: str) -> None:
         """Remove a bundle that was sent and will not be deployed."""
         path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}"

@@ -15,7 +15,6 @@ from typing import Any
 from kaos_cli import bundle, text
 from kaos_cli.errors import OK, KaosError
 from kaos_cli.inputs import check_resources, read_grid
-from kaos_cli.progress import stage
 from kaos_cli.session import Session
 from kaos_cli.upload import Sent, send
 
@@ -56,13 +55,10 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
     with interrupted("interrupted; nothing was sent"):
-        bundles = [
-            read_bundle(session, folder, kind) for kind, folder in folders.items() if folder is not None
+        listed = [
+            list_bundle(session, folder, kind) for kind, folder in folders.items() if folder is not None
         ]
-    ids = {one.kind: one.id for one in bundles}
     asked = {
-        "source": ids.get("source"),
-        "data": ids.get("data"),
         "hyper": grid,
         "parallelism": request.parallelism,
         "resources": {
@@ -78,7 +74,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         "retry": request.retry,
         "replace": request.replace,
     }
-    answer, sent, timeout_s = _send_and_start(session, ws, bundles, asked, request.after, timeout_s)
+    answer, sent, timeout_s = _send_and_start(session, ws, listed, asked, request.after, timeout_s)
     for line in describe(answer, sent):
         session.terminal.answer(line)
     result = None
@@ -98,7 +94,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
 def _send_and_start(
     session: Session,
     ws: str,
-    bundles: list[bundle.Bundle],
+    listed: list[bundle.Listed],
     asked: dict[str, Any],
     after: bool,
     timeout_s: float | None,
@@ -106,17 +102,19 @@ def _send_and_start(
     """The answer, what was sent for it, and what is left of the time limit. With ``after``, jobs that stand
     in the way are waited for.
     """
-    sent, again = send_all(session, ws, bundles), False
+    sent, again = send_all(session, ws, listed), False
     while True:
+        ids = {one.bundle.kind: one.bundle.id for one in sent}
         try:
-            return _start(session, ws, asked), sent, timeout_s
+            named = {"source": ids.get("source"), "data": ids.get("data")}
+            return _start(session, ws, asked | named), sent, timeout_s
         except KaosError as error:
             if error.code == "job_open" and after:
                 timeout_s = _wait_for_the_end(session, ws, error.fields["jobs"], timeout_s)
-            elif error.code == "no_bundle" and bundles and not again:
+            elif error.code == "no_bundle" and listed and not again:
                 # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
                 again = True
-                sent = send_all(session, ws, bundles)
+                sent = send_all(session, ws, listed)
             else:
                 raise
 
@@ -255,16 +253,15 @@ def _start(session: Session, ws: str, asked: dict[str, Any]) -> dict[str, Any]:
         return session.client.deploy(ws, asked)
 
 
-def read_bundle(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Bundle:
-    with stage(session.terminal, f"read {kind}", in_bytes=True) as progress:
-        return bundle.read(folder, kind, session.home.cache, progress.advance)
+def list_bundle(session: Session, folder: Path, kind: bundle.Kind) -> bundle.Listed:
+    return bundle.list_folder(folder, kind, session.home.cache)
 
 
-def send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[Sent]:
+def send_all(session: Session, ws: str, listed: list[bundle.Listed]) -> list[Sent]:
     """Send them in turn; when one is refused, those that went before it leave no trace either."""
     sent: list[Sent] = []
     try:
-        for one in bundles:
+        for one in listed:
             with interrupted(f"interrupted while the {one.kind} was being sent; nothing was deployed"):
                 sent.append(_send(session, ws, one))
     except KaosError:
@@ -276,7 +273,7 @@ def send_all(session: Session, ws: str, bundles: list[bundle.Bundle]) -> list[Se
     return sent
 
 
-def _send(session: Session, ws: str, one: bundle.Bundle) -> Sent:
+def _send(session: Session, ws: str, one: bundle.Listed) -> Sent:
     try:
         return send(session.client, ws, one, session.terminal)
     except KaosError as error:

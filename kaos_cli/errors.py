@@ -72,6 +72,7 @@ EXIT_CODES: dict[str, int] = {
     "failed": FAILED,
     "waiting": FAILED,
     "stale_base": FAILED,
+    "no_handover": FAILED,
     "job_open": FAILED,
     "not_yet": FAILED,
     "image_missing": FAILED,

@@ -46,16 +46,15 @@ class Run:
 
 def run(session: Session, ws: str, asked: Run) -> int:
     """Run one trial while it is waited for; its exit code. Ctrl-C ends it."""
-    from kaos_cli.deploying import interrupted, read_bundle, send_all
+    from kaos_cli.deploying import interrupted, list_bundle, send_all
     from kaos_cli.inputs import check_resources
 
     session.home.create()
     check_resources(None, asked.cpu, asked.memory, asked.gpu, asked.tries)
     with interrupted("interrupted; nothing was run"):
-        bundles = [read_bundle(session, asked.source, "source")] if asked.source is not None else []
-        bundles += [read_bundle(session, asked.data, "data")] if asked.data is not None else []
-    send_all(session, ws, bundles)
-    ids = {one.kind: one.id for one in bundles}
+        listed = [list_bundle(session, asked.source, "source")] if asked.source is not None else []
+        listed += [list_bundle(session, asked.data, "data")] if asked.data is not None else []
+    ids = {one.bundle.kind: one.bundle.id for one in send_all(session, ws, listed)}
     granted = {name: getattr(asked, name) for name in ("cpu", "memory", "gpu", "tries", "timeout_s")}
     request = {
         "source": ids.get("source"),

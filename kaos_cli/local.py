@@ -72,7 +72,8 @@ def find(home: Home, timeout_s: float | None = None) -> Transport | None:
         return None
     _check_version(home, running)
     timeout_s = timeout_s or HEALTH_TIMEOUT_S
-    transport = Transport(Endpoint(running.url, home.token(), local=True), connect_timeout_s=timeout_s)
+    endpoint = Endpoint(running.url, home.token(), local=True, socket=running.socket)
+    transport = Transport(endpoint, connect_timeout_s=timeout_s)
     try:
         health = transport.json("GET", "/health", timeout_s=timeout_s)
     except ConnectionLost as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +24,16 @@ ERROR_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a backend listens, and the secret it wants. ``local``: this command line may start it again."""
+    """Where a backend listens, and the secret it wants. ``local``: this command line may start it again.
+
+    ``socket``: its Unix socket, which says who asks, so that files can be handed over; "" where there is
+    none.
+    """
 
     url: str
     token: str
     local: bool
+    socket: str = ""
 
 
 class Transport:
@@ -46,6 +52,8 @@ class Transport:
         self._prefix = parts.path.rstrip("/") + "/v1"
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=connect_timeout_s)
+        if endpoint.socket:
+            self._connection = _UnixConnection(endpoint.socket, parts.netloc, connect_timeout_s)
 
     def close(self) -> None:
         self._connection.close()
@@ -114,6 +122,19 @@ class Transport:
             ) from error
         assert isinstance(answer, dict)
         return answer
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket; ``host`` is what the request calls the server."""
+
+    def __init__(self, place: str, host: str, timeout_s: float) -> None:
+        super().__init__(host, timeout=timeout_s)
+        self._place = place
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._place)
 
 
 def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:

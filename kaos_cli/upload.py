@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from kaos_cli import text
-from kaos_cli.bundle import Bundle, Entry
+from kaos_cli.bundle import Bundle, Entry, Listed, hashed
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
 from kaos_cli.progress import stage
 from kaos_cli.room import refuse_what_cannot_fit
 from kaos_cli.terminal import Terminal
+from kaos_formats import handover
+from kaos_formats.handover import File, Folder
 from kaos_formats.tree import bundle_id, content_hashes
 
 
@@ -26,7 +31,7 @@ class Sent:
 
     def describe(self) -> str:
         total = f"{text.files(self.bundle.files)}, {text.size(self.bundle.size_bytes)}"
-        if self.known:
+        if not self.new_files:
             return f"{total}, nothing new to send"
         if self.new_files == self.bundle.files:
             return f"{total}, all new"
@@ -45,6 +50,44 @@ class Sent:
         }
 
 
+def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sent | None:
+    """Hand a folder over, so that the engine reads what is new where it lies; None where that cannot be done.
+
+    Raises KaosError: changed for a file that changes meanwhile; nothing is kept then.
+    """
+    if listed.generated is not None or not client.hands_over:
+        return None
+    try:
+        folder = Folder.of(listed.root)
+        lines = [msgspec.json.encode(folder) + b"\n", *handover.lines(_files(listed))]
+    except (OSError, UnicodeEncodeError):
+        return None
+    total = sum(file.size for file in listed.files if file.path not in listed.known)
+    hashes: list[str] = []
+    bundle: dict[str, Any] = {}
+    try:
+        with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
+            for line in client.take_bundle(ws, listed.kind, listed.name, lines):
+                progress.advance(line.get("read_bytes", 0))
+                text_ = line.get("hashes", "")
+                hashes += [text_[at : at + 64] for at in range(0, len(text_), 64)]
+                bundle = line.get("bundle", bundle)
+    except KaosError as error:
+        if error.code == "no_handover":
+            return None
+        raise
+    made = listed.with_hashes(hashes)
+    if made.id != bundle["id"]:
+        raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
+    return Sent(made, bundle["new_files"], bundle["new_bytes"], bundle["known"])
+
+
+def _files(listed: Listed) -> Iterator[File]:
+    for file in listed.files:
+        known = listed.known.get(file.path)
+        yield File(*file, known.hex() if known is not None else "", listed.linked.get(file.path, ""))
+
+
 def missing(bundle: Bundle, base_tree: bytes | None) -> tuple[Entry, ...]:
     """The files of ``bundle`` whose content is nowhere in the bundle of ``base_tree``."""
     if base_tree is None:
@@ -53,11 +96,25 @@ def missing(bundle: Bundle, base_tree: bytes | None) -> tuple[Entry, ...]:
     return tuple(entry for entry in bundle.entries if entry.hash not in known)
 
 
-def send(client: KaosClient, ws: str, bundle: Bundle, terminal: Terminal) -> Sent:
-    """Make sure that the backend has ``bundle``; raises KaosError."""
-    if client.bundle(ws, bundle.kind, bundle.id) is not None:
-        return Sent(bundle, 0, 0, known=True)
-    refuse_what_cannot_fit(client, bundle.kind, bundle.size_bytes, lambda: bundle)
+def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sent:
+    """Make sure that the backend has the bundle of a folder; raises KaosError.
+
+    What is there already is neither read nor sent; else the engine reads it where it lies, or it is sent.
+    """
+    bundle = None
+    if listed.complete:
+        bundle = listed.with_hashes([listed.known[file.path].hex() for file in listed.files])
+        if client.bundle(ws, bundle.kind, bundle.id) is not None:
+            return Sent(bundle, 0, 0, known=True)
+    made = bundle
+    refuse_what_cannot_fit(client, listed.kind, listed.size_bytes, lambda: made or hashed(listed))
+    if (taken := take(client, ws, listed, terminal)) is not None:
+        return taken
+    if bundle is None:
+        with stage(terminal, f"read {listed.kind}", in_bytes=True) as progress:
+            bundle = hashed(listed, progress.advance)
+        if client.bundle(ws, bundle.kind, bundle.id) is not None:
+            return Sent(bundle, 0, 0, known=True)
     try:
         return _put(client, ws, bundle, terminal)
     except KaosError as error:

@@ -39,6 +39,8 @@ class Walk:
     files: list[Found] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    linked: dict[str, str] = field(default_factory=dict)
+    """Where in the bundle's folder files lie that are found through symlinks."""
     linked_folders: int = 0
 
 
@@ -85,6 +87,8 @@ def _folder(
         found.problems.append(f"{printable(prefix) or '.'}: {error.strerror}")
         return
     add = found.files.append
+    real = folder[len(top.rstrip("/")) + 1 :] + "/" if folder != top else ""
+    linked = real != prefix
     folders: list[tuple[str, str, tuple[str, ...]]] = []
     for entry in entries:
         path = prefix + entry.name
@@ -103,6 +107,8 @@ def _folder(
             continue
         mode = status.st_mode
         if stat.S_ISREG(mode):
+            if linked:
+                found.linked[path] = real + entry.name
             add(
                 Found(
                     path,
@@ -154,6 +160,7 @@ def _link(
             folders.append((target, path, (*chain, target)))
     elif stat.S_ISREG(status.st_mode):
         executable = status.st_mode & 0o111 != 0
+        found.linked[path] = target[len(top.rstrip("/")) + 1 :]
         found.files.append(
             Found(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, executable)
         )

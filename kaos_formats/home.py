@@ -23,6 +23,8 @@ Program = Literal["backend", "engine"]
 
 TOKEN_BYTES = 32
 _PROBED_S = 0.005
+MAX_SOCKET_BYTES = 107
+"""What the address of a Unix socket has room for (unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,27 @@ class Home:
         """There from when the processes were stopped until they are started: whether they crashed, or not."""
         return self.path / "stopped"
 
+    @property
+    def sockets(self) -> Path:
+        """The folder of the Unix sockets, which nobody but the user may enter."""
+        return self.path / "run"
+
     def running_file(self, program: Program) -> Path:
         return self.path / f"{program}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process of a home: its pid, its version and where it answers (the backend a URL, the engine gRPC)."""
+    """A process of a home: its pid, its version and where it answers (the backend a URL, the engine gRPC;
+    both also on a Unix socket of the user alone, if that can be had).
+    """
 
     pid: int
     version: str = ""
     url: str = ""
     host: str = ""
     port: int = 0
+    socket: str = ""
 
 
 def write_running(home: Home, program: Program, running: Running) -> None:
@@ -95,9 +105,34 @@ def read_running(home: Home, program: Program) -> Running | None:
             url=str(said.get("url", "")),
             host=str(said.get("host", "")),
             port=int(said.get("port", 0)),
+            socket=str(said.get("socket", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def own_socket(home: Home, program: Program) -> Path | None:
+    """Where ``program`` may bind a Unix socket that nobody but this user can reach; None if there is no such
+    place.
+
+    Reaching a socket takes the right to enter its folder. Only for who holds the lock of ``program``.
+    """
+    from kaos_formats.folders import clean_up
+
+    place = home.sockets / f"{program}.sock"
+    if len(os.fsencode(place)) > MAX_SOCKET_BYTES:
+        return None
+    try:
+        if home.sockets.is_symlink() or (home.sockets.exists() and not home.sockets.is_dir()):
+            clean_up(home.sockets)
+        home.sockets.mkdir(mode=0o700, exist_ok=True)
+        home.sockets.chmod(0o700)
+        if home.sockets.stat().st_uid != os.getuid():
+            return None
+        clean_up(place)
+    except OSError:
+        return None
+    return place
 
 
 def log_file(home: Home, program: Program) -> Path:

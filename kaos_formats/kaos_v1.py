@@ -16,6 +16,10 @@ message is a JSON object; fields may be added, so readers pass over those that t
     JobCounts(JobCountsRequest) → JobCountsResponse
     JobIds(JobIdsRequest) → JobIdsResponse
     PutSecret(PutSecretRequest) → Done
+    Ingest(stream of IngestRequest) → stream of IngestResponse
+    Export(stream of ExportRequest) → stream of ExportResponse
+
+The last two are for callers of the same user on the same machine: over the engine's Unix socket only.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from __future__ import annotations
 from typing import Self
 
 import msgspec
+
+from kaos_formats.handover import File, Folder
 
 SERVICE = "kaos_v1.Engine"
 
@@ -392,6 +398,31 @@ class ForegroundOutput(Message, omit_defaults=True):
     printed: bytes = b""
     output: bytes = b""
     end: ForegroundEnd | None = None
+
+
+class IngestRequest(Message, omit_defaults=True):
+    """The first has the `folder` whose files are to be taken in; then `files`, sorted by path over all of
+    them.
+
+    All of it becomes a file set, or nothing when it fails or the call ends early. A file whose `hash` is
+    there already is not read.
+    """
+
+    folder: Folder | None = None
+    files: list[File] = []
+
+
+class IngestResponse(Message, omit_defaults=True):
+    """How many bytes have been read since the last one; the hashes (32 bytes each) of the files of one
+    request, in the order of the requests; the last one has the id of the file set, and how much of its
+    content is new here.
+    """
+
+    read_bytes: int = 0
+    hashes: bytes = b""
+    file_set: str = ""
+    new_files: int = 0
+    new_bytes: int = 0
 
 
 def method(name: str) -> str:

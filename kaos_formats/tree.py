@@ -76,17 +76,22 @@ def make_tree(entries: Iterable[TreeEntry]) -> Tree:
     return parse_tree(format_tree(entries))
 
 
+def check_length(size: int) -> None:
+    """Raise InvalidBundle if a tree text has more bytes than it may have."""
+    if size > MAX_TREE_BYTES:
+        raise InvalidBundle(
+            f"the bundle's file list has more than {MAX_TREE_BYTES} bytes",
+            hint="leave files out with .kaosignore, or pack many small files into fewer big ones",
+        )
+
+
 def parse_tree(text: bytes) -> Tree:
     """The tree that ``text`` describes.
 
     Raises InvalidBundle if it is too long, not canonical, empty, or names a file that a repo cannot hold;
     the message lists the first offending paths.
     """
-    if len(text) > MAX_TREE_BYTES:
-        raise InvalidBundle(
-            f"the bundle's file list has more than {MAX_TREE_BYTES} bytes",
-            hint="leave files out with .kaosignore, or pack many small files into fewer big ones",
-        )
+    check_length(len(text))
     try:
         entries = tuple(msgspec.json.Decoder(TreeEntry).decode_lines(text))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from kaos_backend import errors
-from kaos_backend.api.deps import Awake
+from kaos_backend.api.deps import Awake, same_user
+from kaos_backend.api.exchange import too_large
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
-from kaos_backend.api.streams import BodyPipe
+from kaos_backend.api.streams import BodyPipe, JsonLines, json_lines
 from kaos_backend.services import views
+from kaos_formats.handover import MAX_LIST_BYTES, Folder
 from kaos_formats.names import BundleKind
 
 router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundles"])
@@ -70,6 +73,58 @@ async def put_bundle(
         feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError, ClientDisconnect):
             await feeding
+
+
+@router.post(
+    "",
+    response_class=JsonLines,
+    responses=ends_in(
+        errors.NoSuchWorkspace,
+        errors.InvalidBundle,
+        errors.InvalidName,
+        errors.BodyTooLarge,
+        errors.NoHandover,
+    ),
+    openapi_extra={
+        PLACE: "uploads",
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        },
+    },
+)
+async def take_bundle(
+    workspace: str, kind: BundleKind, request: Request, services: Awake, name: Annotated[str, Query()]
+) -> JsonLines:
+    """Takes a bundle from a folder of this machine: the folder, then its files, in JSON lines; answers with
+    JSON lines of what was read, hashes, and the bundle. On the Unix socket only. 409 no_handover, changed.
+    """
+    if not same_user(request):
+        raise errors.NoHandover(
+            "files are handed over on the backend's Unix socket only, to its own user",
+            hint="send the bundle with PUT",
+        )
+    folder, lines = await _listed(request)
+    taking = await run_in_threadpool(services.takeover.take, workspace, kind, name, folder, lines)
+    return json_lines(taking, lambda line: line.model_dump(exclude_defaults=True), request)
+
+
+async def _listed(request: Request) -> tuple[Folder, list[bytes]]:
+    """The folder and the lines of files in a body."""
+    lines: list[bytes] = []
+    rest, size = b"", 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_LIST_BYTES:
+            raise too_large(MAX_LIST_BYTES)
+        *whole, rest = (rest + chunk).split(b"\n")
+        lines += whole
+    try:
+        if rest or not lines:
+            raise ValueError("it does not end with a whole line")
+        return msgspec.json.decode(lines[0], type=Folder), lines[1:]
+    except (msgspec.DecodeError, ValueError) as error:
+        raise errors.InvalidRequest(f"the list of files is broken: {error}") from error
 
 
 @router.delete("/{bundle_id}", status_code=204)

@@ -19,6 +19,7 @@ from kaos_backend.services.logs import Logs
 from kaos_backend.services.queue import Queue
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.retries import Retries
+from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
@@ -35,6 +36,7 @@ class Services:
     recovery: Recovery
     workspaces: Workspaces
     bundles: Bundles
+    takeover: Takeover
     deploys: Deploys
     jobs: Jobs
     queue: Queue
@@ -56,6 +58,11 @@ def services_of(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
+
+
+def same_user(request: Request) -> bool:
+    """Whether the kernel says that the client is a process of our user on this machine: see ``server``."""
+    return bool(getattr(request.state, "same_user", False))
 
 
 def awake_services(request: Request) -> Services:

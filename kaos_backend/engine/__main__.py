@@ -22,6 +22,7 @@ from kaos_formats.home import (
     ensure_token,
     log_file,
     make_private,
+    own_socket,
     read_running,
     try_lock,
     write_running,
@@ -59,9 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         settled = True
         port = args.port or _last_free_port(home)
         token = ensure_token(home.token_file)
+        place = own_socket(home, "engine")
         handle = start(
-            home.path / "engine", HOST, port, token, runtime, machine, gpus=gpus, inputs_bytes=inputs_bytes
-        )
+            home.path / "engine", HOST, port, token, runtime, machine, gpus=gpus,
+            inputs_bytes=inputs_bytes, socket=place,
+        )  # fmt: skip
     except EngineError as e:
         log.error("%s", e.message)
         print(f"kaos engine: {e.message}", file=sys.stderr)
@@ -70,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         log.exception("the engine could not start")
         raise
     bound = int(handle.address.rpartition(":")[2])
-    write_running(home, "engine", Running(os.getpid(), __version__, host=HOST, port=bound))
+    running = Running(os.getpid(), __version__, host=HOST, port=bound, socket=str(place or ""))
+    write_running(home, "engine", running)
     log.info(
         "serving %s, machine %s, runtime %s (%s)", handle.address, machine, runtime.name, runtime.isolation
     )

@@ -50,6 +50,23 @@ class CommitForgotten(Unknown):
         super().__init__(f"commit {commit}: the commit is forgotten, its files are gone")
 
 
+class Changed(EngineError):
+    """A file that was handed over is not the one that was listed any more."""
+
+    default_code = "ABORTED"
+    reason = reasons.CHANGED
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} changed while it was being read")
+
+
+class NoHandover(EngineError):
+    """Files of this machine cannot be handed over: the caller has to send or take their bytes."""
+
+    default_code = "FAILED_PRECONDITION"
+    reason = reasons.NO_HANDOVER
+
+
 class NotFound(EngineError):
     default_code = "NOT_FOUND"
 

@@ -14,6 +14,7 @@ from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.facade.chunks import ChunkServer
 from kaos_backend.engine.facade.engine.control import ControlService
 from kaos_backend.engine.facade.engine.foreground import ForegroundService
+from kaos_backend.engine.facade.engine.handover import HandoverService
 from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.queue import QueueService
 from kaos_backend.engine.facade.engine.reading import ReadingService
@@ -75,8 +76,9 @@ def start(
     clock: Clock = now_us,
     gpus: Inventory | None = None,
     inputs_bytes: int | None = None,
+    socket: Path | None = None,
 ) -> EngineHandle:
-    """Open the store, take up unfinished jobs, serve. Port 0 takes any free one.
+    """Open the store, take up unfinished jobs, serve. Port 0 takes any free one; `socket` see `build_server`.
 
     `gpus` are those that `machine` counts; `inputs_bytes` is for `Jobs`.
 
@@ -109,13 +111,14 @@ def start(
             EnterpriseService(),
             HealthService(),
             EngineService(store, data_dir / "trees"),
+            HandoverService(store),
             ControlService(jobs),
             QueueService(jobs, inventory),
             ReadingService(jobs),
             LogService(LogCalls(jobs, own_log).ranges),
             ForegroundService(jobs.foregrounds),
         ]
-        server, bound = build_server(services, token, host, port)
+        server, bound = build_server(services, token, host, port, socket)
     except BaseException:
         store.close()
         raise

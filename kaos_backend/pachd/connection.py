@@ -39,10 +39,15 @@ _LOOPBACK_OPTIONS: list[tuple[str, Any]] = [
 
 
 class _LoopbackClient(Client):
-    """The SDK's client with channel options for a server on this machine."""
+    """The SDK's client for a server on this machine; over its Unix socket if it has one."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._target = f"unix:{endpoint.socket}" if endpoint.socket else endpoint.address
+        host, _, port = endpoint.address.rpartition(":")
+        super().__init__(host=host, port=int(port), auth_token=endpoint.token)
 
     def _init_api(self) -> None:
-        channel = grpc.insecure_channel(self.address, options=_LOOPBACK_OPTIONS)
+        channel = grpc.insecure_channel(self._target, options=_LOOPBACK_OPTIONS)
         self._channel = grpc.intercept_channel(channel, MetadataClientInterceptor(self._grpc_metadata))
         super()._init_api()
 
@@ -81,6 +86,11 @@ class Connection:
     def embedded(self) -> bool:
         """Whether the engine is on this machine, and ours."""
         return self._engine.current().embedded
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether files of this machine can be handed to the engine, and by it."""
+        return bool(self._engine.current().socket)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -182,5 +192,4 @@ def read_by_hand(client: Client, method: str, read: Callable[[bytes], Any]) -> A
 def _connect(endpoint: Endpoint) -> Client:
     if not endpoint.embedded:
         return Client.from_pachd_address(endpoint.address, auth_token=endpoint.token or "")
-    host, _, port = endpoint.address.rpartition(":")
-    return _LoopbackClient(host=host, port=int(port), auth_token=endpoint.token)
+    return _LoopbackClient(endpoint)

@@ -8,14 +8,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a pachd listens. ``address`` is ``host:port`` for the embedded engine, a pachd address (``grpc://…``)
-    for a remote one. ``generation`` changes whenever the engine behind it was started anew.
+    """Where a pachd listens. ``address`` is ``host:port`` for the embedded engine, a pachd address
+    (``grpc://…``) for a remote one. ``generation`` changes whenever the engine behind it was started anew.
+    ``socket``: the embedded engine's Unix socket, over which it takes and writes files of its user; ""
+    without one.
     """
 
     address: str
     token: str | None
     generation: int
     embedded: bool
+    socket: str = ""
 
 
 class Engine(Protocol):

@@ -46,6 +46,12 @@ def from_status(code: grpc.StatusCode, details: str, reason: str = "") -> errors
         return errors.NeverFits(details, hint="ask for less with --cpu, --memory or --gpu")
     if reason == reasons.COMMIT_FINISHED:
         return CommitFinished(details)
+    if reason == reasons.CHANGED:
+        return errors.Changed(
+            details, hint="deploy again when nothing writes to it, or leave it out with .kaosignore"
+        )
+    if reason == reasons.NO_HANDOVER:
+        return errors.NoHandover(details)
     if reason == reasons.IMAGE_MISSING:
         return errors.ImageMissing(details)
     if code is status.NOT_FOUND:

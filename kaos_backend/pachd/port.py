@@ -28,6 +28,7 @@ from kaos_backend.domain.models import (
     StartCommit,
 )
 from kaos_formats import kaos_v1
+from kaos_formats.handover import File, Folder
 
 
 class LogStream(Protocol):
@@ -48,6 +49,17 @@ class ForegroundCall(Protocol):
 
     def close(self) -> None:
         """End it. Idempotent."""
+
+
+class IngestCall(Protocol):
+    """Files being taken in. Iterating ends with the response that names the file set; ``close`` gives up, and
+    then nothing is kept. Iterating raises NoHandover and Changed.
+    """
+
+    def __iter__(self) -> Iterator[kaos_v1.IngestResponse]: ...
+
+    def close(self) -> None:
+        """From any thread. Idempotent."""
 
 
 class Pachd(Protocol):
@@ -221,6 +233,11 @@ class Pachd(Protocol):
     def foreground(self, ask: kaos_v1.ForegroundOpen) -> ForegroundCall:
         """A command in the foreground, see ``kaos_v1.ForegroundOpen``. Iterating raises
         NeedsEmbeddedEngine.
+        """
+
+    def ingest(self, folder: Folder, files: Iterable[list[File]]) -> IngestCall:
+        """Takes in files of a folder of this machine, see ``kaos_v1.IngestRequest``. ``files`` is consumed in
+        another thread. Elsewhere iterating raises NoHandover.
         """
 
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:

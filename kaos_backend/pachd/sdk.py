@@ -35,11 +35,13 @@ from kaos_backend.pachd.connection import Connection, in_transaction
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.foreground import SdkForeground
+from kaos_backend.pachd.handover import SdkIngest
 from kaos_backend.pachd.logs import SdkLogStream
-from kaos_backend.pachd.port import ForegroundCall, LogStream
+from kaos_backend.pachd.port import ForegroundCall, IngestCall, LogStream
 from kaos_backend.pachd.prefetch import prefetch
 from kaos_backend.pachd.reading import stream, unary
 from kaos_formats import kaos_v1
+from kaos_formats.handover import File, Folder
 from kaos_formats.names import meta_repo
 
 _ALL_VERSIONS = -1
@@ -349,6 +351,9 @@ class SdkPachd:
             return self._connection.read(call)
         except errors.NeedsEmbeddedEngine:
             return kaos_v1.PausedResponse()
+
+    def ingest(self, folder: Folder, files: Iterable[list[File]]) -> IngestCall:
+        return SdkIngest(self._connection, folder, files)
 
     def foreground(self, ask: kaos_v1.ForegroundOpen) -> ForegroundCall:
         return SdkForeground(self._connection, ask)

@@ -7,12 +7,12 @@ commit's description names it. Nothing depends on such a branch, so nothing runs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
-from kaos_backend.domain.models import Commit
+from kaos_backend.domain.models import Commit, FileOp
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.locks import KeyedLocks
@@ -21,7 +21,6 @@ from kaos_formats import names
 from kaos_formats.names import BundleKind
 from kaos_formats.shape import find_shape
 from kaos_formats.tar import Source
-from kaos_formats.tree import Tree
 
 PATIENCE_S = 5.0
 
@@ -106,7 +105,7 @@ class Bundles:
             head = inputs.head(self._pachd, workspace, kind)
             known = self._known(workspace, kind, bundle_id, head)
             if known is not None:
-                return _uploaded(known, 0, 0)
+                return _uploaded(known, 0, 0, known=True)
             base = head if base_id is not None else None
             if base_id is not None and (head is None or head.description.id != base_id):
                 raise _stale(workspace, kind, base_id, head)
@@ -172,7 +171,7 @@ class Bundles:
         upload = BundleUpload(body, bundle_id)
         tree = upload.tree()
         if kind == names.SOURCE:
-            _check_source(tree)
+            check_source({entry.path: entry.mode == "755" for entry in tree.entries})
         base_commit = base.commit.id if base is not None else ""
         try:
             base_tree = (
@@ -185,29 +184,69 @@ class Bundles:
         except errors.NotFound as error:
             # Its deploy is being carried out right now: there, but without content yet.
             raise _stale(workspace, kind, base.description.id if base else "", base) from error
+        operations = upload.operations(kind, tree, base_tree, base_commit)
+        about = self._commit(workspace, kind, bundle_id, name, tree.files, tree.size_bytes, operations)
+        return _uploaded(about, upload.new_files, upload.new_bytes)
+
+    def stage(
+        self,
+        workspace: str,
+        kind: BundleKind,
+        bundle_id: str,
+        name: str,
+        files: int,
+        size_bytes: int,
+        new: tuple[int, int],
+        operations: Iterable[FileOp],
+    ) -> views.UploadedBundle:
+        """Stages a bundle of which the engine has all content; one that is there already is left as it is.
+
+        ``new``: files, and their bytes, that have come for it. Raises InvalidBundle (then nothing of it is
+        left).
+        """
+        with self._locks.hold(*upload_key(workspace, kind, bundle_id)):
+            head = inputs.head(self._pachd, workspace, kind)
+            known = self._known(workspace, kind, bundle_id, head)
+            if known is not None:
+                return _uploaded(known, 0, 0, known=True)
+            about = self._commit(workspace, kind, bundle_id, name, files, size_bytes, operations)
+            if head is not None and head.description.id == bundle_id:
+                # It was sent to heal the current one, whose content is whole again by now.
+                self.discard_quietly(workspace, kind, bundle_id)
+            return _uploaded(about, *new)
+
+    def _commit(
+        self,
+        workspace: str,
+        kind: BundleKind,
+        bundle_id: str,
+        name: str,
+        files: int,
+        size_bytes: int,
+        operations: Iterable[FileOp],
+    ) -> Description:
+        """Puts a bundle on its staging branch, or nothing at all."""
         description = Description(
             kind="staging",
             id=bundle_id,
             name=name,
             created=rfc3339(self._now()) or "",
-            files=tree.files,
-            bytes=tree.size_bytes,
+            files=files,
+            bytes=size_bytes,
             owner=self.owner,
         )
         self._pachd.ensure_repos(workspace, [kind])
         branch = names.staging_branch(bundle_id, self.owner)
         commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
         try:
-            self._pachd.modify(
-                workspace, kind, commit_id, upload.operations(kind, tree, base_tree, base_commit)
-            )
+            self._pachd.modify(workspace, kind, commit_id, operations)
             finished = self._pachd.finish_commit(workspace, kind, commit_id)
             if finished.error:
                 raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
         except BaseException:
             self.discard_quietly(workspace, kind, bundle_id, commit_id)
             raise
-        return _uploaded(description, upload.new_files, upload.new_bytes)
+        return description
 
     def discard_quietly(
         self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None
@@ -219,10 +258,10 @@ class Bundles:
             _log.warning("left for recovery: staging of %s %s: %s", kind, bundle_id, error.message)
 
 
-def _check_source(tree: Tree) -> None:
-    """Refuses what the builder could make nothing of. Raises InvalidBundle."""
-    shape = find_shape(entry.path for entry in tree.entries)
-    if tree.by_path()[shape.train].mode != "755":
+def check_source(executable: Mapping[str, bool]) -> None:
+    """Refuses what the builder could make nothing of, by path → is it executable. Raises InvalidBundle."""
+    shape = find_shape(executable)
+    if not executable[shape.train]:
         raise errors.InvalidBundle(f"{shape.train} is not executable", hint=f"chmod +x {shape.train}")
 
 
@@ -245,8 +284,8 @@ def _stale(workspace: str, kind: str, base_id: str, head: inputs.Head | None) ->
     )
 
 
-def _uploaded(d: Description, new_files: int, new_bytes: int) -> views.UploadedBundle:
+def _uploaded(d: Description, new_files: int, new_bytes: int, *, known: bool = False) -> views.UploadedBundle:
     return views.UploadedBundle(
         id=d.id, name=d.name, author=d.author, created=d.created, files=d.files, bytes=d.bytes,
-        new_files=new_files, new_bytes=new_bytes,
+        new_files=new_files, new_bytes=new_bytes, known=known,
     )  # fmt: skip

@@ -5,7 +5,7 @@ The field names are the contract with the CLI (docs/api.md).
 
 from __future__ import annotations
 
-from kaos_backend.services.views import Answer, View
+from kaos_backend.services.views import Answer, UploadedBundle, View
 
 
 class ForegroundLine(Answer):
@@ -24,6 +24,18 @@ class ForegroundLine(Answer):
     end: bool = False
     code: int | None = None
     reason: str = ""
+
+
+class TakenLine(Answer):
+    """One line of the answer to a bundle that is handed over: bytes ``read_bytes`` since the last one; or the
+    ``hashes`` of the files listed, 64 hex digits each, in the order of the list; or the ``bundle``, the
+    ``end``.
+    """
+
+    read_bytes: int = 0
+    hashes: str = ""
+    bundle: UploadedBundle | None = None
+    end: bool = False
 
 
 class CheckProgress(View):

@@ -51,10 +51,13 @@ class BundleAnswer(Answer, Bundle):
 
 
 class UploadedBundle(Answer, Bundle):
-    """A bundle with what of it was sent: ``new_files`` files of ``new_bytes`` bytes in all."""
+    """A bundle with what of it was new: ``new_files`` files of ``new_bytes`` bytes in all. ``known``: it was
+    there.
+    """
 
     new_files: int
     new_bytes: int
+    known: bool
 
 
 class Hyper(View):

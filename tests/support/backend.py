@@ -22,7 +22,7 @@ from kaos_backend.server import Server
 from kaos_backend.settings import Limits, Settings
 from kaos_backend.supervisor import EmbeddedEngine
 from kaos_formats.files import read_json
-from kaos_formats.home import Home, process_lives
+from kaos_formats.home import Home, own_socket, process_lives
 from tests.support.archives import archive, tree_of
 
 # The smallest thing that trains: a metric that follows from the parameters, a log line, a data file's
@@ -57,10 +57,14 @@ class Backend:
         )
         self.token = (home / "token").read_text().strip()
         self._socket = socket.create_server(("127.0.0.1", 0))
+        place = own_socket(Home(home), "backend")
+        self._local = socket.socket(socket.AF_UNIX)
+        self.place = str(place)
+        self._local.bind(self.place)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
         self._server = Server(self.app, limits, timeout_graceful_shutdown=1)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+            target=self._server.run, kwargs={"sockets": [self._socket, self._local]}, daemon=True
         )
         self.http = requests.Session()
         self.http.trust_env = False
@@ -133,6 +137,7 @@ class Backend:
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()
+        self._local.close()
         stop_engine(self.home)
         engine = self.app.state.services.engine
         assert not isinstance(engine, EmbeddedEngine) or not engine.lives()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -34,9 +35,15 @@ _OPTIONS = (
 
 
 def build_server(
-    services: Iterable[Service], token: str, host: str = "127.0.0.1", port: int = 0
+    services: Iterable[Service],
+    token: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    socket: Path | None = None,
 ) -> tuple[grpc.Server, int]:
     """A server, not started yet, and the port of `host` it is bound to (port 0: any free one).
+
+    It also listens on the Unix socket `socket`, whose folder lets nobody else in.
 
     Raises:
         FailedPrecondition: the port is taken.
@@ -58,6 +65,8 @@ def build_server(
         raise FailedPrecondition(
             f"port {port} of {host} is in use: stop what listens there, or choose another port"
         ) from cause
+    if socket is not None:
+        server.add_insecure_port(f"unix:{socket}")
     return server, bound
 
 

@@ -26,13 +26,16 @@ from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.references import Leases, Roots
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
+from kaos_backend.engine.store.trees.edit import Overlay
 from kaos_backend.engine.store.trees.files import NewFile, Staged
+from kaos_backend.engine.store.trees.folder import FolderUpload
 from kaos_backend.engine.store.trees.layout import Place, Tree, materialize
 from kaos_backend.engine.store.trees.nodes import Node, NodeCache
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
 from kaos_backend.engine.store.versions import refs
 from kaos_backend.engine.store.versions.filesets import FileSets
+from kaos_formats.handover import Folder
 
 __all__ = ["Migration", "NewFile", "Staged", "Store", "Txn", "Upload"]
 
@@ -220,6 +223,21 @@ class Store(Reads):
             log.exception("object %s %s, which could not be written down", object_.hex(), what)
         else:
             log.warning("object %s %s", object_.hex(), what)
+
+    @contextmanager
+    def ingest(self, folder: Folder) -> Iterator[FolderUpload]:
+        """Take files in where they lie on this machine; `keep` makes them stay. NoHandover if it cannot be
+        read.
+        """
+        with self.upload() as upload, FolderUpload(upload, folder) as taking:
+            yield taking
+
+    def keep(self, taking: FolderUpload) -> str:
+        """Make everything that was taken in a file set; its id."""
+        staged = taking.seal()
+        with self.write() as txn:
+            root = txn.adopt(staged)
+        return self.filesets.add([Overlay(root)], root)
 
     def stage(self, new: Iterable[NewFile], tag: str) -> Staged:
         """Take files in: bytes durable, rows pending until `Txn.adopt`. See `files.stage`."""

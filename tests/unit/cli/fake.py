@@ -236,7 +236,7 @@ class FakeBackend:
             "files": len(whole), "bytes": sum(map(len, whole.values())),
         }  # fmt: skip
         self.staged[ws, kind, bundle_id] = made | {"tree": tree, "contents": whole}
-        return made | {"new_files": sent, "new_bytes": sum(map(len, contents.values()))}
+        return made | {"new_files": sent, "new_bytes": sum(map(len, contents.values())), "known": False}
 
     def _deploy(self, ws: str, request: dict[str, Any]) -> Any:
         self.deploys.append(request)

@@ -46,6 +46,7 @@ CALLS = {
     "bundle": lambda c: c.bundle("w", "source", "f" * 32),
     "tree": lambda c: c.head_tree("w", "data"),
     "put": lambda c: c.put_bundle("w", "data", "f" * 32, "n", "e" * 32, lambda: iter(())),
+    "take": lambda c: list(c.take_bundle("w", "data", "n", [])),
     "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),
     "jobs": lambda c: c.jobs("w", 3),
@@ -65,7 +66,7 @@ CALLS = {
 
 
 def test_every_method_of_the_client_is_called_here() -> None:
-    methods = {n for n in vars(KaosClient) if not n.startswith("_")} - {"transport", "close"}
+    methods = {n for n in vars(KaosClient) if not n.startswith("_")} - {"transport", "close", "hands_over"}
     assert len(methods) == len(CALLS)
 
 

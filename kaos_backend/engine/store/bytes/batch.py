@@ -55,8 +55,8 @@ class Batch:
     """
 
     def __init__(self, store: ObjectStore, known: Known) -> None:
-        self._store = store
-        self._disk = store.disk
+        self.store = store
+        self.disk = store.disk
         self._known = known
         self._seen: set[bytes] = set()
         self._buffer: dict[bytes, bytes] = {}
@@ -89,6 +89,14 @@ class Batch:
                 self._flush()
         return hash_
 
+    def known(self, hashes: list[bytes]) -> set[bytes]:
+        """Which of these the store has already, so that their bytes need not come."""
+        return self._known(hashes) | {EMPTY_HASH}
+
+    def brings(self, hash_: bytes) -> bool:
+        """Whether an object's bytes are new with this batch, as far as it has been sealed."""
+        return hash_ in self._packed or hash_ in self._large or hash_ in self._inline
+
     def writer(self) -> ObjectWriter:
         return ObjectWriter(self)
 
@@ -99,7 +107,7 @@ class Batch:
             return iter((data,))
         if hash_ in self._large:
             _, tmp = self._large[hash_]
-            return _pieces_of(tmp or self._store.loose_path(hash_))
+            return _pieces_of(tmp or self.store.loose_path(hash_))
         if hash_ in self._packed and self._pack is not None:
             offset, length = self._packed[hash_]
             data = read_at(self._pack, length, offset)
@@ -110,7 +118,7 @@ class Batch:
 
     def seal(self) -> None:
         """Make every byte taken in so far durable. May be called again after more was added."""
-        disk = self._disk
+        disk = self.disk
         if self._buffer and self._pack is None and self._inlined + self._buffered <= INLINE_BYTES:
             self._inline.update(self._new(self._buffer))
             self._inlined += self._buffered
@@ -119,20 +127,20 @@ class Batch:
             self._flush()
         if self._pack is not None and self._unsynced:
             disk.sync(self._pack)
-            disk.sync_directory(self._store.packs)
+            disk.sync_directory(self.store.packs)
             self._unsynced = False
         pending = [(hash_, tmp) for hash_, (_, tmp) in self._large.items() if tmp is not None]
         for _, tmp in pending:
             disk.sync_path(tmp)
         arriving = [hash_ for hash_, _ in pending]
-        self._store.arriving(arriving)
+        self.store.arriving(arriving)
         self._arriving += arriving
         directories = set()
         for hash_, tmp in pending:
-            final = self._store.loose_path(hash_)
+            final = self.store.loose_path(hash_)
             if not final.parent.is_dir():
                 disk.make_directory(final.parent)
-                directories.add(self._store.loose)
+                directories.add(self.store.loose)
             disk.rename(tmp, final)
             self._large[hash_] = (self._large[hash_][0], None)
             directories.add(final.parent)
@@ -148,7 +156,7 @@ class Batch:
         rows += [(hash_, None, 0, size) for hash_, (size, _) in self._large.items()]
         rows += [(hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()]
         # What was damaged is whole where it is now.
-        self._healed |= self._store.damage.among(row[0] for row in rows)
+        self._healed |= self.store.damage.among(row[0] for row in rows)
         if self._healed:
             gone = [(hash_,) for hash_ in self._healed]
             db.executemany("DELETE FROM objects WHERE hash=?", gone)
@@ -159,7 +167,7 @@ class Batch:
 
     def recorded(self) -> None:
         """The transaction is committed."""
-        self._store.damage.healed(self._healed)
+        self.store.damage.healed(self._healed)
         self._arrived()
         self.close()
 
@@ -174,7 +182,7 @@ class Batch:
         if self._pack is not None:
             self.close()
             with suppress(OSError):
-                (self._store.packs / self._pack_name).unlink()
+                (self.store.packs / self._pack_name).unlink()
         for _, tmp in self._large.values():
             if tmp is not None:
                 with suppress(OSError):
@@ -183,7 +191,7 @@ class Batch:
         self._arrived()
 
     def _arrived(self) -> None:
-        self._store.arrived(self._arriving)
+        self.store.arrived(self._arriving)
         self._arriving = []
 
     def _new(self, objects: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -195,8 +203,8 @@ class Batch:
         objects = self._inline | self._new(self._buffer)
         if objects and self._pack is None:
             self._pack_name = f"{new_id()}.pack"
-            self._pack = self._disk.create(self._store.packs / self._pack_name)
-            self._disk.write(self._pack, PACK_MAGIC)
+            self._pack = self.disk.create(self.store.packs / self._pack_name)
+            self.disk.write(self._pack, PACK_MAGIC)
             self._pack_end = len(PACK_MAGIC)
         if objects and self._pack is not None:
             parts: list[bytes] = []
@@ -206,7 +214,8 @@ class Batch:
                 parts += (PACK_HEAD.pack(hash_, length), data)
                 self._packed[hash_] = (end + PACK_HEAD.size, length)
                 end += PACK_HEAD.size + length
-            self._disk.write(self._pack, b"".join(parts))
+            self.disk.write(self._pack, b"".join(parts))
+            self.disk.start_writing_back(self._pack, self._pack_end, end - self._pack_end)
             self._pack_end = end
             self._unsynced = True
         self._inline, self._buffer, self._buffered = {}, {}, 0
@@ -261,8 +270,8 @@ class ObjectWriter:
         elif self.size < LOOSE_BYTES:
             self._chunks.append(bytes(data))
         else:
-            self._tmp = self._batch._store.tmp / new_id()
-            self._fd = self._batch._disk.create(self._tmp)
+            self._tmp = self._batch.store.tmp / new_id()
+            self._fd = self._batch.disk.create(self._tmp)
             self._hasher = blake3()
             for chunk in (*self._chunks, data):
                 self._append(chunk)
@@ -281,7 +290,7 @@ class ObjectWriter:
         self._hasher.update(data)
 
     def _put(self, fd: int, data: Chunk) -> None:
-        disk = self._batch._disk
+        disk = self._batch.disk
         disk.write(fd, data)
         self._written += len(data)
         fresh = self._written - self._given_to_disk

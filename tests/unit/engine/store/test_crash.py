@@ -128,6 +128,10 @@ class StoppingDisk(Disk):
         self._step()
         super().write(fd, data)
 
+    def copy(self, source: int, target: int, offset: int, length: int) -> int:
+        self._step()
+        return super().copy(source, target, offset, length)
+
     def sync(self, fd: int) -> None:
         self._step()
         super().sync(fd)

@@ -32,6 +32,12 @@ class FullDisk(Disk):
             raise self.explain(OSError(errno.ENOSPC, "no space"), None)
         super().write(fd, data)
 
+    def copy(self, source: int, target: int, offset: int, length: int) -> int:
+        self.room -= length
+        if self.room < 0:
+            raise self.explain(OSError(errno.ENOSPC, "no space"), None)
+        return super().copy(source, target, offset, length)
+
 
 @pytest.mark.parametrize("size", [100_000, 900_000, 3 * MEGABYTE])
 def test_no_room_for_objects(tmp_path: Path, size: int) -> None:

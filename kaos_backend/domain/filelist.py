@@ -1,0 +1,106 @@
+"""The list of files that a client hands over, and the tree that it becomes with their hashes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import msgspec
+
+from kaos_backend.errors import InvalidBundle
+from kaos_formats.handover import FILES_A_LINE, File, read_line
+from kaos_formats.paths import check_paths
+from kaos_formats.stored import StoredNames, stored_names
+from kaos_formats.tree import TreeEntry, check_length, format_tree
+
+HASH_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FileList:
+    """Files sorted by path, kept as the lines in which they came.
+
+    Some may have names that PFS cannot hold. Then ``names`` has their stored ones, ``renamed`` all of the
+    files as they are stored, sorted by that, and ``order`` their places in the list.
+    """
+
+    lines: Sequence[bytes]
+    files: int
+    size_bytes: int
+    names: StoredNames | None = None
+    renamed: Sequence[File] = ()
+    order: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> FileList:
+        """Raises InvalidBundle for a list of files that no bundle can have."""
+        paths: list[str] = []
+        size = 0
+        try:
+            for line in lines:
+                block = read_line(line)
+                paths += [file.path for file in block]
+                size += sum(file.size for file in block)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidBundle(f"the list of files is broken: {error}") from error
+        if not paths:
+            raise InvalidBundle("the bundle has no files", hint="an empty folder can not be deployed")
+        check_paths(paths)
+        if any(a >= b for a, b in pairwise(paths)):
+            raise InvalidBundle("the list of files is not sorted by path, each once")
+        names = stored_names(paths)
+        if names is None:
+            return cls(lines, len(paths), size)
+        files = [file for line in lines for file in read_line(line)]
+        for file in files:
+            file.source = file.source or file.path
+            file.path = names.path(file.path)
+        order = sorted(range(len(files)), key=lambda at: files[at].path)
+        return cls(lines, len(paths), size, names, [files[at] for at in order], order)
+
+    def blocks(self) -> Iterator[list[File]]:
+        """The files under their true names."""
+        return map(read_line, self.lines)
+
+    def stored(self) -> Iterator[list[File]]:
+        """The files under the names that PFS holds, sorted by these."""
+        if self.names is None:
+            yield from self.blocks()
+        for start in range(0, len(self.renamed), FILES_A_LINE):
+            yield list(self.renamed[start : start + FILES_A_LINE])
+
+    def in_order(self, hashes: bytes | bytearray) -> bytes | bytearray:
+        """The hashes of ``stored`` (32 bytes each), in the order of the list."""
+        if self.names is None:
+            return hashes
+        sorted_ = bytearray(len(hashes))
+        for place, at in enumerate(self.order):
+            start = place * HASH_BYTES
+            sorted_[at * HASH_BYTES : (at + 1) * HASH_BYTES] = hashes[start : start + HASH_BYTES]
+        return sorted_
+
+    def tree(self, hashes: bytes | bytearray) -> list[bytes]:
+        """The tree text in pieces; ``hashes`` in the order of the list. Raises InvalidBundle if it is too
+        long.
+        """
+        pieces: list[bytes] = []
+        at = size = 0
+        for block in self.blocks():
+            text = hashes[at : at + len(block) * HASH_BYTES].hex()
+            at += len(block) * HASH_BYTES
+            digits = 2 * HASH_BYTES
+            pieces.append(
+                format_tree(
+                    TreeEntry(
+                        file.path,
+                        file.size,
+                        "755" if file.executable else "644",
+                        text[digits * place : digits * (place + 1)],
+                    )
+                    for place, file in enumerate(block)
+                )
+            )
+            size += len(pieces[-1])
+            check_length(size)
+        return pieces

@@ -1,0 +1,62 @@
+"""Files of this machine, handed to the embedded engine and by it: streams of its own service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from kaos_backend.errors import NoHandover
+from kaos_backend.pachd.connection import Connection
+from kaos_backend.pachd.errors import translate
+from kaos_formats import kaos_v1
+from kaos_formats.handover import File, Folder
+
+
+class SdkIngest:
+    """Implements ``port.IngestCall``."""
+
+    def __init__(self, connection: Connection, folder: Folder, files: Iterable[list[File]]) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._files = files
+        self._call: Any = None
+        self._closed = False
+        self._failure: list[BaseException] = []
+
+    def __iter__(self) -> Iterator[kaos_v1.IngestResponse]:
+        if not self._connection.hands_over:
+            raise NoHandover("this engine is not on the machine of the files, or not this user's")
+        try:
+            with self._connection.client() as client:
+                method = client._channel.stream_stream(
+                    kaos_v1.method("Ingest"),
+                    request_serializer=bytes,
+                    response_deserializer=kaos_v1.IngestResponse.FromString,
+                )
+                self._call = method(self._requests())
+                if self._closed:  # meanwhile, by another thread
+                    self._call.cancel()
+                yield from self._call
+        except (grpc.RpcError, ConnectionError, grpc.FutureCancelledError) as error:
+            if self._failure:
+                raise self._failure[0] from error
+            raise translate(error) from error
+        finally:
+            # Whoever stops early wants none of it.
+            self.close()
+
+    def _requests(self) -> Iterator[kaos_v1.IngestRequest]:
+        yield kaos_v1.IngestRequest(folder=self._folder)
+        try:
+            for block in self._files:
+                yield kaos_v1.IngestRequest(files=block)
+        except BaseException as error:
+            self._failure.append(error)
+            raise
+
+    def close(self) -> None:
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()

@@ -1,0 +1,115 @@
+"""Bundles that are handed over: the engine takes the files from the client's folder on the same machine.
+
+The client lists them; the engine reads what it has not got and answers with the hashes, from which the tree
+and the bundle's id follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from blake3 import blake3
+
+from kaos_backend.domain.filelist import HASH_BYTES, FileList
+from kaos_backend.domain.models import AddFile, CopyFile, FileOp
+from kaos_backend.pachd.port import IngestCall, Pachd
+from kaos_backend.services import inputs
+from kaos_backend.services.bundles import Bundles, check_source
+from kaos_backend.services.lines import TakenLine
+from kaos_formats import names
+from kaos_formats.handover import Folder
+from kaos_formats.names import BundleKind
+from kaos_formats.stored import MAP_FILE
+
+# Pachyderm's name of the repo whose "commits" are file sets.
+_FILE_SETS = "__filesets__"
+_HASHES_A_LINE = 10_000
+
+
+class Takeover:
+    """Starts takings; holds no state."""
+
+    def __init__(self, pachd: Pachd, bundles: Bundles) -> None:
+        self._pachd = pachd
+        self._bundles = bundles
+
+    def take(
+        self, workspace: str, kind: BundleKind, name: str, folder: Folder, lines: Sequence[bytes]
+    ) -> Taking:
+        """``lines`` list the files, see ``kaos_formats.handover``.
+
+        Raises NoSuchWorkspace, InvalidName and InvalidBundle before anything is read.
+        """
+        names.check_bundle_name(name)
+        inputs.require_workspace(self._pachd, workspace)
+        listed = FileList.of(lines)
+        if kind == names.SOURCE:
+            check_source({file.path: file.executable for block in listed.blocks() for file in block})
+        call = self._pachd.ingest(folder, listed.stored())
+        return Taking(self._bundles, call, workspace, kind, name, listed)
+
+
+class Taking:
+    """Iterate over it once for the lines of the answer. ``close`` from any thread gives up; then nothing is
+    kept.
+    """
+
+    def __init__(
+        self,
+        bundles: Bundles,
+        call: IngestCall,
+        workspace: str,
+        kind: BundleKind,
+        name: str,
+        listed: FileList,
+    ) -> None:
+        self._bundles = bundles
+        self._call = call
+        self._workspace = workspace
+        self._kind = kind
+        self._name = name
+        self._listed = listed
+
+    def __iter__(self) -> Iterator[TakenLine]:
+        """Raises NoHandover, Changed, and what staging a bundle raises."""
+        hashes = bytearray()
+        file_set = ""
+        new = (0, 0)
+        for told in self._call:
+            hashes += told.hashes
+            if told.read_bytes:
+                yield TakenLine(read_bytes=told.read_bytes)
+            if told.file_set:
+                file_set, new = told.file_set, (told.new_files, told.new_bytes)
+        found = self._listed.in_order(hashes)
+        tree = self._listed.tree(found)
+        digest = blake3()
+        for piece in tree:
+            digest.update(piece)
+        bundle_id = digest.hexdigest()[: names.ID_LENGTH]
+        stored = self._bundles.stage(
+            self._workspace,
+            self._kind,
+            bundle_id,
+            self._name,
+            self._listed.files,
+            self._listed.size_bytes,
+            new,
+            self._changes(bundle_id, tree, file_set),
+        )
+        for start in range(0, len(found), _HASHES_A_LINE * HASH_BYTES):
+            yield TakenLine(hashes=found[start : start + _HASHES_A_LINE * HASH_BYTES].hex())
+        yield TakenLine(bundle=stored, end=True)
+
+    def _changes(self, bundle_id: str, tree: list[bytes], file_set: str) -> Iterator[FileOp]:
+        folder = names.bundle_dir(bundle_id)
+        for piece in tree:
+            yield AddFile(names.tree_path(bundle_id), piece)
+        yield CopyFile(f"{folder}/", _FILE_SETS, file_set, "/")
+        map_text = None if self._listed.names is None else self._listed.names.map_text(bundle_id)
+        if map_text is not None:
+            yield AddFile(f"{folder}/{MAP_FILE}", map_text)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._call.close()

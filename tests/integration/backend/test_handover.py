@@ -1,0 +1,167 @@
+"""Folders handed over on the backend's Unix socket: who may, and what becomes of them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from pachyderm_sdk.api import pfs
+
+from kaos_backend import __version__
+from kaos_formats import kaos_v1
+from kaos_formats.handover import File, Folder, lines
+from kaos_formats.home import Home
+from tests.support.archives import tree_of
+from tests.support.backend import DATA, Backend, repo, traces
+
+NAMES = {"Größe (1).csv": b"1", "a%b/x*": b"22", "a%b/y": b"", "plain": b"333"}
+
+
+def lay_out(top: Path, files: Mapping[str, bytes]) -> Path:
+    for path, data in files.items():
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_bytes(data)
+    return top
+
+
+def listing(top: Path) -> bytes:
+    files = []
+    for path in sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()):
+        status = (top / path).stat()
+        files.append(File(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    folder = Folder.of(top)
+    head = json.dumps({"path": folder.path, "device": folder.device, "inode": folder.inode}).encode()
+    return head + b"\n" + b"".join(lines(files))
+
+
+def hand_over(backend: Backend, workspace: str, body: bytes, kind: str = "data") -> list[dict[str, Any]]:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(backend.place)
+    connection.request("POST", f"/v1/workspaces/{workspace}/bundles/{kind}?name=x", body, headers(backend))
+    response = connection.getresponse()
+    answer = [json.loads(line) for line in response.read().splitlines()]
+    connection.close()
+    return answer
+
+
+def headers(backend: Backend) -> dict[str, str]:
+    token = Home(backend.home).token_file.read_text().strip()
+    return {
+        "Authorization": f"Bearer {token}",
+        "X-Kaos-Version": __version__,
+        "Content-Type": "application/x-ndjson",
+    }
+
+
+@pytest.mark.parametrize("files", [DATA, NAMES])
+def test_it_is_the_bundle_that_would_be_sent(
+    backend: Backend, workspace: str, tmp_path: Path, files: Mapping[str, bytes]
+) -> None:
+    body = listing(lay_out(tmp_path / "folder", files))
+    tree = tree_of(files)
+    answer = hand_over(backend, workspace, body)
+    assert answer[-1]["end"]
+    stored = answer[-1]["bundle"]
+    assert (stored["id"], stored["files"], stored["new_files"], stored["known"]) == (
+        tree.id, len(files), len([one for one in files.values() if one]), False,
+    )  # fmt: skip
+    hashes = "".join(line.get("hashes", "") for line in answer)
+    assert hashes == "".join(entry.hash for entry in tree.entries)
+    backend.deploy(workspace, data=tree.id)
+    assert backend.request("GET", f"/workspaces/{workspace}/bundles/data/head/tree").content == tree.text
+    # What is sent has the same commit, to the last byte.
+    other = backend.workspace(f"{workspace}-sent")
+    backend.deploy(other, data=backend.put(other, "data", files))
+    assert walked(backend, workspace) == walked(backend, other)
+    assert hand_over(backend, workspace, body)[-1]["bundle"]["known"]
+
+
+def walked(backend: Backend, workspace: str) -> list[tuple[str, bytes]]:
+    commit = pfs.Commit(repo=repo(workspace, "data"), id="master")
+    return [
+        (f.file.path, f.hash) for f in backend.sdk().pfs.walk_file(file=pfs.File(commit=commit, path="/"))
+    ]
+
+
+def test_a_file_that_changed_is_named_and_nothing_is_left(
+    backend: Backend, workspace: str, tmp_path: Path
+) -> None:
+    top = lay_out(tmp_path / "folder", DATA)
+    body = listing(top)
+    (top / "a.txt").write_bytes(b"other")
+    before = traces(backend.sdk(), workspace)
+    error = hand_over(backend, workspace, body)[-1]["error"]
+    assert error["code"] == "changed"
+    assert "a.txt" in error["message"]
+    assert traces(backend.sdk(), workspace) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "code"),
+    [("source", DATA, "invalid_bundle"), ("data", {"a": b"1", "b": b"2"}, "invalid_bundle")],
+)
+def test_what_no_bundle_can_be(
+    backend: Backend, workspace: str, tmp_path: Path, kind: str, files: Mapping[str, bytes], code: str
+) -> None:
+    head, *rest = listing(lay_out(tmp_path / "folder", files)).splitlines(keepends=True)
+    if kind == "data":
+        rest = [rest[0], rest[0]]
+    [answer] = hand_over(backend, workspace, head + b"".join(rest), kind)
+    assert answer["error"]["code"] == code
+
+
+def test_over_tcp_nobody_can_tell_who_asks(backend: Backend, workspace: str, tmp_path: Path) -> None:
+    body = listing(lay_out(tmp_path / "folder", DATA))
+    path = f"/workspaces/{workspace}/bundles/data?name=x"
+    sent = headers(backend) | {"X-Forwarded-For": "unix:", "Forwarded": "for=unix:"}
+    assert backend.request("POST", path, data=body, headers=sent).json()["error"]["code"] == "no_handover"
+    channel = grpc.insecure_channel(backend.sdk().address)
+    ingest = channel.stream_stream(kaos_v1.method("Ingest"), bytes, kaos_v1.IngestResponse.FromString)
+    token = Home(backend.home).token_file.read_text().strip()
+    request = kaos_v1.IngestRequest(folder=Folder.of(tmp_path / "folder"))
+    with pytest.raises(grpc.RpcError) as caught:
+        list(ingest(iter([request]), metadata=[("authn-token", token)]))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    channel.close()
+
+
+OTHER = """
+import http.client, os, socket, sys
+place, path, headers, body = sys.argv[1], sys.argv[2], eval(sys.argv[3]), sys.stdin.buffer.read()
+os.chdir(os.path.dirname(place))
+os.setgroups([])
+os.setuid(65534)
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect(os.path.basename(place))
+connection.request("POST", path, body, headers)
+print(connection.getresponse().read().decode())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_refused(backend: Backend, workspace: str, tmp_path: Path) -> None:
+    body = listing(lay_out(tmp_path / "folder", DATA))
+    path = f"/v1/workspaces/{workspace}/bundles/data?name=x"
+    command = [sys.executable, "-c", OTHER, backend.place, path, repr(headers(backend))]
+    shut = subprocess.run(command, input=body, capture_output=True, check=False)
+    assert b"PermissionError" in shut.stderr
+    # Even where somebody opened the folder for him, and gave him the token.
+    sockets = Path(backend.place).parent
+    sockets.chmod(0o755)
+    Path(backend.place).chmod(0o777)
+    try:
+        let_in = subprocess.run(command, input=body, capture_output=True, check=True)
+    finally:
+        sockets.chmod(0o700)
+    assert json.loads(let_in.stdout)["error"]["code"] == "no_handover"
