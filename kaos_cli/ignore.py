@@ -59,6 +59,8 @@ def matcher(rules: str | None, known: Collection[str] = ()) -> Ignored:
             return True
         if path in known:
             return False
-        return bool(spec.match_file(path + "/" if is_folder else path))
+        # A name that is no UTF-8 has surrogates here, which not every matcher takes.
+        shown = path if path.isascii() else path.encode("utf-8", "replace").decode()
+        return bool(spec.match_file(shown + "/" if is_folder else shown))
 
     return ignored
