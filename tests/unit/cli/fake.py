@@ -146,6 +146,8 @@ class FakeBackend:
                         for name in self.workspaces
                     ]
                 }
+            case "POST", ["room"]:
+                return {"free_bytes": 1 << 40, "total_bytes": 1 << 41, "missing_bytes": 0}
             case "POST", ["pause"]:
                 asked = json.loads(body)
                 name, paused = asked["workspace"], asked["paused"]
