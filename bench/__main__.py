@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import bundles, containers, grid, logs, rebuild, report, restart, scale, startup
+from bench import bundles, containers, grid, inputs, logs, rebuild, report, restart, scale, startup
 from bench.measure import BenchError, Row
 from bench.places import REPOSITORY, Run, begin
 
@@ -19,6 +19,7 @@ PARTS: dict[str, tuple[str, Callable[[Run], list[Row]]]] = {
     "f": ("code-only rebuild in containers", rebuild.measure),
     "g": ("a gigabyte of log", logs.measure),
     "h": ("restart of a killed engine", restart.measure),
+    "l": ("data laid out for trials", inputs.measure),
     "s": ("stores with a long past", scale.measure),
 }
 
@@ -53,7 +54,8 @@ def main() -> int:
                 print(f"({name}) was not measured: {error}", file=sys.stderr)
     finally:
         if not options.keep:
-            run.sweep(big=not options.quick and (not options.parts or "d" in options.parts))
+            many = not options.parts or not {"d", "l"}.isdisjoint(options.parts)
+            run.sweep(big=not options.quick and many)
     print(report.table(rows))
     print(f"\nkept as {report.save(lines, rows, REPOSITORY / 'bench' / 'results').relative_to(REPOSITORY)}")
     return 1 if failed else 0
