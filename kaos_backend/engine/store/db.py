@@ -158,8 +158,8 @@ def _migrate(db: sqlite3.Connection, migrations: Sequence[Migration], applied_us
     unknown = done - {name for name, _ in migrations}
     if unknown:
         raise FailedPrecondition(
-            f"the store was written by another version of kaos (unknown: {', '.join(sorted(unknown))}); "
-            "run that version, or choose another KAOS_HOME"
+            f"the store was written by a newer version of kaos (unknown: {', '.join(sorted(unknown))}); "
+            "run that version or a later one, or choose another KAOS_HOME"
         )
     for name, sql in migrations:
         if name in done:
