@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
 from kaos_backend import __version__
-from kaos_backend.api import bundles, errors, foreground, jobs, system, workspaces
+from kaos_backend.api import bundles, errors, foreground, jobs, removals, system, workspaces
 from kaos_backend.api import deploys as deploy_routes
 from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
@@ -33,6 +33,7 @@ from kaos_backend.services.queue import Queue
 from kaos_backend.services.readings import Readings
 from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.removals import Removals
 from kaos_backend.services.retries import Retries
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
@@ -71,7 +72,7 @@ def create_app(
     )  # fmt: skip
     app.state.services = services
     root = APIRouter(prefix="/v1")
-    for module in (system, workspaces, bundles, deploy_routes, jobs, foreground):
+    for module in (system, workspaces, bundles, deploy_routes, jobs, removals, foreground):
         root.include_router(module.router)
     app.include_router(root)
     errors.install(app)
@@ -106,6 +107,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         queue=Queue(pachd, listed),
         trials=trials,
         retries=Retries(pachd, listed, deploys),
+        removals=Removals(pachd, listed, locks),
         logs=Logs(pachd, listed, trials, reasons),
         archives=Archives(pachd, listed, trials),
         foregrounds=Foregrounds(pachd, trials, stored),

@@ -85,6 +85,13 @@ class JobOpen(KaosError):
     http_status = 409
 
 
+class InUse(KaosError):
+    """What was to be removed is current, or jobs that stay need it: ``fields["jobs"]`` has their ids."""
+
+    code = "in_use"
+    http_status = 409
+
+
 class NotYet(KaosError):
     """What is asked for can be done later: the job has not come so far."""
 

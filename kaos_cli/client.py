@@ -194,6 +194,16 @@ class KaosClient:
             repeatable=not request.get("retry"),
         )
 
+    def versions(self, ws: str, kind: str) -> list[Json]:
+        return list(self._get(f"/workspaces/{ws}/versions/{kind}")["versions"])
+
+    def remove(self, ws: str, request: Json) -> Json:
+        """Remove jobs and versions. Asked twice, the second time finds nothing to remove and says so."""
+        return self._retrying(
+            lambda t: t.json("POST", f"/workspaces/{ws}/removals", request, WRITE_TIMEOUT_S),
+            repeatable=bool(request.get("dry_run")),
+        )
+
     def jobs(self, ws: str, limit: int | None = None) -> list[Json]:
         return list(self._get(f"/workspaces/{ws}/jobs", {"limit": limit})["jobs"])
 

@@ -74,6 +74,7 @@ EXIT_CODES: dict[str, int] = {
     "stale_base": FAILED,
     "no_handover": FAILED,
     "job_open": FAILED,
+    "in_use": FAILED,
     "not_yet": FAILED,
     "image_missing": FAILED,
     "data_loss": FAILED,

@@ -37,6 +37,8 @@ GROUPS = {
     "train": Group(
         "kaos_cli.commands.train", "app", "Deploy code, data and grids; see, follow and fetch what they made."
     ),
+    "source": Group("kaos_cli.commands.versions", "source", "Versions of the code: list, remove."),
+    "data": Group("kaos_cli.commands.versions", "data", "Versions of the data: list, remove."),
     "workspace": Group("kaos_cli.commands.workspace", "app", "Create, choose and delete workspaces."),
     "template": Group("kaos_cli.commands.template", "app", "Example projects to start from."),
     "up": Group(

@@ -15,6 +15,7 @@ from kaos_cli.errors import KaosError
 from kaos_formats.files import write_atomically
 
 LAST = "last"
+_JOBS = "jobs"
 ROW_DIGITS = 5
 """Digits alone, at most so many, are a row number; job ids are 32 hexadecimal digits."""
 
@@ -46,18 +47,32 @@ def job_ref(home: Home, ws: str, positional: str | None, job: str | None, row: i
     return token.lower()
 
 
-def remember(home: Home, ws: str, jobs: Sequence[str]) -> None:
+def row_or_id(home: Home, ws: str, token: str, kind: str) -> str:
+    """The version of a kind that a row number or (the start of) an id names. Raises KaosError."""
+    token = token.strip().lower()
+    if is_row(token):
+        return _row(home, ws, int(token), token if len(token) > 3 else None, kind)
+    if not token or any(c not in "0123456789abcdef" for c in token):
+        raise KaosError(
+            "no_bundle",
+            f"{token!r} is no version of the {kind}: an id, the start of one, or a row number",
+            hint=f"kaos {kind} list shows them",
+        )
+    return token
+
+
+def remember(home: Home, ws: str, ids: Sequence[str], kind: str = _JOBS) -> None:
     """Keep the ids of a listing that was shown, in its order."""
     home.create()
-    path = _path(home, ws)
+    path = _path(home, ws, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"jobs": list(jobs)}).encode(), durable=False)
+    write_atomically(path, json.dumps({kind: list(ids)}).encode(), durable=False)
 
 
-def _row(home: Home, ws: str, row: int, prefix: str | None) -> str:
+def _row(home: Home, ws: str, row: int, prefix: str | None, kind: str = _JOBS) -> str:
     """The id in that row; where there is no such row, `prefix`, which may be the start of an id."""
     try:
-        shown = json.loads(_path(home, ws).read_bytes())["jobs"]
+        shown = json.loads(_path(home, ws, kind).read_bytes())[kind]
     except (OSError, ValueError, KeyError, TypeError):
         shown = []
     if 0 <= row < len(shown):
@@ -69,8 +84,9 @@ def _row(home: Home, ws: str, row: int, prefix: str | None) -> str:
         if shown
         else "nothing was listed yet"
     )
-    raise KaosError("no_such_job", f"no row {row}: {last}", hint=f"kaos train list -w {ws}")
+    code, group = ("no_such_job", "train") if kind == _JOBS else ("no_bundle", kind)
+    raise KaosError(code, f"no row {row}: {last}", hint=f"kaos {group} list -w {ws}")
 
 
-def _path(home: Home, ws: str) -> Path:
-    return home.cache / "listings" / f"{ws}.json"
+def _path(home: Home, ws: str, kind: str) -> Path:
+    return home.cache / "listings" / (f"{ws}.json" if kind == _JOBS else f"{ws}.{kind}.json")

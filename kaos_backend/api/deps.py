@@ -18,6 +18,7 @@ from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.logs import Logs
 from kaos_backend.services.queue import Queue
 from kaos_backend.services.recovery import Recovery
+from kaos_backend.services.removals import Removals
 from kaos_backend.services.retries import Retries
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
@@ -42,6 +43,7 @@ class Services:
     queue: Queue
     trials: Trials
     retries: Retries
+    removals: Removals
     logs: Logs
     archives: Archives
     foregrounds: Foregrounds

@@ -32,12 +32,13 @@ _MISSING = {
 @dataclass(frozen=True, slots=True)
 class Current:
     """A workspace before a deploy: ids of the deployed inputs by repo (None: none), and by stage its pipeline
-    and the newest job of its branch.
+    and the newest job of its branch. ``outdated``: stages whose newest output was made of other inputs.
     """
 
     inputs: Mapping[str, str | None]
     pipelines: Mapping[str, Pipeline]
     jobs: Mapping[str, Job]
+    outdated: Sequence[str] = ()
 
     def spec(self, stage: str) -> Mapping[str, Any] | None:
         """The spec of a stage's pipeline, if there is one."""
@@ -141,7 +142,11 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
     # What the later stages need is made again when it failed or was lost; trials are another matter.
     lost = image_lost(stages, now)
     redo = [
-        s.name for s in able if not s.trials and s.name not in new and (lost or _broken(now.jobs.get(s.name)))
+        s.name
+        for s in able
+        if not s.trials
+        and s.name not in new
+        and (lost or s.name in now.outdated or _broken(now.jobs.get(s.name)))
     ]
     again = redo if lost else []
     if want.other_arguments:
@@ -202,6 +207,9 @@ def _unchanged(message: str, hint: str, job: Job) -> Plan:
 
 
 def _nothing_new(stages: Sequence[Stage], now: Current, want: Wanted, redo: list[str]) -> Plan:
+    if now.outdated:
+        message = "what these inputs made was removed: it is made again"
+        return Plan([], [*redo, stages[-1].name], "started", message)
     last = now.jobs.get(stages[-1].name)
     jobs = with_jobs(stages, [job for job in now.jobs.values() if last is not None and job.id == last.id])
     found = settled(stages, jobs, want.retry)

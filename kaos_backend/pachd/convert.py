@@ -6,8 +6,10 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pachyderm_sdk.api import pfs, pps
+from pachyderm_sdk.api import pfs, pps, transaction
 
+from kaos_backend.domain.deploys import ANNOTATION
+from kaos_backend.domain.descriptions import parse
 from kaos_backend.domain.models import (
     Commit,
     Device,
@@ -136,3 +138,21 @@ def _spec(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def is_abandoned(info: transaction.TransactionInfo, owner: str, before: datetime) -> bool:
+    """Whether an unfinished transaction is of `owner`, or of kaos (or nobody) and begun `before`."""
+    old = info.started < before
+    if not info.requests:
+        return old
+    for request in info.requests:
+        if request.is_set("start_commit"):
+            about = parse(request.start_commit.description)
+            if about is not None and (old or about.owner in ("", owner)):
+                return True
+        if request.is_set("create_pipeline_v2"):
+            metadata = request.create_pipeline_v2.create_pipeline_request.metadata
+            # A pipeline does not tell who puts it.
+            if old and ANNOTATION in metadata.annotations:
+                return True
+    return False

@@ -112,6 +112,11 @@ class Pachd(Protocol):
     def drop_commit_set(self, commit_id: str) -> None:
         """Deletes a commit set without children; a missing one is no error."""
 
+    def forget_commit(self, project: str, repo: str, commit_id: str) -> None:
+        """Removes one commit, of a repo or of a meta repo; a missing one is no error. Its children keep their
+        content, and a branch whose head it is goes back to the parent. InUse if others were made of it.
+        """
+
     def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
         """Opens all commits and puts all pipelines in one transaction and returns its id, which is the id of
         the commit set and of its jobs. All or nothing; a crash before the end leaves at most an unfinished
@@ -162,6 +167,9 @@ class Pachd(Protocol):
 
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         """Idempotent on a job that has ended."""
+
+    def delete_job(self, project: str, pipeline: str, job_id: str) -> None:
+        """Forgets a job, its log, and what its datums did; a missing one is no error. Its commits stay."""
 
     def datums(
         self, project: str, pipeline: str, job_id: str, *, since: int = 0, path: str = ""

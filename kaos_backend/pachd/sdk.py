@@ -13,8 +13,6 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps, transaction
 
 from kaos_backend import errors
-from kaos_backend.domain.deploys import ANNOTATION
-from kaos_backend.domain.descriptions import parse
 from kaos_backend.domain.metas import reason_of
 from kaos_backend.domain.models import (
     Cluster,
@@ -151,6 +149,20 @@ class SdkPachd:
         with contextlib.suppress(errors.NotFound):
             self._connection.write(lambda c: c.pfs.drop_commit_set(commit_set=commit_set))
 
+    def forget_commit(self, project: str, repo: str, commit_id: str) -> None:
+        commit = _commit(project, repo, commit_id)
+        with contextlib.suppress(errors.NotFound):
+            info = self._connection.read(lambda c: c.pfs.inspect_commit(commit=commit))
+            if made := info.direct_subvenance:
+                user = made[0]
+                raise errors.InUse(
+                    f"commit {user.id[:8]} of {user.repo.name} was made of commit {commit_id[:8]} of {repo}",
+                    hint="remove the pipeline that reads it first",
+                )
+            # Pachyderm squashes no head and drops no parent.
+            remove = "squash_commit" if info.child_commits else "drop_commit"
+            self._connection.write(lambda c: getattr(c.pfs, remove)(commit=commit))
+
     def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
         def run(client: Client) -> str:
             # The generated stub: the SDK's own would put the transaction's id into the shared client.
@@ -180,7 +192,7 @@ class SdkPachd:
         infos = self._connection.read(
             lambda c: transaction.ApiStub(c._channel).list_transaction()
         ).transaction_info
-        ours = [info.transaction for info in infos if _is_abandoned(info, owner, before)]
+        ours = [info.transaction for info in infos if convert.is_abandoned(info, owner, before)]
         for abandoned in ours:
             with contextlib.suppress(errors.NotFound):
                 self._connection.write(
@@ -246,6 +258,10 @@ class SdkPachd:
 
     def job_spec(self, project: str, pipeline: str, job_id: str) -> Mapping[str, Any]:
         return self._job_details(project, pipeline, job_id).to_dict()
+
+    def delete_job(self, project: str, pipeline: str, job_id: str) -> None:
+        with contextlib.suppress(errors.NotFound):
+            self._connection.write(lambda c: c.pps.delete_job(job=_job(project, pipeline, job_id)))
 
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
         job = _job(project, pipeline, job_id)
@@ -387,20 +403,3 @@ def _pipeline(project: str, name: str) -> pps.Pipeline:
 
 def _job(project: str, pipeline: str, job_id: str) -> pps.Job:
     return pps.Job(pipeline=_pipeline(project, pipeline), id=job_id)
-
-
-def _is_abandoned(info: transaction.TransactionInfo, owner: str, before: datetime) -> bool:
-    old = info.started < before
-    if not info.requests:
-        return old
-    for request in info.requests:
-        if request.is_set("start_commit"):
-            about = parse(request.start_commit.description)
-            if about is not None and (old or about.owner in ("", owner)):
-                return True
-        if request.is_set("create_pipeline_v2"):
-            metadata = request.create_pipeline_v2.create_pipeline_request.metadata
-            # A pipeline does not tell who puts it.
-            if old and ANNOTATION in metadata.annotations:
-                return True
-    return False

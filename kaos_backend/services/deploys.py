@@ -106,7 +106,7 @@ class Deploys:
 
     def _deploy(self, workspace: str, request: Deploy, grid: hyperparams.Grid | None) -> views.DeployResult:
         heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
-        ids = {repo: head.description.id if head else None for repo, head in heads.items()}
+        ids = _ids(heads)
         current = heads[names.HYPER]
         if grid is not None and current is not None and current.description.id == grid.id:
             heal(self._pachd, workspace, current, self._bundles.owner)
@@ -118,9 +118,9 @@ class Deploys:
             grid = default
         _refuse_what_serves_nothing(request, able, deployed)
         wanted = {names.HYPER: None if grid is None else grid.id} | request.bundles
-        done = self._settled(workspace, request, wanted, ids) if len(able) == len(STAGES) else None
+        done = self._settled(workspace, request, wanted, heads) if len(able) == len(STAGES) else None
         if done is None:
-            done = self._put(workspace, request, grid, wanted, ids, able)
+            done = self._put(workspace, request, grid, wanted, heads, able)
         changed = {part.repo: part.description for part in done.parts}
         shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
         running = done.plan.runs(able)
@@ -146,11 +146,12 @@ class Deploys:
         request: Deploy,
         grid: hyperparams.Grid | None,
         wanted: Mapping[str, str | None],
-        ids: Mapping[str, str | None],
+        heads: Mapping[str, inputs.Head | None],
         able: Sequence[Stage],
     ) -> _Done:
         """The long way: plan what has to be done, and do it."""
-        now = self._current(workspace, ids)
+        ids = _ids(heads)
+        now = self._current(workspace, heads, able)
         target = self._target(workspace, request.source or ids[names.SOURCE] or "", request, now, able)
         specs = {stage.name: stage.spec(target) for stage in able}
         before = now.spec(names.BUILD)
@@ -204,9 +205,10 @@ class Deploys:
         workspace: str,
         request: Deploy,
         wanted: Mapping[str, str | None],
-        ids: Mapping[str, str | None],
+        heads: Mapping[str, inputs.Head | None],
     ) -> _Done | None:
         """The short way for a deploy of what is there already: one more look, at the newest jobs."""
+        ids = _ids(heads)
         if (
             request.settings_given
             or request.for_builds
@@ -218,8 +220,8 @@ class Deploys:
         found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
         if found is None:
             return None
-        if self._head(workspace, STAGES[-1].name) != last:
-            # The newest job has retried an older one, whose inputs are not the current ones.
+        if self._head(workspace, STAGES[-1].name) != last or self._outdated(workspace, STAGES, heads):
+            # The newest job has retried an older one, or what came after it was removed.
             return None
         specs = {p.name: p.spec for p in self._pachd.pipelines(workspace)}
         arguments = deploys.arguments_of(specs.get(names.BUILD))
@@ -228,15 +230,17 @@ class Deploys:
         if (specs.get(names.TRAIN, {}).get("transform") or {}).get("image") != image:
             return None  # another builder is used now
         waits = any(not job.state.terminal for job in jobs)
-        lost = waits and deploys.image_lost(STAGES, self._current(workspace, ids))
+        lost = waits and deploys.image_lost(STAGES, self._current(workspace, heads, STAGES))
         if lost:
             return None
         return _Done(found, found.job, arguments, build_secrets.ids_of(specs.get(names.BUILD)))
 
-    def _current(self, workspace: str, ids: Mapping[str, str | None]) -> deploys.Current:
+    def _current(
+        self, workspace: str, heads: Mapping[str, inputs.Head | None], able: Sequence[Stage]
+    ) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
         jobs = {name: job for name in pipelines if (job := self._job_of_head(workspace, name)) is not None}
-        return deploys.Current(ids, pipelines, jobs)
+        return deploys.Current(_ids(heads), pipelines, jobs, self._outdated(workspace, able, heads))
 
     def _job_of_head(self, workspace: str, pipeline: str) -> Job | None:
         """The newest job of a pipeline, but for those that have retried an older one."""
@@ -246,6 +250,20 @@ class Deploys:
             return newest
         found = [job for job in self._pachd.job_set(workspace, head) if job.pipeline == pipeline]
         return next(iter(found), newest)
+
+    def _outdated(
+        self, workspace: str, able: Sequence[Stage], heads: Mapping[str, inputs.Head | None]
+    ) -> list[str]:
+        """The stages whose newest output was made of other inputs: that of the current ones was removed."""
+        read = {repo: head.commit.id for repo, head in heads.items() if head is not None}
+        found: list[str] = []
+        for stage in able:
+            with suppress(errors.NotFound):
+                commit = self._pachd.commit(workspace, stage.name, names.MASTER)
+                if any(commit.provenance.get(repo) != read[repo] for repo in stage.inputs if repo in read):
+                    found.append(stage.name)
+                read[stage.name] = commit.id
+        return found
 
     def _head(self, workspace: str, pipeline: str) -> str | None:
         try:
@@ -326,6 +344,10 @@ class Deploys:
                 key = upload_key(workspace, kind, bundle_id)
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.discard_quietly(workspace, kind, bundle_id)
+
+
+def _ids(heads: Mapping[str, inputs.Head | None]) -> dict[str, str | None]:
+    return {repo: head.description.id if head else None for repo, head in heads.items()}
 
 
 def _refuse_what_serves_nothing(

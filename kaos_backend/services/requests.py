@@ -19,6 +19,7 @@ class Request(BaseModel):
 
 MAX_DESCRIPTION_LENGTH = 4096
 MAX_AUTHOR_LENGTH = 256
+MAX_REMOVED = 10_000
 MAX_NUMBER = 10_000_000
 """Of a trial, or of lines: more than there can be."""
 
@@ -73,6 +74,18 @@ class WorkspaceCreate(Request):
         ),
     ]
     description: Annotated[str, Field(max_length=MAX_DESCRIPTION_LENGTH)] = ""
+
+
+class Remove(Request):
+    """Jobs by id, unique prefix or ``last``; versions by id or unique prefix. ``force``: also what others
+    that stay need; ``dry_run``: nothing, but say what would go, and refuse what would be refused.
+    """
+
+    jobs: Annotated[list[str], Field(max_length=MAX_REMOVED)] = []
+    source: Annotated[list[str], Field(max_length=MAX_REMOVED)] = []
+    data: Annotated[list[str], Field(max_length=MAX_REMOVED)] = []
+    force: bool = False
+    dry_run: bool = False
 
 
 class Resources(Request):

@@ -60,6 +60,26 @@ class UploadedBundle(Answer, Bundle):
     known: bool
 
 
+class Version(Bundle):
+    """A version of code or data; ``jobs`` were made of it, the newest first."""
+
+    current: bool
+    jobs: Sequence[str]
+
+
+class Versions(Answer):
+    versions: Sequence[Version]
+
+
+class Removed(Answer):
+    """What was removed, or with ``dry_run`` would be: ids of jobs, newest first, and of versions."""
+
+    jobs: Sequence[str]
+    source: Sequence[str]
+    data: Sequence[str]
+    dry_run: bool
+
+
 class Hyper(View):
     id: str
     trials: int

@@ -37,6 +37,34 @@ def stop(
 
 
 @command
+def rm(
+    session: Session,
+    jobs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JOB...",
+            help="Ids, starts of ids, row numbers of the last listing, or 'last'.",
+            show_default=False,
+        ),
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also jobs whose models (and so their logs) later jobs share.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Remove jobs that have ended, with their models and logs; models that other jobs share stay with these.
+
+    Code and data stay: see `kaos source rm` and `kaos data rm`.
+    """
+    from kaos_cli.refs import job_ref
+    from kaos_cli.removing import remove
+
+    ws = session.workspace(workspace)
+    remove(session, ws, {"jobs": [job_ref(session.home, ws, job, None, None) for job in jobs]}, force, yes)
+
+
+@command
 def retry(
     session: Session,
     job: JobNamed,

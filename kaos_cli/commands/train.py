@@ -357,6 +357,7 @@ def get(
 
 for _name, _command in (
     ("stop", control.stop),
+    ("rm", control.rm),
     ("retry", control.retry),
     ("pause", control.pause),
     ("resume", control.resume),

@@ -46,6 +46,8 @@ class FakeBackend:
         self.staged: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.jobs: dict[str, list[dict[str, Any]]] = {}
         self.deploys: list[dict[str, Any]] = []
+        self.versions: list[dict[str, Any]] = []
+        self.removals: list[dict[str, Any]] = []
         self.answer: dict[str, Any] = {}
         self.log_lines: list[dict[str, Any]] = []
         self.archives: dict[str, bytes] = {}
@@ -198,6 +200,12 @@ class FakeBackend:
             case "DELETE", ["bundles", kind, bundle_id]:
                 self.staged.pop((ws, kind, bundle_id), None)
                 return b""
+            case "GET", ["versions", kind]:
+                return {"versions": [one for one in self.versions if one["name"].startswith(kind)]}
+            case "POST", ["removals"]:
+                self.removals.append(json.loads(body))
+                none: dict[str, Any] = {"jobs": [], "source": [], "data": [], "dry_run": False}
+                return none | {k: v for k, v in self.removals[-1].items() if k in none} | self.answer
             case "POST", ["deploys"]:
                 return self._deploy(ws, json.loads(body))
             case "GET", ["jobs"]:

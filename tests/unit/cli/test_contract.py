@@ -49,6 +49,8 @@ CALLS = {
     "take": lambda c: list(c.take_bundle("w", "data", "n", [])),
     "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),
+    "versions": lambda c: c.versions("w", "data"),
+    "remove": lambda c: c.remove("w", {"jobs": ["last"], "data": ["ab"], "force": True, "dry_run": True}),
     "jobs": lambda c: c.jobs("w", 3),
     "job": lambda c: c.job("w", "last", "accuracy", "asc"),
     "summary": lambda c: c.summary("w", "last"),
