@@ -49,6 +49,7 @@ CALLS = {
     "take": lambda c: list(c.take_bundle("w", "data", "n", [])),
     "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),
+    "room": lambda c: c.room(1, {"ab" * 32: 1}),
     "versions": lambda c: c.versions("w", "data"),
     "remove": lambda c: c.remove("w", {"jobs": ["last"], "data": ["ab"], "force": True, "dry_run": True}),
     "jobs": lambda c: c.jobs("w", 3),
