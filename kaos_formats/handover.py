@@ -37,10 +37,13 @@ class Folder(msgspec.Struct, frozen=True):
     def open(self) -> int:
         """A descriptor of it. Raises OSError, also for another one at its path."""
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != (self.device, self.inode):
+                raise FileNotFoundError(f"{self.path} is another folder here")
+        except OSError:
             os.close(fd)
-            raise FileNotFoundError(f"{self.path} is another folder here")
+            raise
         return fd
 
 

@@ -39,6 +39,7 @@ _CHUNK_MASK = 127
 """A chunk ends after a name whose CRC-32 has these bits clear: 128 entries on average."""
 # 210 to 290 bytes each.
 _CACHE_ENTRIES = 100_000
+_MOST_OF_CACHE = 90_000
 
 Fetch = Callable[[bytes], bytes]
 """The stored bytes of a tree key (of a node or of a chunk)."""
@@ -413,4 +414,5 @@ class NodeCache:
 
 
 def _weight(node: Node) -> int:
-    return len(node.files) + len(node.dirs) + 1
+    # However large a directory is, there is room beside it for those on the way to it.
+    return min(len(node.files) + len(node.dirs) + 1, _MOST_OF_CACHE)
