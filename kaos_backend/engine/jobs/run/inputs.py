@@ -205,7 +205,8 @@ class InputCache:
         self._laid_out.add(entry, laid.written)
 
     def _lay_out(self, entry: Entry, tree: Tree, folder: Path, beside_bytes: int) -> Laid:
-        last = self._laid_out.newest(entry.lineage, shared=entry.shared)
+        anew = Layout(self._store, tree, link=entry.shared)
+        last = None if anew.is_small else self._laid_out.newest(entry.lineage, shared=entry.shared)
         if last is not None:
             try:
                 base = self._base(last)
@@ -218,7 +219,7 @@ class InputCache:
                 log.info("%s is made anew: %s", folder, error.message)
             finally:
                 self._laid_out.release(last)
-        return self._write(Layout(self._store, tree, link=entry.shared), folder, beside_bytes)
+        return self._write(anew, folder, beside_bytes)
 
     def _write(self, layout: Layout, folder: Path, beside_bytes: int) -> Laid:
         self._find_room(layout.bytes_needed(), beside_bytes)

@@ -84,7 +84,8 @@ class LaidOut:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._by_key: dict[tuple[str, bool], Entry] = {}
-        self._by_lineage: dict[tuple[str, bool], list[Entry]] = {}
+        # Of each lineage, those used last at the end.
+        self._by_lineage: dict[tuple[str, bool], dict[Entry, None]] = {}
         self._total = self._told = 0
         self._measuring = threading.Lock()
         self._tidying: threading.Thread | None = None
@@ -142,10 +143,9 @@ class LaidOut:
         One that is not shared is the caller's alone (and gone): none where somebody uses it.
         """
         with self._lock:
-            entries = self._by_lineage.get((lineage, shared), [])
-            if not entries:
+            entry = next(reversed(self._by_lineage.get((lineage, shared), {})), None)
+            if entry is None:
                 return None
-            entry = max(entries, key=lambda one: one.used_s)
             if not shared:
                 if entry.users:
                     return None
@@ -165,7 +165,7 @@ class LaidOut:
                 self._forget(other)
             self._entries[entry.name] = entry
             self._by_key[entry.key, entry.shared] = entry
-            self._by_lineage.setdefault((entry.lineage, entry.shared), []).append(entry)
+            self._by_lineage.setdefault((entry.lineage, entry.shared), {})[entry] = None
         self._count(written_bytes)
 
     def retire(self, entry: Entry) -> None:
@@ -184,6 +184,8 @@ class LaidOut:
     def _use(self, entry: Entry) -> None:
         entry.users += 1
         entry.used_s = self._now_s()
+        line = self._by_lineage[entry.lineage, entry.shared]
+        line[entry] = line.pop(entry)
 
     def _forget(self, entry: Entry) -> None:
         entry.gone = True
@@ -191,7 +193,7 @@ class LaidOut:
             return
         if self._by_key.get((entry.key, entry.shared)) is entry:
             del self._by_key[entry.key, entry.shared]
-        self._by_lineage[entry.lineage, entry.shared].remove(entry)
+        del self._by_lineage[entry.lineage, entry.shared][entry]
 
     def _remove(self, entry: Entry) -> None:
         path = self.path(entry)

@@ -27,6 +27,7 @@ FILE_MODE, FOLDER_MODE = 0o444, 0o555
 """One mode for all inputs: files of several trees may be one inode."""
 _AT_A_TIME = 500
 _BLOCK_BYTES = 4096
+_FEW, _FEW_BYTES = 8, 64 << 10
 
 Place = Callable[[str], str | None]
 """The path in a tree → the path on disk; None for what is not laid out."""
@@ -104,6 +105,12 @@ class Layout:
         self._base = base
         self._link = link
         self._top = _top(store, tree)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is written as fast as it would be found elsewhere: a few files in one folder."""
+        top = self._top[1]
+        return not top.dirs and len(top.files) <= _FEW and sum(ref.size for ref in top.files) <= _FEW_BYTES
 
     def bytes_needed(self) -> int:
         """What of the disk it takes, in bytes and about. Raises DataLoss: a listing is damaged."""
