@@ -69,8 +69,10 @@ def inputs_limit(env: Mapping[str, str], disk_bytes: int) -> int:
         return disk_bytes * int(number) // _PERCENT
     try:
         return parse_bytes(text)
-    except ValueError as e:
-        raise InvalidArgument(f"KAOS_ENGINE_INPUTS: {e}") from None
+    except ValueError:
+        raise InvalidArgument(
+            f"KAOS_ENGINE_INPUTS is {text!r}: must be an amount (20Gi) or a share of the disk (10%)"
+        ) from None
 
 
 def outside(gpus: Inventory, data_dir: Path) -> Callable[[frozenset[int]], Surroundings]:

@@ -96,7 +96,8 @@ class Home:
             return
         below = [name for name in self.content if f"{name}/".startswith(f"{path}/")]
         if len(below) < len(self.content):
-            moved = {f"/moved{name}": self.content[name] for name in below}
+            to = f"/moved-{random.randrange(10**9)}"
+            moved = {f"{to}{name}": self.content[name] for name in below}
             self.content = {name: body for name, body in self.content.items() if name not in below}
             if do == "move":
                 self.content |= moved

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.errors import DataLoss, DiskFull
+from kaos_backend.engine.detect import inputs_limit
+from kaos_backend.engine.errors import DataLoss, DiskFull, InvalidArgument
 from kaos_backend.engine.jobs.run.inputs import InputCache, NeverFits
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.store import Store
@@ -212,3 +213,16 @@ def test_room_is_made_waited_for_and_known_never_to_come(small_disk: Path) -> No
         job.close()
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("", 200), ("10%", 100), ("0%", 0), ("100%", 1000), ("20Gi", 20 << 30), ("0", 0)]
+)
+def test_the_limit_is_an_amount_or_a_share_of_the_disk(text: str, limit: int) -> None:
+    assert inputs_limit({"KAOS_ENGINE_INPUTS": text}, 1000) == limit
+
+
+@pytest.mark.parametrize("text", ["lots", "101%", "-1%", "1.5%", "%", "-5"])
+def test_a_limit_that_makes_no_sense_is_named(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="KAOS_ENGINE_INPUTS"):
+        inputs_limit({"KAOS_ENGINE_INPUTS": text}, 1000)
