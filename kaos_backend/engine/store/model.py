@@ -128,9 +128,13 @@ class Commit:
         Raises:
             Unknown: the commit is forgotten.
         """
+        self.require_kept()
+        return self.tree
+
+    def require_kept(self) -> None:
+        """Unknown when it is forgotten."""
         if self.forgotten:
             raise CommitForgotten(self.key)
-        return self.tree
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from kaos_backend.engine.errors import DataLoss, DiskFull, ImageMissing
+from kaos_backend.engine.errors import CommitForgotten, DataLoss, DiskFull, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.datums import (
     failed_datums,
@@ -163,7 +163,7 @@ class JobRun:
             try:
                 if not self._prepare():
                     return
-            except DataLoss as e:
+            except (DataLoss, CommitForgotten) as e:
                 # No try will find what is gone.
                 self._end(JobState.UNRUNNABLE, f"its inputs could not be listed: {e.message}")
                 return

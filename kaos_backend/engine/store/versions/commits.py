@@ -158,6 +158,7 @@ def start_alike(state: WriteState, key: CommitKey, instead: Mapping[CommitKey, C
 
     Raises:
         NotFound: there is no commit `key`.
+        Unknown: what it came from is forgotten.
     """
     db = state.db
     row = history.require_commit_row(db, key)
@@ -169,6 +170,8 @@ def start_alike(state: WriteState, key: CommitKey, instead: Mapping[CommitKey, C
         history.require_commit_row(db, others[source])["id"] if source in others else source
         for (source,) in sources.fetchall()
     ]
+    for source in provenance:
+        history.commit_by_id(db, source).require_kept()
     branch = db.execute(
         "SELECT id, name FROM branches WHERE repo_id=? AND name=? AND head_id=?",
         (row["repo_id"], row["branch"], row["id"]),
