@@ -35,6 +35,7 @@ from kaos_backend.services.reasons import Reasons
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.removals import Removals
 from kaos_backend.services.retries import Retries
+from kaos_backend.services.space import Space
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
@@ -112,6 +113,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         archives=Archives(pachd, listed, trials),
         foregrounds=Foregrounds(pachd, trials, stored),
         checks=Checks(pachd),
+        space=Space(pachd),
     )
 
 

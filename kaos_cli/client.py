@@ -263,8 +263,15 @@ class KaosClient:
 
     def check(self, repair: bool) -> Iterator[Json]:
         """Check all that is stored: lines with ``progress``, ``finding`` or, the last one, ``end``."""
+        return self._lines("/check", {"repair": repair})
+
+    def collect(self, dry_run: bool) -> Iterator[Json]:
+        """Remove what nothing needs: lines with ``progress`` and, the last one, ``end``."""
+        return self._lines("/collect", {"dry_run": dry_run})
+
+    def _lines(self, path: str, body: Json) -> Iterator[Json]:
         try:
-            with self._stream("/check", {}, WRITE_TIMEOUT_S, {"repair": repair}) as response:
+            with self._stream(path, {}, WRITE_TIMEOUT_S, body) as response:
                 yield from json_lines(response)
         except ConnectionLost as error:
             raise _lost(error) from error

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+# Of which `stat` counts, whatever the file system has.
+_BLOCK_BYTES = 512
+
 _log = logging.getLogger(__name__)
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -238,3 +241,26 @@ def _open(name: str, at: int | None) -> int:
         with suppress(OSError):
             os.fchmod(fd, 0o700)
     return fd
+
+
+def disk_bytes(path: Path) -> int:
+    """What the regular files at and below `path` take of the disk, bytes; one with several names counts once,
+    links are not followed, and what cannot be read counts nothing.
+    """
+    total, seen = 0, set[tuple[int, int]]()
+    todo = [os.fspath(path)]
+    while todo:
+        at = todo.pop()
+        try:
+            with os.scandir(at) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
+                            seen.add((status.st_dev, status.st_ino))
+                            total += status.st_blocks * _BLOCK_BYTES
+        except OSError:
+            continue
+    return total

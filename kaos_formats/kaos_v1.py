@@ -5,6 +5,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
 
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
+    Collect(CollectRequest) → stream of CollectResponse, one field of each set
     LogRanges(pps_v2.GetLogsRequest) → stream of LogRange
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
@@ -79,6 +80,57 @@ class Progress(Message):
 class CheckResponse(Message, omit_defaults=True):
     finding: Finding | None = None
     progress: Progress | None = None
+
+
+class CollectRequest(Message):
+    """Remove what nothing needs any more; with `dry_run` tell only what that is."""
+
+    dry_run: bool = False
+
+
+class StoredImage(Message):
+    """An image of this home, an environment or a layer (`kind`): what it takes, bytes, and the images that
+    need it.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    images: list[str] = []
+
+
+class Collected(Message):
+    """What went, or would go.
+
+    Contents and directories that nothing refers to; files in which contents lay together, with those that
+    were written anew; how much smaller the files of the store are, and its database. What was kept for images
+    that no pipeline mentions. Logs of jobs that are gone. Inputs laid out whose commits are gone.
+    """
+
+    objects: int
+    object_bytes: int
+    directories: int
+    packs: int
+    freed_bytes: int
+    database_bytes: int
+    images: list[StoredImage] = []
+    logs: int = 0
+    log_bytes: int = 0
+    inputs: int = 0
+    input_bytes: int = 0
+
+
+class CollectProgress(Message):
+    """How far a stage is, of how much."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class CollectResponse(Message, omit_defaults=True):
+    progress: CollectProgress | None = None
+    collected: Collected | None = None
 
 
 class DamagedRequest(Message):

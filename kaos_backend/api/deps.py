@@ -20,6 +20,7 @@ from kaos_backend.services.queue import Queue
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.removals import Removals
 from kaos_backend.services.retries import Retries
+from kaos_backend.services.space import Space
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
@@ -48,6 +49,7 @@ class Services:
     archives: Archives
     foregrounds: Foregrounds
     checks: Checks
+    space: Space
 
     def awake(self) -> None:
         """Makes sure that the engine lives and that what a crash interrupted has been finished."""

@@ -21,7 +21,7 @@ from kaos_backend.api.streams import NO_STORE, JsonLines
 from kaos_backend.domain import machine
 from kaos_backend.errors import KaosError, NeedsEmbeddedEngine, NoSuchWorkspace
 from kaos_backend.services import requests, views
-from kaos_backend.services.lines import CheckLine
+from kaos_backend.services.views import Answer
 
 router = APIRouter(tags=["system"])
 
@@ -103,7 +103,22 @@ def check(body: requests.Check, services: Awake) -> JsonLines:
     lines = services.checks.run(body.repair)
     # The first one is made now, so that what cannot be done is an answer and not a broken stream.
     first = next(lines)
-    return JsonLines(_check_lines(first, lines), headers=NO_STORE)
+    return JsonLines(_lines(first, lines), headers=NO_STORE)
+
+
+@router.post(
+    "/collect",
+    response_class=JsonLines,
+    responses=ends_in(NeedsEmbeddedEngine),
+    openapi_extra={PLACE: "logs"},
+)
+def collect(body: requests.Collect, services: Awake) -> JsonLines:
+    """Removes what nothing needs any more, or tells what that is: JSON lines of progress and an end. 501
+    needs_embedded_engine.
+    """
+    lines = services.space.collect(body.dry_run)
+    first = next(lines)
+    return JsonLines(_lines(first, lines), headers=NO_STORE)
 
 
 @router.post("/pause", responses=ends_in(NoSuchWorkspace, NeedsEmbeddedEngine))
@@ -125,7 +140,7 @@ def room(body: requests.Room, services: Awake) -> views.Room:
     return views.Room(free_bytes=found.free, total_bytes=found.total, missing_bytes=found.missing)
 
 
-def _check_lines(first: CheckLine, rest: Iterator[CheckLine]) -> Iterator[bytes]:
+def _lines(first: Answer, rest: Iterator[Answer]) -> Iterator[bytes]:
     try:
         for line in chain((first,), rest):
             yield line.model_dump_json(exclude_none=True).encode() + b"\n"

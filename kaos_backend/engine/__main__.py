@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from kaos_backend import __version__
-from kaos_backend.engine.detect import detect_machine, inputs_limit
+from kaos_backend.engine.detect import detect_machine, inputs_limit, upkeep_share
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.choice import choose
@@ -56,15 +56,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         machine, gpus = detect_machine(os.environ, home.path / "engine")
         inputs_bytes = inputs_limit(os.environ, machine.disk_bytes)
+        share = upkeep_share(os.environ)
         runtime = choose(os.environ, home.path / "engine", home.path)
         settled = True
         port = args.port or _last_free_port(home)
         token = ensure_token(home.token_file)
         place = own_socket(home, "engine")
         handle = start(
-            home.path / "engine", HOST, port, token, runtime, machine, gpus=gpus,
-            inputs_bytes=inputs_bytes, socket=place,
-        )  # fmt: skip
+            home.path / "engine",
+            HOST,
+            port,
+            token,
+            runtime,
+            machine,
+            gpus=gpus,
+            inputs_bytes=inputs_bytes,
+            upkeep_share=share,
+            socket=place,
+        )
     except EngineError as e:
         log.error("%s", e.message)
         print(f"kaos engine: {e.message}", file=sys.stderr)

@@ -14,9 +14,25 @@ from kaos_backend.engine.gpus import Inventory, find
 from kaos_backend.engine.jobs.run.inputs import share_of_disk
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.schedule.queue import Surroundings
+from kaos_backend.engine.jobs.upkeep import SHARE
 from kaos_formats.quantity import parse_bytes
 
 _PERCENT = 100
+
+
+def upkeep_share(env: Mapping[str, str]) -> float:
+    """How much of a core giving space back by itself may take: KAOS_UPKEEP_SHARE, from 0 (never) to 1.
+
+    Raises InvalidArgument naming it.
+    """
+    text = env.get("KAOS_UPKEEP_SHARE", "")
+    try:
+        share = float(text) if text else SHARE
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InvalidArgument(f"KAOS_UPKEEP_SHARE is {text!r}: must be a number from 0 (never) to 1 (a core)")
+    return share
 
 
 def detect_machine(env: Mapping[str, str], data_dir: Path) -> tuple[Machine, Inventory]:

@@ -19,6 +19,7 @@ from kaos_backend.engine.facade.engine.logs import LogService
 from kaos_backend.engine.facade.engine.queue import QueueService
 from kaos_backend.engine.facade.engine.reading import ReadingService
 from kaos_backend.engine.facade.engine.service import EngineService
+from kaos_backend.engine.facade.engine.space import SpaceService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
     AdminService,
@@ -38,6 +39,7 @@ from kaos_backend.engine.jobs.db.pipelines import PipelineMetadata
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.jobs.service import Jobs
+from kaos_backend.engine.jobs.upkeep import SHARE
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.home import Home
@@ -77,18 +79,27 @@ def start(
     gpus: Inventory | None = None,
     inputs_bytes: int | None = None,
     socket: Path | None = None,
+    upkeep_share: float = SHARE,
 ) -> EngineHandle:
     """Open the store, take up unfinished jobs, serve. Port 0 takes any free one; `socket` see `build_server`.
 
-    `gpus` are those that `machine` counts; `inputs_bytes` is for `Jobs`.
+    `gpus` are those that `machine` counts; `inputs_bytes` and `upkeep_share` are for `Jobs`.
 
     Raises EngineError when the port is taken or the store cannot be opened.
     """
     store = Store.open(data_dir, clock=clock, migrations=MIGRATIONS)
     try:
         inventory = counted(machine.gpus) if gpus is None else gpus
-        look = outside(inventory, data_dir)
-        jobs = Jobs(store, runtime, machine, data_dir, clock, look=look, inputs_bytes=inputs_bytes)
+        jobs = Jobs(
+            store,
+            runtime,
+            machine,
+            data_dir,
+            clock,
+            look=outside(inventory, data_dir),
+            inputs_bytes=inputs_bytes,
+            upkeep_share=upkeep_share,
+        )
         metadata = {
             "kaos.runtime": runtime.name,
             "kaos.isolation": runtime.isolation,
@@ -112,6 +123,7 @@ def start(
             HealthService(),
             EngineService(store, data_dir / "trees"),
             HandoverService(store),
+            SpaceService(jobs.upkeep),
             ControlService(jobs),
             QueueService(jobs, inventory),
             ReadingService(jobs),

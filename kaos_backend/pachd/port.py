@@ -219,6 +219,9 @@ class Pachd(Protocol):
     def check(self, repair: bool) -> Iterator[kaos_v1.Finding | kaos_v1.Progress]:
         """Reads and compares all that is stored, and repairs what it can. Raises NeedsEmbeddedEngine."""
 
+    def collect(self, dry_run: bool) -> Iterator[kaos_v1.Collected | kaos_v1.CollectProgress]:
+        """Removes what nothing needs any more, or only tells what that is. Raises NeedsEmbeddedEngine."""
+
     def stop_datum(self, project: str, pipeline: str, job_id: str, path: str, reason: str) -> None:
         """Ends the datum that reads a file at ``path`` as one that failed; the others go on. Nothing is done
         to one that has ended. The job runs or has ended. Raises NeedsEmbeddedEngine.

@@ -342,6 +342,13 @@ class SdkPachd:
             if told is not None:
                 yield told
 
+    def collect(self, dry_run: bool) -> Iterator[kaos_v1.Collected | kaos_v1.CollectProgress]:
+        request = kaos_v1.CollectRequest(dry_run=dry_run)
+        for response in self._connection.stream(stream("Collect", request, kaos_v1.CollectResponse)):
+            told = response.collected or response.progress
+            if told is not None:
+                yield told
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         request = kaos_v1.DamagedRequest(project=project, repo=repo, commit=commit_id, path=path)
         call = unary("Damaged", request, kaos_v1.DamagedResponse)

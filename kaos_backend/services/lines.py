@@ -38,6 +38,48 @@ class TakenLine(Answer):
     end: bool = False
 
 
+class CollectProgress(View):
+    """``stage``: mark, wait, sweep, repack or compact; ``done`` of ``total`` of whatever it goes through."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class StoredImage(View):
+    """``kind``: image, environment or layer; ``images`` are those that need it."""
+
+    kind: str
+    name: str
+    bytes: int
+    images: list[str]
+
+
+class CollectEnd(View):
+    """What went, or would go; ``bytes`` is all that the disk gets back, about as much before it happens."""
+
+    objects: int
+    object_bytes: int
+    directories: int
+    packs: int
+    freed_bytes: int
+    database_bytes: int
+    images: list[StoredImage]
+    logs: int
+    log_bytes: int
+    inputs: int
+    input_bytes: int
+    bytes: int
+    dry_run: bool
+
+
+class CollectLine(Answer):
+    """One line of the answer to a collection: ``progress``, and ``end`` (or an error) the last."""
+
+    progress: CollectProgress | None = None
+    end: CollectEnd | None = None
+
+
 class CheckProgress(View):
     objects: int
     objects_total: int

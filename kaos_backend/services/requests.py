@@ -202,6 +202,12 @@ class Check(Request):
     repair: bool = False
 
 
+class Collect(Request):
+    """``dry_run``: nothing is removed."""
+
+    dry_run: bool = False
+
+
 def check_author(author: str) -> None:
     """Raises InvalidName for what is no name of anybody."""
     if len(author) > MAX_AUTHOR_LENGTH or not author.isprintable():

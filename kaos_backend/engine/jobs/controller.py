@@ -110,6 +110,11 @@ class Controller:
         with self._lock:
             return self._runs.get(seq)
 
+    def busy(self) -> bool:
+        """Whether any job runs."""
+        with self._lock:
+            return bool(self._runs)
+
     def why_waits(self, job: Job) -> str:
         """What an unfinished job, or some of its datums, wait for now; "" when nothing holds it up."""
         run = self.run_of(job.seq)

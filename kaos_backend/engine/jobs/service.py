@@ -39,6 +39,7 @@ from kaos_backend.engine.jobs.schedule.queue import Surroundings
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.inputs import crons
 from kaos_backend.engine.jobs.spec.spec import BUILT_IN_DEFAULTS, Json, defaults, merge_patch
+from kaos_backend.engine.jobs.upkeep import SHARE, Upkeep
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.folders import clean_up, empty_folder, folder
@@ -58,8 +59,11 @@ class Jobs(Queries):
         new_id: Callable[[], str] = ids.new_id,
         look: Callable[[frozenset[int]], Surroundings] = lambda _: Surroundings(),
         inputs_bytes: int | None = None,
+        upkeep_share: float = SHARE,
     ) -> None:
-        """`inputs_bytes`: how much may stay laid out of inputs that no job uses (None: part of the disk)."""
+        """`inputs_bytes`: how much may stay laid out of inputs that no job uses (None: part of the disk).
+        `upkeep_share`: of a core, for giving space back by itself.
+        """
         self.machine = machine
         self._runtime = runtime
         self.clock = clock
@@ -85,6 +89,7 @@ class Jobs(Queries):
         )
         super().__init__(store, Controller(env, monotonic))
         self.foregrounds = Foregrounds(env, self)
+        self.upkeep = Upkeep(store, runtime, self.logs, self.inputs, self._controller.busy, upkeep_share)
         store.roots.columns.append(OUTPUTS)
         store.hooks.opened.append(create_jobs)
         store.hooks.before_drop.append(lambda txn, commits: drop_jobs(txn, commits, self._controller.cancel))
@@ -93,9 +98,11 @@ class Jobs(Queries):
     def start(self) -> None:
         """Take up unfinished jobs and wait for new ones."""
         self._controller.start()
+        self.upkeep.start()
 
     def stop(self) -> None:
         """Interrupt running datums and return when nothing runs any more."""
+        self.upkeep.stop()
         self.foregrounds.stop()
         self._controller.stop()
         self.inputs.close()
@@ -139,6 +146,7 @@ class Jobs(Queries):
         pipelines.delete_pipeline(txn, key, self._controller.cancel, force=force, keep_repo=keep_repo)
         txn.on_commit(lambda: clean_up(self.logs.pipeline_dir(key)))
         txn.on_commit(self._controller.forget)
+        txn.on_commit(self.upkeep.forget)
 
     def delete_pipelines(
         self, txn: Txn, projects: Sequence[str], *, force: bool, keep_repo: bool

@@ -72,7 +72,7 @@ def check(store: Store, repair: bool = False, laid_out: Path | None = None) -> I
     `repair` it is first looked for in all packs, whatever the index says of them, and in the directories of
     `laid_out`, each of which has files at their paths.
     """
-    with store.upkeep:
+    with store.upkeep.turn():
         yield from _Check(store, repair, laid_out).run()
 
 

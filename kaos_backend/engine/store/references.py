@@ -11,6 +11,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -124,6 +125,44 @@ class Leases:
     @staticmethod
     def _waited_for(until: float | None) -> bool:
         return until is None or time.monotonic() < until
+
+
+class Turns:
+    """Checks and collections: one at a time. What runs by itself makes room when somebody waits."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._count = threading.Lock()
+        self._waiting = 0
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return self._waiting > 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        for _ in self.wait():
+            pass
+        try:
+            yield
+        finally:
+            self.end()
+
+    def wait(self) -> Iterator[None]:
+        """Until it is one's turn, which is to be ended; tells again and again that it is not yet."""
+        self._add(1)
+        try:
+            while not self._turn.acquire(timeout=_POLL_S):
+                yield
+        finally:
+            self._add(-1)
+
+    def end(self) -> None:
+        self._turn.release()
+
+    def _add(self, count: int) -> None:
+        with self._count:
+            self._waiting += count
 
 
 class Marks:

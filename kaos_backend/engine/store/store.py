@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from kaos_backend.engine.store.model import (
     Subtree,
 )
 from kaos_backend.engine.store.reads import Reads
-from kaos_backend.engine.store.references import Leases, Roots
+from kaos_backend.engine.store.references import Leases, Roots, Turns
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
 from kaos_backend.engine.store.trees.edit import Overlay
@@ -56,7 +55,7 @@ class Store(Reads):
         roots: what keeps content from being collected.
         leases: who counts on content that nothing may refer to.
         condemned: what a collection is about to remove: it is not there for anybody who comes now.
-        upkeep: held by checks and collections, of which one at a time may run.
+        upkeep: whose turn it is to check or to collect.
     """
 
     def __init__(self, root: Path, clock: Clock, new_id: Callable[[], str], db: Database, disk: Disk) -> None:
@@ -73,7 +72,7 @@ class Store(Reads):
         self.roots.hold(self.filesets)
         self.leases = Leases()
         self.condemned: Condemned | None = None
-        self.upkeep = threading.Lock()
+        self.upkeep = Turns()
         self._db = db
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kaos_backend.engine.workers.port import Builder, Runtime, Worker, WorkerSpec
+from kaos_backend.engine.workers.port import Builder, Runtime, StoredImage, Worker, WorkerSpec
 from kaos_formats.images import BUILDER_IMAGE
 
 
@@ -32,6 +32,10 @@ class Pair:
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
         """See `Runtime.keep_images`."""
         return self.runtime.keep_images(wanted)
+
+    def stored_images(self) -> list[StoredImage]:
+        """See `Runtime.stored_images`."""
+        return self.runtime.stored_images()
 
     def image_problem(self, image: str) -> str:
         """See `Runtime.image_problem`; the builder needs no image."""

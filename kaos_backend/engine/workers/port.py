@@ -163,6 +163,20 @@ def is_missing(problem: str) -> bool:
     return problem.endswith(_REBUILD)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """What a runtime keeps on the disk for the images of this home: an image, or an environment or a layer
+    that images share.
+
+    `images`: the names of those that need it; of an image its own. `size` in bytes.
+    """
+
+    kind: Literal["image", "environment", "layer"]
+    name: str
+    size: int
+    images: frozenset[str]
+
+
 class Runtime(Protocol):
     """Starts workers.
 
@@ -192,11 +206,16 @@ class Runtime(Protocol):
         ...
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
-        """Remove the images that were built for this home, unless they are `wanted` by name.
+        """Remove the images that were built for this home, unless they are `wanted` by name, and what only
+        they need.
 
         False if some that are in use stay. Others' images are left alone. Raises `EngineError` when that is
         not possible now.
         """
+        ...
+
+    def stored_images(self) -> list[StoredImage]:
+        """What there is. Raises `EngineError` when that cannot be told now."""
         ...
 
 

@@ -110,6 +110,10 @@ class InputCache:
         """See `LaidOut.evict`."""
         return self._laid_out.evict(excess_bytes)
 
+    def discard(self, unneeded: Callable[[Usage], bool]) -> int:
+        """See `LaidOut.discard`."""
+        return self._laid_out.discard(unneeded)
+
     def make_room(self, needed_bytes: int) -> tuple[int, int]:
         """(free bytes of the disk, all it has), after what no job uses has made room where there was none."""
         disk = shutil.disk_usage(self._store.root)

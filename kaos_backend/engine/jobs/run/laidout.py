@@ -213,14 +213,24 @@ class LaidOut:
 
         Returns the bytes that are free for it, once all is removed.
         """
+        return self._evict(lambda _, freed: freed < excess_bytes)
+
+    def discard(self, unneeded: Callable[[Usage], bool]) -> int:
+        """Remove what is not in use and `unneeded`; returns the bytes that this gives back."""
+        return self._evict(lambda usage, _: unneeded(usage))
+
+    def _evict(self, goes: Callable[[Usage, int], bool]) -> int:
+        """`goes`: whether a folder is to go after so many bytes."""
         freed = 0
         with self._measuring:
             before = self._total
             found = self._measure()
             total = sum(usage.bytes for _, usage in found)
             for entry, usage in reversed(found):
-                if freed >= excess_bytes or usage.in_use:
+                if usage.in_use:
                     break
+                if not goes(usage, freed):
+                    continue
                 with self._lock:
                     if entry.users or entry.gone:
                         continue

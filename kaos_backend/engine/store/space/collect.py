@@ -31,7 +31,6 @@ from kaos_backend.engine.store.space.shrink import shrink
 from kaos_backend.engine.store.store import Store
 
 _AT_A_TIME = 400
-_POLL_S = 0.02
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ class _Collection:
         self._going_loose = 0
 
     def run(self) -> Iterator[Progress | Collected]:
-        while not self._store.upkeep.acquire(timeout=_POLL_S):
+        for _ in self._store.upkeep.wait():
             self._pace.rest()
             yield Progress("wait", 0, 1)
         try:
@@ -103,7 +102,7 @@ class _Collection:
             else:
                 self._told.database_bytes = yield from shrink(self._store, self._pace)
         finally:
-            self._store.upkeep.release()
+            self._store.upkeep.end()
         yield self._told
 
     # Rows

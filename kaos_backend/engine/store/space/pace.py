@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,19 +28,22 @@ class Interrupted(EngineError):
 
 @dataclass(slots=True)
 class Pace:
-    """`share` of one core's time that the work may take; `stop` ends it at its next step.
+    """`share` of one core's time that the work may take; `stop` ends it at its next step, and so does
+    `give_way`, which is asked then.
 
-    Work is cut into slices of `SLICE_S`, during none of which the database is held.
+    Work is cut into slices of `SLICE_S`; between two of them nothing is held that others could wait for.
     """
 
     share: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
+    give_way: Callable[[], bool] = lambda: False
     _began: float = field(default_factory=time.monotonic)
 
     def rest(self) -> None:
         """Between two slices. Raises Interrupted."""
         worked = time.monotonic() - self._began
-        if self.stop.wait(worked * (1 / self.share - 1) if self.share < 1 else 0):
+        pause = worked * (1 / self.share - 1) if self.share < 1 else 0
+        if self.stop.wait(pause) or self.give_way():
             raise Interrupted("the collection was stopped")
         self._began = time.monotonic()
 

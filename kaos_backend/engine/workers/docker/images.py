@@ -13,7 +13,7 @@ from docker.errors import NotFound as DockerNotFound
 
 from kaos_backend.engine.errors import NotFound
 from kaos_backend.engine.workers.docker.engine import told
-from kaos_backend.engine.workers.port import missing
+from kaos_backend.engine.workers.port import StoredImage, missing
 from kaos_formats.images import OWN_PREFIX, claim, claimed, claims, pushed
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,19 @@ def keep(api: docker.APIClient, label: str, wanted: Callable[[str], bool]) -> bo
                 log.info("image %s stays for now: %s", name, error.explanation)
                 done = False
     return done
+
+
+def stored(api: docker.APIClient, label: str) -> list[StoredImage]:
+    """The images that the home `label` claims. Raises EngineError."""
+    with told("images cannot be listed"):
+        found = api.images()
+    mine = [
+        (claimed(name), int(image["Size"]))
+        for image in found
+        for name in image["RepoTags"] or ()
+        if name.startswith(claims(label))
+    ]
+    return [StoredImage("image", name, size, frozenset({name})) for name, size in mine if name is not None]
 
 
 def _forget(api: docker.APIClient, name: str, mine: str) -> None:

@@ -18,7 +18,7 @@ from kaos_backend.engine.workers.docker import images
 from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import connect, owner_in_containers, told
 from kaos_backend.engine.workers.docker.worker import DockerWorker
-from kaos_backend.engine.workers.port import WorkerSpec, missing
+from kaos_backend.engine.workers.port import StoredImage, WorkerSpec, missing
 from kaos_formats.folders import empty_folder, folder
 from kaos_formats.images import home_label
 from kaos_formats.proxies import proxies_of
@@ -102,6 +102,11 @@ class DockerRuntime:
     def protects_inputs(self, image: str) -> bool:  # noqa: ARG002
         """See `port.Runtime`: they are mounted read-only."""
         return True
+
+    def stored_images(self) -> list[StoredImage]:
+        """See `port.Runtime`; layers that images share are counted with each."""
+        with self._client() as api:
+            return images.stored(api, self.label)
 
     def start_worker(self, spec: WorkerSpec) -> DockerWorker:
         """See `port.Runtime`; the container itself is made at the worker's first datum."""

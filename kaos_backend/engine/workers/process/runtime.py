@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from kaos_backend.engine.errors import EngineError, Unknown
-from kaos_backend.engine.workers.port import WorkerSpec
+from kaos_backend.engine.workers.port import StoredImage, WorkerSpec
 from kaos_backend.engine.workers.process import sandbox
 from kaos_backend.engine.workers.process.cgroup import Groups
 from kaos_backend.engine.workers.process.fork import trials
@@ -84,12 +84,18 @@ class ProcessRuntime:
         return ""
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
-        """See `port.Runtime`. Environments stay: installed once, they serve whoever asks for the same."""
+        """See `port.Runtime`. Environments stay while a build goes on, which may be about to need one."""
         try:
-            self._store.keep(wanted)
+            return self._store.keep(wanted)
         except OSError as error:
             raise Unknown(f"forgotten images cannot be removed: {error}") from error
-        return True
+
+    def stored_images(self) -> list[StoredImage]:
+        """See `port.Runtime`."""
+        try:
+            return self._store.stored()
+        except OSError as error:
+            raise Unknown(f"images cannot be listed: {error}") from error
 
     def protects_inputs(self, image: str) -> bool:  # noqa: ARG002
         """See `port.Runtime`: in a sandbox they are mounted read-only."""

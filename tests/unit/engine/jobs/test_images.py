@@ -16,7 +16,7 @@ from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.workers.port import Worker, WorkerSpec
+from kaos_backend.engine.workers.port import StoredImage, Worker, WorkerSpec
 
 NAMES = ("kaos/ws:1", "kaos/ws:1-docker", "kaos/ws:2", "kaos/ws:3")
 
@@ -42,6 +42,9 @@ class Shelf:
 
     def protects_inputs(self, image: str) -> bool:
         return True
+
+    def stored_images(self) -> list[StoredImage]:
+        return []
 
     def start_worker(self, spec: WorkerSpec) -> Worker:
         raise Unknown(spec.image)

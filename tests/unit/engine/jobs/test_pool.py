@@ -11,7 +11,7 @@ import pytest
 
 from kaos_backend.engine.errors import Unknown
 from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.workers.port import DatumRun, Exit, WorkerSpec
+from kaos_backend.engine.workers.port import DatumRun, Exit, StoredImage, WorkerSpec
 
 SPEC = WorkerSpec(name="p-v1", image="image", env={}, user="", working_dir=None)
 WITHIN_S = 10.0
@@ -54,6 +54,9 @@ class Starts:
 
     def keep_images(self, wanted: Callable[[str], bool]) -> bool:
         return True
+
+    def stored_images(self) -> list[StoredImage]:
+        return []
 
 
 @pytest.fixture

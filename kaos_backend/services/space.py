@@ -1,0 +1,50 @@
+"""The disk space that all workspaces take, and what of it can go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kaos_backend.pachd.port import Pachd
+from kaos_backend.services.lines import CollectEnd, CollectLine, CollectProgress, StoredImage
+from kaos_formats import kaos_v1
+
+
+class Space:
+    """Over all workspaces: content is shared between them."""
+
+    def __init__(self, pachd: Pachd) -> None:
+        self._pachd = pachd
+
+    def collect(self, dry_run: bool) -> Iterator[CollectLine]:
+        """How far it is, and what went at the end. Raises NeedsEmbeddedEngine."""
+        for told in self._pachd.collect(dry_run):
+            if isinstance(told, kaos_v1.CollectProgress):
+                progress = CollectProgress(stage=told.stage, done=told.done, total=told.total)
+                yield CollectLine(progress=progress)
+            else:
+                yield CollectLine(end=_end(told, dry_run))
+
+
+def _end(told: kaos_v1.Collected, dry_run: bool) -> CollectEnd:
+    images = [
+        StoredImage(kind=one.kind, name=one.name, bytes=one.bytes, images=one.images) for one in told.images
+    ]
+    return CollectEnd(
+        objects=told.objects,
+        object_bytes=told.object_bytes,
+        directories=told.directories,
+        packs=told.packs,
+        freed_bytes=told.freed_bytes,
+        database_bytes=told.database_bytes,
+        images=images,
+        logs=told.logs,
+        log_bytes=told.log_bytes,
+        inputs=told.inputs,
+        input_bytes=told.input_bytes,
+        bytes=told.freed_bytes
+        + told.database_bytes
+        + told.log_bytes
+        + told.input_bytes
+        + sum(one.bytes for one in images),
+        dry_run=dry_run,
+    )

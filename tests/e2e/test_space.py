@@ -1,0 +1,67 @@
+"""`kaos gc`, and what a workspace that is killed gives back by itself: all that only it used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaos_formats.folders import disk_bytes
+from tests.support.bundles import write_data, write_source
+from tests.support.home import Home, eventually
+
+COMMON = os.urandom(1 << 20)
+SLACK_BYTES = 100_000
+
+
+@pytest.fixture
+def kaos(tmp_path: Path) -> Iterator[Home]:
+    kaos = Home(tmp_path / "home")
+    kaos.run("workspace", "create", "kept")
+    yield kaos
+    kaos.down()
+
+
+def files(kaos: Home) -> int:
+    """Bytes of all that the engine keeps but its database."""
+    engine = kaos.path / "engine"
+    return sum(disk_bytes(engine / name) for name in ("packs", "objects", "images", "venvs", "logs", "trees"))
+
+
+def test_a_killed_workspace_gives_back_all_that_only_it_used(kaos: Home, tmp_path: Path) -> None:
+    kept = {"common.bin": COMMON, "own.txt": b"own"}
+    data = write_data(tmp_path / "kept", kept)
+    kaos.run("train", "deploy", "-w", "kept", "-d", data)
+    before = files(kaos)
+    kaos.run("workspace", "create", "gone")
+    other = write_data(tmp_path / "gone", {"common.bin": COMMON, "more.bin": os.urandom(1 << 20)})
+    source = write_source(tmp_path / "src", body="print('hello')")
+    kaos.run("train", "deploy", "-w", "gone", "-s", source, "-d", other, "--wait")
+    assert kaos.json("gc", "--dry-run")["objects"] == 0
+    assert files(kaos) > before + (1 << 20)
+
+    kaos.run("workspace", "kill", "gone", "--yes")
+    eventually(lambda: files(kaos) < before + SLACK_BYTES, "the space of a killed workspace comes back")
+    assert not list((kaos.path / "engine" / "venvs").glob("py*/"))
+    eventually(lambda: kaos.run("gc").stdout == "there is nothing to give back\n", "nothing is left")
+    fetched = kaos.run("train", "deploy", "-w", "kept", "-d", data)
+    assert "all new" not in fetched.stdout
+    assert kaos.json("fsck")["findings"] == []
+
+
+def test_gc_tells_before_what_goes(kaos: Home, tmp_path: Path) -> None:
+    env = {"KAOS_UPKEEP_SHARE": "0"}
+    kaos.run("down")
+    kaos.run("up", env=env)
+    kaos.run("workspace", "create", "gone")
+    kaos.run("train", "deploy", "-w", "gone", "-d", write_data(tmp_path / "d", {"big.bin": COMMON}))
+    kaos.run("workspace", "kill", "gone", "--yes")
+    would = kaos.json("gc", "--dry-run")
+    assert (would["objects"], would["object_bytes"], would["dry_run"]) == (1, len(COMMON), True)
+    assert files(kaos) > len(COMMON)
+    said = kaos.run("gc").stdout
+    assert said.startswith("contents ")
+    assert said.endswith(" given back\n")
+    assert files(kaos) < SLACK_BYTES
