@@ -265,6 +265,10 @@ class KaosClient:
         """Check all that is stored: lines with ``progress``, ``finding`` or, the last one, ``end``."""
         return self._lines("/check", {"repair": repair})
 
+    def disk(self) -> Json:
+        """What takes the disk."""
+        return self._get("/disk")
+
     def collect(self, dry_run: bool) -> Iterator[Json]:
         """Remove what nothing needs: lines with ``progress`` and, the last one, ``end``."""
         return self._lines("/collect", {"dry_run": dry_run})

@@ -51,6 +51,7 @@ GROUPS = {
     "fsck": Group(
         "kaos_cli.commands.fsck", "app", "Read all that is stored and compare it with its hashes; repair it."
     ),
+    "du": Group("kaos_cli.commands.du", "app", "Show what takes the disk, by workspace, and what can go."),
     "gc": Group("kaos_cli.commands.gc", "app", "Give the space back that nothing needs any more."),
 }
 

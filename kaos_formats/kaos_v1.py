@@ -6,6 +6,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Check(CheckRequest) → stream of CheckResponse, one field of each set
     Damaged(DamagedRequest) → DamagedResponse
     Collect(CollectRequest) → stream of CollectResponse, one field of each set
+    DiskUse(DiskUseRequest) → DiskUseResponse
     LogRanges(pps_v2.GetLogsRequest) → stream of LogRange
     StopDatum(StopDatumRequest) → Done
     RerunJob(RerunJobRequest) → RerunJobResponse
@@ -131,6 +132,31 @@ class CollectProgress(Message):
 class CollectResponse(Message, omit_defaults=True):
     progress: CollectProgress | None = None
     collected: Collected | None = None
+
+
+class DiskUseRequest(Message):
+    """What takes the disk, and whose is it?"""
+
+
+class DiskShare(Message):
+    """Bytes: what was put in, what pipelines made, images with environments and layers, inputs laid out for
+    trials, logs.
+    """
+
+    data: int
+    models: int
+    images: int
+    inputs: int
+    logs: int
+
+
+class DiskUseResponse(Message):
+    """What is in one project alone, what several share, what nothing needs, the database. Each byte once."""
+
+    projects: dict[str, DiskShare]
+    shared: DiskShare
+    unneeded: DiskShare
+    database: int
 
 
 class DamagedRequest(Message):

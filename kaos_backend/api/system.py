@@ -106,6 +106,12 @@ def check(body: requests.Check, services: Awake) -> JsonLines:
     return JsonLines(_lines(first, lines), headers=NO_STORE)
 
 
+@router.get("/disk", responses=ends_in(NeedsEmbeddedEngine))
+def disk(services: Awake) -> views.DiskUse:
+    """What takes the disk, by workspace, what several share, and what can go. 501 needs_embedded_engine."""
+    return services.space.use()
+
+
 @router.post(
     "/collect",
     response_class=JsonLines,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
 
-from kaos_backend.errors import NoHandover
+from kaos_backend.errors import KaosError, NoHandover
 from kaos_backend.pachd.connection import Connection
 from kaos_backend.pachd.errors import translate
 from kaos_formats import kaos_v1
@@ -55,6 +56,11 @@ class SdkIngest:
         except BaseException as error:
             self._failure.append(error)
             raise
+
+    def used(self, file_set: str) -> None:
+        # Its shortest time. Left alone it ends by itself, only later.
+        with suppress(KaosError):
+            self._connection.read(lambda c: c.pfs.renew_file_set(file_set_id=file_set, ttl_seconds=1))
 
     def close(self) -> None:
         self._closed = True

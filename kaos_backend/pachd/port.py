@@ -58,6 +58,9 @@ class IngestCall(Protocol):
 
     def __iter__(self) -> Iterator[kaos_v1.IngestResponse]: ...
 
+    def used(self, file_set: str) -> None:
+        """The file set is not needed any more: what only it refers to need not be kept for its time."""
+
     def close(self) -> None:
         """From any thread. Idempotent."""
 
@@ -221,6 +224,9 @@ class Pachd(Protocol):
 
     def collect(self, dry_run: bool) -> Iterator[kaos_v1.Collected | kaos_v1.CollectProgress]:
         """Removes what nothing needs any more, or only tells what that is. Raises NeedsEmbeddedEngine."""
+
+    def disk_use(self) -> kaos_v1.DiskUseResponse:
+        """What takes the disk, and whose it is. Raises NeedsEmbeddedEngine."""
 
     def stop_datum(self, project: str, pipeline: str, job_id: str, path: str, reason: str) -> None:
         """Ends the datum that reads a file at ``path`` as one that failed; the others go on. Nothing is done

@@ -349,6 +349,9 @@ class SdkPachd:
             if told is not None:
                 yield told
 
+    def disk_use(self) -> kaos_v1.DiskUseResponse:
+        return self._connection.read(unary("DiskUse", kaos_v1.DiskUseRequest(), kaos_v1.DiskUseResponse))
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         request = kaos_v1.DamagedRequest(project=project, repo=repo, commit=commit_id, path=path)
         call = unary("Damaged", request, kaos_v1.DamagedResponse)

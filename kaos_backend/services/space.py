@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kaos_backend.pachd.port import Pachd
+from kaos_backend.services import views
 from kaos_backend.services.lines import CollectEnd, CollectLine, CollectProgress, StoredImage
 from kaos_formats import kaos_v1
 
@@ -15,6 +16,20 @@ class Space:
     def __init__(self, pachd: Pachd) -> None:
         self._pachd = pachd
 
+    def use(self) -> views.DiskUse:
+        """What takes the disk. Raises NeedsEmbeddedEngine."""
+        told = self._pachd.disk_use()
+        workspaces = {name: _share(share) for name, share in sorted(told.projects.items())}
+        shared, can_go = _share(told.shared), _share(told.unneeded)
+        shares = [*workspaces.values(), shared, can_go]
+        return views.DiskUse(
+            workspaces=workspaces,
+            shared=shared,
+            can_go=can_go,
+            database=told.database,
+            total=sum(share.total for share in shares) + told.database,
+        )
+
     def collect(self, dry_run: bool) -> Iterator[CollectLine]:
         """How far it is, and what went at the end. Raises NeedsEmbeddedEngine."""
         for told in self._pachd.collect(dry_run):
@@ -23,6 +38,17 @@ class Space:
                 yield CollectLine(progress=progress)
             else:
                 yield CollectLine(end=_end(told, dry_run))
+
+
+def _share(told: kaos_v1.DiskShare) -> views.DiskShare:
+    return views.DiskShare(
+        data=told.data,
+        models=told.models,
+        images=told.images,
+        inputs=told.inputs,
+        logs=told.logs,
+        total=told.data + told.models + told.images + told.inputs + told.logs,
+    )
 
 
 def _end(told: kaos_v1.Collected, dry_run: bool) -> CollectEnd:

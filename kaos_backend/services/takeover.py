@@ -97,6 +97,7 @@ class Taking:
             new,
             self._changes(bundle_id, tree, file_set),
         )
+        self._call.used(file_set)
         for start in range(0, len(found), _HASHES_A_LINE * HASH_BYTES):
             yield TakenLine(hashes=found[start : start + _HASHES_A_LINE * HASH_BYTES].hex())
         yield TakenLine(bundle=stored, end=True)

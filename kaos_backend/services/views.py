@@ -383,3 +383,28 @@ def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJ
 def device(found: models.Device) -> Device:
     """The view of a GPU."""
     return Device(**asdict(found))
+
+
+class DiskShare(View):
+    """Bytes of the disk: what was put in, what jobs made, images with their environments and layers, inputs
+    laid out for trials, logs, and all of these.
+    """
+
+    data: int
+    models: int
+    images: int
+    inputs: int
+    logs: int
+    total: int
+
+
+class DiskUse(Answer):
+    """``workspaces``: what each has for itself alone; ``shared`` is what several have, ``can_go`` what nobody
+    needs. Each byte is counted once; ``total`` is all, with the ``database``.
+    """
+
+    workspaces: dict[str, DiskShare]
+    shared: DiskShare
+    can_go: DiskShare
+    database: int
+    total: int

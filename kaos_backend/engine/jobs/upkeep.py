@@ -14,7 +14,8 @@ from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
 from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.jobs.run.laidout import Usage
 from kaos_backend.engine.jobs.run.logs import Logs
-from kaos_backend.engine.store.model import USER_REPO, CommitKey, RepoKey
+from kaos_backend.engine.jobs.usage import DiskUse, disk_use
+from kaos_backend.engine.store.model import CommitKey
 from kaos_backend.engine.store.space.collect import Collected, collect
 from kaos_backend.engine.store.space.pace import Interrupted, Pace, Progress
 from kaos_backend.engine.store.store import Store, Txn
@@ -69,6 +70,7 @@ class Upkeep:
         self._busy = busy
         self._share = share
         self._seen = -1
+        self._held = False
         self._due = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -107,6 +109,10 @@ class Upkeep:
                 swept.store = told
         yield swept
 
+    def disk_use(self) -> DiskUse:
+        """See `usage.disk_use`."""
+        return disk_use(self._store, self._runtime, self._logs, self._inputs)
+
     # By itself
 
     def _dropped(self, txn: Txn, _commits: Sequence[object]) -> None:
@@ -118,13 +124,15 @@ class Upkeep:
             if self._stopping.wait(_SETTLE_S):
                 return
             self._due.clear()
-            if not asked and self._store.changes.version() == self._seen:
+            # File sets end without a write.
+            if not asked and self._store.changes.version() == self._seen and not self._held:
                 continue
             # What was deleted is to be gone soon; else it can wait until nothing runs.
             if not asked and self._busy():
                 self._due.wait(_BUSY_S)
                 continue
             self._seen = self._store.changes.version()
+            self._held = bool(self._store.roots.held())
             try:
                 self._by_itself()
             except Interrupted:
@@ -189,10 +197,7 @@ class Upkeep:
         return len(gone), sum(usage.bytes for usage in gone)
 
     def _has_commit(self, text: str) -> bool:
-        repo, _, id_ = text.rpartition("@")
-        project, _, name = repo.partition("/")
-        name, _, type_ = name.partition(".")
-        return self._store.find_commit(CommitKey(RepoKey(project, name, type_ or USER_REPO), id_)) is not None
+        return self._store.find_commit(CommitKey.parse(text)) is not None
 
     def _is_gone(self, folder: Path) -> bool:
         """Whether it is of a pipeline that is gone, or of a job (a spout has none, and a log of its own)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from kaos_backend.engine.errors import CommitForgotten
 
@@ -54,6 +54,14 @@ class CommitKey:
 
     def __str__(self) -> str:
         return f"{self.repo}@{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of the text that it was written as."""
+        repo, _, id_ = text.rpartition("@")
+        project, _, name = repo.partition("/")
+        name, _, type_ = name.partition(".")
+        return cls(RepoKey(project, name, type_ or USER_REPO), id_)
 
 
 @dataclass(frozen=True, slots=True)

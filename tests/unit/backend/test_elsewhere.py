@@ -86,6 +86,13 @@ def test_a_check_says_that_it_needs_the_embedded_engine(pachd: SdkPachd) -> None
     assert "KAOS_ENGINE_ADDRESS" in told.value.hint
 
 
+def test_space_is_the_affair_of_the_embedded_engine(pachd: SdkPachd) -> None:
+    with pytest.raises(NeedsEmbeddedEngine, match="Collect"):
+        list(pachd.collect(dry_run=True))
+    with pytest.raises(NeedsEmbeddedEngine, match="DiskUse"):
+        pachd.disk_use()
+
+
 def test_nothing_is_known_to_be_damaged(pachd: SdkPachd) -> None:
     assert pachd.damaged("default", "data", "master", "/") == []
 

@@ -64,6 +64,8 @@ CALLS = {
     "type": lambda c: c.type("f" * 32, {"typed": "YQ==", "rows": 24, "columns": 80}),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
     "check": lambda c: list(c.check(True)),
+    "collect": lambda c: list(c.collect(True)),
+    "disk": lambda c: c.disk(),
     "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),
 }
 

@@ -89,6 +89,15 @@ def is_lost(db: sqlite3.Connection, image: str) -> bool:
     return bool(making) and not any(making)
 
 
+def projects_with(db: sqlite3.Connection, text: str) -> set[str]:
+    """The projects of the pipelines with a version that mentions `text`, as `is_mentioned` has it."""
+    query = (
+        "SELECT DISTINCT p.project FROM pps_versions v JOIN pps_pipelines p ON p.id = v.pipeline"
+        " WHERE instr(v.effective_json, ?)"
+    )
+    return {row[0] for row in db.execute(query, (f'"{text}"',))}
+
+
 def rows_of_pipelines(db: sqlite3.Connection) -> set[int]:
     """The rows of the pipelines that there are."""
     return {row for (row,) in db.execute("SELECT id FROM pps_pipelines")}

@@ -28,6 +28,7 @@ from kaos_backend.engine.store.space import packs
 from kaos_backend.engine.store.space.mark import Marking
 from kaos_backend.engine.store.space.pace import Pace, Progress
 from kaos_backend.engine.store.space.shrink import shrink
+from kaos_backend.engine.store.space.usage import between
 from kaos_backend.engine.store.store import Store
 
 _AT_A_TIME = 400
@@ -153,10 +154,10 @@ class _Collection:
     def _dead_objects(self, db: sqlite3.Connection, number: int) -> list[_Row]:
         """Those with this first byte that are not marked."""
         sql = "SELECT hash, pack, length FROM objects WHERE hash >= ? AND hash < ?"
-        return [_Row(*row) for row in db.execute(sql, _between(number)) if self._condemned(row[0])]
+        return [_Row(*row) for row in db.execute(sql, between(number)) if self._condemned(row[0])]
 
     def _dead_trees(self, db: sqlite3.Connection, number: int) -> list[_Row]:
-        keys = db.execute("SELECT key FROM trees WHERE key >= ? AND key < ?", _between(number))
+        keys = db.execute("SELECT key FROM trees WHERE key >= ? AND key < ?", between(number))
         dead = [row[0] for row in keys if not self._marking.has_tree(row[0])]
         sql = "SELECT length(node) FROM trees WHERE key=?"
         return [_Row(key, 0, db.execute(sql, (key,)).fetchone()[0]) for key in dead]
@@ -204,10 +205,10 @@ class _Collection:
             " AND NOT EXISTS (SELECT 1 FROM objects WHERE hash = s.hash AND pack = -1)"
         )
         with self._store.read() as db:
-            if db.execute(f"SELECT 1 {stray}", _between(number)).fetchone() is None:
+            if db.execute(f"SELECT 1 {stray}", between(number)).fetchone() is None:
                 return
         with self._store.maintain() as db:
-            db.execute(f"DELETE {stray}", _between(number))
+            db.execute(f"DELETE {stray}", between(number))
             db.execute("COMMIT")
 
     # Files
@@ -252,11 +253,6 @@ class _Collection:
     def _is_there(self, hash_: bytes) -> bool:
         with self._store.read() as db:
             return bool(locate(db, [hash_]))
-
-
-def _between(number: int) -> tuple[bytes, bytes]:
-    """The hashes with this first byte lie from the first of these up to the second."""
-    return bytes([number]), bytes([number + 1]) if number < 255 else b"\xff" * 33
 
 
 def _hashes_in(directory: Path) -> set[bytes]:
