@@ -28,6 +28,7 @@ SHARE = 0.2
 _SETTLE_S = 2.0
 _EVERY_S = 1800.0
 _BUSY_S = 30.0
+_PATIENCE_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class Upkeep:
             try:
                 self._by_itself()
             except Interrupted:
+                self._stopping.wait(_BUSY_S)
                 self._due.set()
             except EngineError as error:
                 log.warning("no space is given back: %s", error.message)
@@ -143,7 +145,7 @@ class Upkeep:
                 log.exception("the upkeep failed")
 
     def _by_itself(self) -> None:
-        pace = Pace(self._share, self._stopping, self._store.upkeep.wanted)
+        pace = Pace(self._share, self._stopping, self._store.upkeep.wanted, _PATIENCE_S)
         for told in self.sweep(pace):
             if isinstance(told, Swept) and (told.store.objects or told.store.freed_bytes or told.logs):
                 gone = told.store

@@ -16,6 +16,7 @@ when the store is opened, rows that nothing refers to in the next collection.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ from typing import NamedTuple
 from kaos_backend.engine.store.bytes.objects import PACK_HEAD, locate
 from kaos_backend.engine.store.space import packs
 from kaos_backend.engine.store.space.mark import Marking
-from kaos_backend.engine.store.space.pace import Pace, Progress
+from kaos_backend.engine.store.space.pace import Interrupted, Pace, Progress
 from kaos_backend.engine.store.space.shrink import shrink
 from kaos_backend.engine.store.space.usage import between
 from kaos_backend.engine.store.store import Store
@@ -64,7 +65,7 @@ def collect(
 
     Raises:
         FailedPrecondition: a directory is damaged; nothing was removed.
-        Interrupted: by `pace`.
+        Interrupted: by `pace`, or its patience is at its end.
     """
     return _Collection(store, pace or Pace(), dry_run).run()
 
@@ -134,8 +135,12 @@ class _Collection:
 
     def _wait(self, left: Iterator[int]) -> Iterator[Progress]:
         most = 0
+        until = time.monotonic() + self._pace.patience_s
         for count in left:
             self._pace.rest()
+            # What is condemned is stored once more if it is sent meanwhile, so this must not last.
+            if time.monotonic() > until:
+                raise Interrupted("an upload goes on for so long that the collection is left for later")
             most = max(most, count)
             yield Progress("wait", most - count, most)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ class Interrupted(EngineError):
 @dataclass(slots=True)
 class Pace:
     """`share` of one core's time that the work may take; `stop` ends it at its next step, and so does
-    `give_way`, which is asked then.
+    `give_way`, which is asked then. `patience_s`: how long to wait for uploads at most.
 
     Work is cut into slices of `SLICE_S`; between two of them nothing is held that others could wait for.
     """
@@ -37,6 +38,7 @@ class Pace:
     share: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
     give_way: Callable[[], bool] = lambda: False
+    patience_s: float = math.inf
     _began: float = field(default_factory=time.monotonic)
 
     def rest(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -231,6 +233,55 @@ def test_it_stops_when_told_and_leaves_a_whole_store(store: Store) -> None:
     assert content(store, commit) == KEPT
     assert run(store).objects + rows(store, "objects") >= len(KEPT)
     assert rows(store, "objects") == len(KEPT)
+
+
+def test_it_does_not_wait_for_ever_for_an_upload(store: Store) -> None:
+    drop(store, put(store, SMALL))
+    with store.upload(), pytest.raises(Interrupted, match="left for later"):
+        [*_] = collect(store, Pace(patience_s=0))
+    assert run(store).objects == len(SMALL)
+
+
+def test_a_check_that_waits_is_let_by(store: Store) -> None:
+    drop(store, put(store, SMALL))
+    collecting = collect(store, Pace(give_way=store.upkeep.wanted))
+    next(collecting)
+    found: list[object] = []
+    check = threading.Thread(target=lambda: found.append(findings(store)))
+    check.start()
+    while not store.upkeep.wanted():
+        check.join(0.01)
+    with pytest.raises(Interrupted):
+        [*_] = collecting
+    check.join()
+    assert found == [[]]
+
+
+def test_the_database_of_an_earlier_version_is_rewritten_once(tmp_path: Path) -> None:
+    """Those could not give room back; afterwards it is given back in steps."""
+    with closing(sqlite3.connect(tmp_path / "engine.sqlite")) as db:
+        db.execute("PRAGMA auto_vacuum=NONE")
+        db.execute("CREATE TABLE old (id)")
+    store = Store.open(tmp_path)
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    kept = put(store, KEPT)
+    for expected in (2, 2):
+        for number in range(40):
+            # Each comes alone, so that it lies in the database.
+            last = put(store, {f"/{number}": os.urandom(50_000)})
+        for _ in range(40):
+            head = store.inspect_branch(MASTER).head
+            drop(store, head)
+        told = run(store)
+        assert told.objects == 40
+        assert told.database_bytes > 40 * 50_000
+        with store.read() as db:
+            assert db.execute("PRAGMA auto_vacuum").fetchone()[0] == expected
+    assert last != kept
+    assert content(store, kept) == KEPT
+    assert findings(store) == []
+    store.close()
 
 
 def test_writers_go_on_while_collections_follow_each_other(store: Store) -> None:
