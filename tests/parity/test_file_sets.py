@@ -49,6 +49,8 @@ def test_the_file_sets_of_a_commit(pachd: Pachd) -> None:
     own = pachd.client.pfs.get_file_set(commit=commit, type=pfs.GetFileSetRequestFileSetType.DIFF)
     assert set(pachd.files(held(total))) == {"/f", "/g"}
     assert set(pachd.files(held(own.file_set_id))) == {"/g"}
+    again = pachd.client.pfs.get_file_set(commit=held(total)).file_set_id
+    assert set(pachd.files(held(again))) == {"/f", "/g"}
 
 
 def test_how_long_a_file_set_may_be_kept(pachd: Pachd) -> None:

@@ -25,11 +25,12 @@ from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.references import Leases, Roots, Turns
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
+from kaos_backend.engine.store.trees.cache import NodeCache
 from kaos_backend.engine.store.trees.edit import Overlay
 from kaos_backend.engine.store.trees.files import NewFile, Staged
 from kaos_backend.engine.store.trees.folder import FolderUpload
 from kaos_backend.engine.store.trees.layout import Place, Tree, materialize
-from kaos_backend.engine.store.trees.nodes import Node, NodeCache
+from kaos_backend.engine.store.trees.nodes import Node
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
 from kaos_backend.engine.store.versions import refs

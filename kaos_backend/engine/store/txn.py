@@ -21,9 +21,10 @@ from kaos_backend.engine.store.model import (
     Subtree,
 )
 from kaos_backend.engine.store.reads import Reads
+from kaos_backend.engine.store.trees.cache import NodeCache
 from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
 from kaos_backend.engine.store.trees.files import Staged
-from kaos_backend.engine.store.trees.nodes import Node, NodeCache
+from kaos_backend.engine.store.trees.nodes import Node
 from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
 from kaos_backend.engine.store.versions import branches, commits, history, repos, sets, triggers
 from kaos_backend.engine.store.versions.state import WriteState

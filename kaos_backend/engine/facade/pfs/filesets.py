@@ -13,6 +13,7 @@ from kaos_backend.engine.facade.convert import find_commit
 from kaos_backend.engine.facade.pfs.modify import Modify
 from kaos_backend.engine.facade.rpc import Handlers, client_stream, refers, unary
 from kaos_backend.engine.store.model import Commit
+from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.edit import Delete, Operation, Overlay, Put
 
@@ -82,6 +83,8 @@ class FileSetRpcs:
         }
 
     def _get(self, request: pfs.GetFileSetRequest, _: grpc.ServicerContext) -> pfs.CreateFileSetResponse:
+        if request.commit.repo.name == FILESETS_REPO:
+            return pfs.CreateFileSetResponse(file_set_id=compose(self._store, [request.commit.id], 0))
         commit = self._readable(request.commit)
         root = commit.root
         operations: list[Operation] = [Overlay(root)]

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from operator import attrgetter, itemgetter
-from threading import Lock
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -37,9 +35,7 @@ CHUNKED_FROM = 256
 """Lists longer than this are stored in chunks."""
 _CHUNK_MASK = 127
 """A chunk ends after a name whose CRC-32 has these bits clear: 128 entries on average."""
-# 210 to 290 bytes each.
-_CACHE_ENTRIES = 100_000
-_MOST_OF_CACHE = 90_000
+
 
 Fetch = Callable[[bytes], bytes]
 """The stored bytes of a tree key (of a node or of a chunk)."""
@@ -380,39 +376,3 @@ def links(data: bytes) -> Links:
     if first == _FILE_HEAD:
         return Links([ref.object for ref in _decode_files(data)], [])
     return Links([], [ref.key for ref in _decode_dirs(data)])
-
-
-class NodeCache:
-    """Decoded nodes, the most recently used ones, bounded by how many entries they hold together."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
-        self._nodes: OrderedDict[bytes, Node] = OrderedDict()
-        self._entries = 0
-        self._lock = Lock()
-
-    def load(self, key: bytes, fetch: Fetch | None = None) -> Node:
-        with self._lock:
-            node = self._nodes.get(key)
-            if node is not None:
-                self._nodes.move_to_end(key)
-                return node
-        fetch = fetch or self._fetch
-        node = decode(fetch(key), fetch)
-        self.keep(key, node)
-        return node
-
-    def keep(self, key: bytes, node: Node) -> None:
-        """Remember a node that was just stored (it does no harm if that comes to nothing)."""
-        with self._lock:
-            if key not in self._nodes:
-                self._nodes[key] = node
-                self._entries += _weight(node)
-                while self._entries > _CACHE_ENTRIES and len(self._nodes) > 1:
-                    _, dropped = self._nodes.popitem(last=False)
-                    self._entries -= _weight(dropped)
-
-
-def _weight(node: Node) -> int:
-    # However large a directory is, there is room beside it for those on the way to it.
-    return min(len(node.files) + len(node.dirs) + 1, _MOST_OF_CACHE)
