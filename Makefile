@@ -42,9 +42,10 @@ types: install
 imports: install
 	$(BIN)/lint-imports
 
-# A third more than two cores have places for: nearly half of the time tests wait for processes and disks.
+# A third more than two cores have places for: nearly half of the time tests wait for processes and disks. The
+# folders in their order: the files of the first take longest, and the last ones to end are short.
 unit: install
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: install  ## speed, as ratios to a peer and to the physical floor
 	$(BIN)/python -m bench

@@ -16,6 +16,7 @@ from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 from tests.support.home import alive
 
 POINTS = 6
+EARLY_KILLS = 6
 # Every run leaves a line when it begins and one when it ends; datum `stop` waits for the test.
 TRIAL = """
 name=$(basename $hyper)
@@ -71,22 +72,35 @@ def test_killed_while_a_trial_runs(engine_process: EngineProcess, quota: int) ->
 
 
 def test_killed_again_and_again_at_any_moment(engine_process: EngineProcess) -> None:
-    """The engine dies after every few transactions; acknowledged commits and finished trials stay."""
+    """The engine dies as soon as it is there, then after every few transactions; acknowledged commits and
+    finished trials stay.
+    """
     engine = engine_process.start()
     grid(engine, 10_000)
     stored: set[str] = set()
-    for _ in range(40):
+    for kills in range(40):
         job = engine.last_job("train")
         now = {d.data[0].file.path[1:] for d in engine.client.pps.list_datum(job=job.job)}
         assert stored <= now, "a stored trial vanished"
         stored = now
         if job.state == pps.JobState.JOB_SUCCESS:
             break
+        # Whoever begins or ends has been through a transaction or two since.
+        seen = len(engine.runs("begun")) + len(engine.runs("ended"))
+        if kills >= EARLY_KILLS:
+            eventually(partial(_goes_on, engine, seen), "a trial begins or ends")
         engine_process.kill()
         engine = engine_process.start()
     check_result(engine)
     assert engine.client.pfs.commit_exists(pfs.Commit.from_uri("hyper@master"))
     assert len(list(engine.client.pps.list_job(pipeline=pps.Pipeline(name="train"), history=-1))) == 1
+
+
+def _goes_on(engine: Engine, seen: int) -> bool:
+    return (
+        len(engine.runs("begun")) + len(engine.runs("ended")) > seen
+        or engine.last_job("train").state == pps.JobState.JOB_SUCCESS
+    )
 
 
 def _ended_at_least(engine: Engine, count: int) -> bool:
