@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import blake3
@@ -18,6 +19,7 @@ from kaos_formats import grids
 from kaos_formats.grids import Axes, Scalar, canonical_json
 
 MIN_ID_LENGTH = 8
+_LAST_GRIDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,13 @@ def parse_grid(raw: object) -> Grid:
 
 def expand(raw: Mapping[str, Any]) -> Grid:
     """The grid of ``raw``; ``{}`` spans one trial without parameters. Raises InvalidHyper."""
-    return _expanded(grids.axes_of(raw))
+    return _expand(json.dumps(raw))
+
+
+# One deploy, and each look at its job, asks several times.
+@lru_cache(_LAST_GRIDS)
+def _expand(text: str) -> Grid:
+    return _expanded(grids.axes_of(json.loads(text)))
 
 
 def _expanded(grid: Axes) -> Grid:

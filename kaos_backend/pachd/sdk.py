@@ -215,7 +215,7 @@ class SdkPachd:
     def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
         commit = _commit(project, repo, commit_id)
         infos = self._list(lambda c: c.pfs.glob_file(commit=commit, pattern=glob))
-        return {i.file.path.strip("/"): i.hash.hex() for i in infos if i.file_type is pfs.FileType.DIR}
+        return {i.file.path.strip("/"): i.hash.hex() for i in infos if i.file_type == pfs.FileType.DIR}
 
     # -- pipelines, jobs, datums
 

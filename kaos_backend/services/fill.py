@@ -5,7 +5,7 @@ description.
 from __future__ import annotations
 
 from kaos_backend.domain import hyperparams
-from kaos_backend.domain.descriptions import Description
+from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.inputs import Head
@@ -17,18 +17,38 @@ def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: D
 
     Raises NotFound if the staging commit is gone.
     """
-    pachd.modify(workspace, repo, commit_id, content(repo, description))
+    if description.kind == "hyper":
+        changes = _points(description, _grid_before(pachd, workspace, commit_id))
+    else:
+        paths = (names.bundle_dir(description.id), names.tree_path(description.id))
+        changes = [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]
+    pachd.modify(workspace, repo, commit_id, changes)
     pachd.finish_commit(workspace, repo, commit_id)
 
 
-def content(repo: str, description: Description) -> list[FileOp]:
-    """The changes that make an input commit hold exactly what its description names."""
-    if description.kind == "hyper":
-        grid = hyperparams.expand(description.grid or {})
-        files = [AddFile(names.params_path(t.params_id), t.text.encode()) for t in grid.trials]
-        return [DeleteFile("/"), *files]
-    paths = (names.bundle_dir(description.id), names.tree_path(description.id))
-    return [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]
+def _points(description: Description, before: Description | None) -> list[FileOp]:
+    """The changes that make a commit of the grid ``before`` (None: of anything) one of that described."""
+    files = _files(description)
+    old = _files(before) if before is not None else {}
+    gone: list[FileOp] = [DeleteFile(path) for path, text in old.items() if files.get(path) != text]
+    new = [AddFile(path, text) for path, text in files.items() if old.get(path) != text]
+    return [*gone, *new] if old else [DeleteFile("/"), *new]
+
+
+def _files(description: Description) -> dict[str, bytes]:
+    trials = hyperparams.expand(description.grid or {}).trials
+    return {names.params_path(trial.params_id): trial.text.encode() for trial in trials}
+
+
+def _grid_before(pachd: Pachd, workspace: str, commit_id: str) -> Description | None:
+    """What the commit began with, where that is a whole grid of ours."""
+    parent = pachd.commit(workspace, names.HYPER, commit_id).parent
+    if not parent:
+        return None
+    commit = pachd.commit(workspace, names.HYPER, parent)
+    about = parse(commit.description)
+    whole = about is not None and about.kind == "hyper" and not commit.open and not commit.error
+    return about if whole and not pachd.damaged(workspace, names.HYPER, parent, "/") else None
 
 
 def heal(pachd: Pachd, workspace: str, head: Head, owner: str) -> None:

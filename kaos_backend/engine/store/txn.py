@@ -77,6 +77,7 @@ class Txn(Reads):
         self._nodes = nodes
         self._hooks = hooks
         self._upload = upload
+        self.merged_bytes = 0
         self._after: list[Callable[[], None]] = []
         self._state = WriteState(
             db=db,
@@ -233,7 +234,10 @@ class Txn(Reads):
         return staged.root
 
     def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
-        """Union of trees. The same path under two tags stays as two entries (finishing reports it)."""
+        """Union of trees. The same path under two tags stays as two entries (finishing reports it).
+
+        What of the first tree changes is written anew; `merged_bytes` adds up how much that is.
+        """
         todo = [root for root in roots if root is not None]
         if len(todo) <= 1:
             return todo[0] if todo else None
@@ -261,16 +265,17 @@ class Txn(Reads):
                     upload.end_file()
                     put = upload.operations[-1]
                     editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
-            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch)
+            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch).root
             # Should the transaction fail, what was written is an orphan for the next sweep.
             upload.committed = True
         return root
 
     def _store(self, editor: TreeEditor) -> bytes | None:
         with self._upload() as upload:
-            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch)
+            written = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch)
             upload.committed = True
-        return root
+        self.merged_bytes += sum(len(node) for _, node in written.rows)
+        return written.root
 
     # The end
 

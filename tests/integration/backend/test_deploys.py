@@ -17,6 +17,15 @@ def counts(job: dict) -> tuple[int, int, int]:  # type: ignore[type-arg]
     return train["processed"], train["skipped"], train["failed"]
 
 
+def held(backend: Backend, workspace: str, name: str, kind: str, ref: str) -> dict[str, bytes]:
+    """path → content of every file of a commit."""
+    client = backend.sdk()
+    place = pfs.Repo(name=name, type=kind, project=pfs.Project(name=workspace))
+    walk = client.pfs.walk_file(file=pfs.File(commit=pfs.Commit(repo=place, id=ref), path="/"))
+    files = [info.file for info in walk if info.file_type == pfs.FileType.FILE]
+    return {file.path: b"".join(part.value for part in client.pfs.get_file(file=file)) for file in files}
+
+
 def stages(job: dict) -> list[str]:  # type: ignore[type-arg]
     return [stage["name"] for stage in job["stages"]]
 
@@ -99,6 +108,31 @@ def test_an_added_value_runs_only_the_new_trials(backend: Backend, workspace: st
     assert stages(job) == ["train"]
     assert sorted(t["state"] for t in job["trials"]) == ["skipped", "skipped", "success"]
     assert [t["metrics"]["accuracy"] for t in job["trials"]] == [0.7, 0.5, 0.1]
+    # What the new job says of a trial is the same whoever ran it.
+    told = held(backend, workspace, "train", "meta", "master")
+    datums = {path.split("/")[2] for path in told}
+    assert len(datums) == 3
+    for datum in datums:
+        below = {path.removeprefix(f"/pfs/{datum}/").split("/")[0] for path in told if datum in path}
+        assert below - {"", "meta"} >= {"build", "data", "hyper", "out"}
+        meta = json.loads(told[f"/meta/{datum}/meta"])
+        assert len(meta["inputs"]) == 3
+
+
+def test_a_grid_is_in_its_repo_whatever_was_there(backend: Backend, workspace: str) -> None:
+    def points() -> list[float]:
+        found = held(backend, workspace, "hyper", "user", "master")
+        return sorted(json.loads(text)["lr"] for text in found.values())
+
+    backend.deploy_all(workspace, GRID)
+    assert points() == [0.1, 0.5]
+    backend.deploy(workspace, hyper={"lr": [0.5, 0.7], "epochs": 1}, replace=True)
+    assert points() == [0.5, 0.7]
+    with backend.sdk().pfs.commit(branch=pfs.Branch(repo=repo(workspace, "hyper"), name="master")) as other:
+        other.put_file_from_bytes("/stranger.json", b'{"lr": 9}')
+    assert points() == [0.5, 0.7, 9]
+    backend.deploy(workspace, hyper={"lr": [0.5, 0.7, 0.9], "epochs": 1}, replace=True)
+    assert points() == [0.5, 0.7, 0.9]
 
 
 def test_only_data_builds_nothing_and_trains_all(backend: Backend, workspace: str) -> None:

@@ -139,6 +139,14 @@ def kept_roots(db: sqlite3.Connection, seq: int) -> list[bytes]:
     return [row[0] for row in rows]
 
 
+def done_outputs(db: sqlite3.Connection, seq: int) -> dict[str, tuple[str, bytes | None]]:
+    """The hashes and the outputs of a job's datums that succeeded, by id."""
+    rows = db.execute(
+        "SELECT id, hash, root FROM pps_datums WHERE job = ? AND state IN (2, 3) AND NOT late", (seq,)
+    )
+    return {row[0].hex(): (row[1].hex(), row[2]) for row in rows}
+
+
 def find_datum(db: sqlite3.Connection, seq: int, id: str) -> DatumRow | None:
     try:
         raw = bytes.fromhex(id)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.datums import kept_roots, list_datums
-from kaos_backend.engine.jobs.db.meta import entries
+from kaos_backend.engine.jobs.db.datums import done_outputs, kept_roots, list_datums
+from kaos_backend.engine.jobs.db.meta import Told, entries
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.plan import File
@@ -84,17 +84,34 @@ def show_meta(txn: Txn, job: Job, datums: Sequence[DatumRow]) -> None:
     if not is_open(txn, meta_commit(job.key)):
         return
     transform = tables.get_pipeline(txn.db, job.key.pipeline, job.version).spec.transform
-    roots: dict[CommitKey, bytes | None] = {}
+    roots: dict[tuple[str, str, str, str], bytes | None] = {}
 
     def root_of(file: File) -> bytes | None:
-        key = commit_of(file)
+        key = (file.commit, file.repo, file.repo_type, file.project)
         if key not in roots:
-            commit = txn.find_commit(key)
+            commit = txn.find_commit(commit_of(file))
             roots[key] = commit.root if commit else None
         return roots[key]
 
-    tree = entries(job, datums, transform.image if transform else "", root_of)
+    tree = entries(job, datums, transform.image if transform else "", root_of, _told_before(txn, job))
     txn.set_root(meta_commit(job.key), txn.build_tree(tree))
+
+
+def _told_before(txn: Txn, job: Job) -> Told:
+    """What the job before has said of datums: they read and wrote the same where hash and output are."""
+    commit = txn.find_commit(meta_commit(job.key))
+    parent = commit.parent if commit is not None else None
+    before = None if parent is None else tables.find_job(txn.db, JobKey(job.key.pipeline, parent.id))
+    if parent is None or before is None:
+        return Told(None, {})
+    root = txn.inspect_commit(parent).root
+    try:
+        there = {entry.path for entry in txn.list_dir(root, "/pfs")}
+    except DataLoss:
+        # What an earlier job lost costs this one nothing.
+        return Told(None, {})
+    outputs = done_outputs(txn.db, before.seq)
+    return Told(root, {id: told for id, told in outputs.items() if f"/pfs/{id}/" in there})
 
 
 def is_open(txn: Txn, key: CommitKey) -> bool:

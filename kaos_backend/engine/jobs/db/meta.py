@@ -6,21 +6,26 @@ Reference: pachyderm-api.md 11.5.
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
 
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource, Subtree
 
+_SHARED_FILES = 64
+_encode = msgspec.json.Encoder().encode
 _META_STATE = {DatumState.FAILED: "FAILED", DatumState.RECOVERED: "RECOVERED"}
 
 
 def record_json(job: Job, datum: DatumRow, image: str) -> bytes:
     """The JSON of `datum.Meta` in protobuf's mapping; names the job that ran the datum."""
     pipeline = {"project": {"name": job.key.pipeline.project}, "name": job.key.pipeline.name}
-    return json.dumps(
+    return _encode(
         {
             "job": {"pipeline": pipeline, "id": datum.source},
             "inputs": [_input(file) for file in datum.files],
@@ -34,14 +39,15 @@ def record_json(job: Job, datum: DatumRow, image: str) -> bytes:
             },
             "index": str(datum.position),
             "imageId": datum.image or image,
-        },
-        separators=(",", ":"),
-    ).encode()
+        }
+    )
 
 
-def _input(file: File) -> dict[str, object]:
+@lru_cache(_SHARED_FILES)
+def _input(file: File) -> msgspec.Raw:
+    """What all datums of a grid read is encoded once."""
     repo = {"project": {"name": file.project}, "name": file.repo, "type": file.repo_type}
-    return {
+    told = {
         "fileInfo": {
             "file": {"commit": {"repo": repo, "id": file.commit}, "path": file.path, "datum": "default"},
             "fileType": "DIR" if file.is_dir else "FILE",
@@ -56,15 +62,35 @@ def _input(file: File) -> dict[str, object]:
         "emptyFiles": file.empty_files,
         "reference": file.reference,
     }
+    return msgspec.Raw(_encode(told))
+
+
+class Told(NamedTuple):
+    """What an earlier meta commit (its `root`) holds: datum id → hash and output of those it has the files
+    of.
+    """
+
+    root: bytes | None
+    datums: Mapping[str, tuple[str, bytes | None]]
 
 
 def entries(
-    job: Job, datums: Iterable[DatumRow], image: str, root_of: Callable[[File], bytes | None]
+    job: Job,
+    datums: Iterable[DatumRow],
+    image: str,
+    root_of: Callable[[File], bytes | None],
+    before: Told,
 ) -> dict[str, Subtree | FileSource]:
-    """What the meta commit holds, for `build_tree`. Inputs whose commit is gone are left out."""
+    """What the meta commit holds, for `build_tree`. Inputs whose commit is gone are left out.
+
+    The files of a datum of which all is as `before` are taken from there.
+    """
     tree: dict[str, Subtree | FileSource] = {}
     for datum in datums:
         tree[f"/meta/{datum.id}/meta"] = FileSource(record_json(job, datum, image), tag=datum.id)
+        if before.root is not None and before.datums.get(datum.id) == (datum.hash, datum.root):
+            tree[f"/pfs/{datum.id}"] = Subtree(before.root, f"/pfs/{datum.id}")
+            continue
         for file in datum.files:
             root = root_of(file)
             if root is not None and not file.empty_files:

@@ -17,12 +17,16 @@ from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.store.references import Held
 from kaos_backend.engine.store.store import Store, Txn
 
-# How often, at most, the open output commit shows what has been finished so far, and which share of the time
-# that may take: merging costs the whole commit's listing, which is long for ten thousand models.
+# How often, at most, the open output commit shows what has been finished so far, which share of the time that
+# may take, and how many bytes of listings a second it may leave behind: the chunks of the listing that change
+# are written anew, and of ten thousand models that end in no order each brings another chunk of 20 KB.
 _REFRESH_S = 0.5
 _REFRESH_SHARE = 0.05
+_REFRESH_BYTES_PER_S = 256 * 1024
+# But for the sake of these nobody waits longer than so to see a model.
+_REFRESH_BYTES_S = 10.0
 # About what one output takes.
-_MERGE_S = 2e-5
+_MERGE_S = 5e-6
 
 
 class Recorder:
@@ -70,7 +74,8 @@ class Recorder:
             self._root = self._root if merged is None else merged[0]
             now = time.monotonic()
             self._unmerged = []
-            self._refresh_at = now + max(_REFRESH_S, (now - began) / _REFRESH_SHARE)
+            for_bytes_s = min(txn.merged_bytes / _REFRESH_BYTES_PER_S, _REFRESH_BYTES_S)
+            self._refresh_at = now + max(_REFRESH_S, (now - began) / _REFRESH_SHARE, for_bytes_s)
         else:
             self._unmerged += fresh
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from kaos_backend.engine.store.model import CommitKey
 from kaos_backend.engine.store.trees.nodes import (
     CHUNKED_FROM,
@@ -184,9 +186,23 @@ class TreeEditor:
         if names and target:
             for ref in files_named(parent, names[-1]):
                 self._enter(target[:-1]).files[target[-1], ref.tag] = ((ref.object, ref.size),)
-        node = find_dir(self._load, root, names)
-        if node is not None:
-            self._overlay(self._enter(target), node, None, append=False)
+        found = self._reference(parent, root, names, target[-1] if target else "")
+        if found is None:
+            return
+        above = self._enter(target[:-1])
+        if target and above.directory(target[-1]) is None:
+            above.dirs[target[-1]] = found
+        else:
+            self._overlay(self._enter(target), self._load(found.key), None, append=False)
+
+    def _reference(self, parent: Node, root: bytes | None, names: list[str], as_: str) -> DirRef | None:
+        """The directory at `names` of the tree `root`, below `parent` there, under the name `as_`."""
+        if names:
+            found = find(parent.dirs, names[-1])
+            return None if found is None else replace(found, name=as_)
+        if root is None:
+            return None
+        return DirRef(as_, root, parent.hash, parent.size, parent.flawed, parent.tag)
 
     def write(self, concat: Concat) -> Written:
         """The new tree."""

@@ -12,7 +12,16 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, loc
 from kaos_backend.engine.store.model import DEFAULT_TAG, CommitKey
 from kaos_backend.engine.store.names import clean_path, file_path, new_path
 from kaos_backend.engine.store.references import Lease
-from kaos_backend.engine.store.trees.edit import Copy, Delete, Operation, Piece, Pieces, Put, TreeEditor
+from kaos_backend.engine.store.trees.edit import (
+    Copy,
+    Delete,
+    Operation,
+    Piece,
+    Pieces,
+    Put,
+    TreeEditor,
+    Written,
+)
 from kaos_backend.engine.store.trees.nodes import Keep, Load
 
 
@@ -138,12 +147,12 @@ def edit_tree(
             )
         else:
             editor.overlay(operation.root, append=True)
-    return store_tree(db, editor, keep, objects, batch)
+    return store_tree(db, editor, keep, objects, batch).root
 
 
 def store_tree(
     db: sqlite3.Connection, editor: TreeEditor, keep: Keep, objects: ObjectStore, batch: Batch
-) -> bytes | None:
+) -> Written:
     """Write an edited tree and what its files need; its wide directories are given to `keep`."""
 
     def concat(pieces: Pieces) -> Piece:
@@ -153,13 +162,13 @@ def store_tree(
                     writer.write(data)
             return writer.finish()
 
-    root, rows, wide = editor.write(concat)
+    written = editor.write(concat)
     batch.seal()
     batch.record(db)
-    insert_trees(db, rows)
-    for key, node in wide:
+    insert_trees(db, written.rows)
+    for key, node in written.wide:
         keep(key, node)
-    return root
+    return written
 
 
 def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
@@ -167,7 +176,8 @@ def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) ->
     db.executemany(
         "INSERT INTO trees (key, node) VALUES (?,?) "
         "ON CONFLICT (key) DO UPDATE SET node=excluded.node WHERE node IS NOT excluded.node",
-        rows,
+        # Directories that are alike are one row.
+        dict(rows).items(),
     )
 
 
