@@ -207,8 +207,16 @@ class KaosClient:
     def jobs(self, ws: str, limit: int | None = None) -> list[Json]:
         return list(self._get(f"/workspaces/{ws}/jobs", {"limit": limit})["jobs"])
 
-    def job(self, ws: str, ref: str, sort_by: str | None = None, order: str | None = None) -> Json:
-        return self._get(_job(ws, ref), {"sort_by": sort_by, "order": order})
+    def job(
+        self,
+        ws: str,
+        ref: str,
+        sort_by: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+    ) -> Json:
+        """A job with its trials, best first, or the first ``limit`` of them."""
+        return self._get(_job(ws, ref), {"sort_by": sort_by, "order": order, "limit": limit})
 
     def summary(self, ws: str, ref: str) -> Json:
         """A job without its trials, which costs the same however many there are."""

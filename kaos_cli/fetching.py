@@ -12,7 +12,7 @@ from kaos_cli.errors import KaosError
 from kaos_cli.extract import Written, place, staging, unpack
 from kaos_cli.progress import stage
 from kaos_cli.session import Session
-from kaos_cli.views import DONE, label
+from kaos_cli.views import DONE, has_models, label
 
 BEST = "best"
 
@@ -103,14 +103,16 @@ def get(
 
     ``failed``: what failed trials left, in place of models; ``model`` is one of theirs then.
     """
-    job = session.client.job(ws, ref)
+    # The best one comes first; for another all have to be looked at.
+    job = session.client.job(ws, ref, limit=1)
+    if model is not None and (model != BEST or failed or not job["metric"]):
+        job = session.client.job(ws, job["id"])
     job_id = job["id"]
     target = out if out is not None else Path(f"kaos-{job_id[:8]}")
     chosen = pick_model(job, model, failed) if model is not None else None
-    has_models = any(trial["state"] in DONE for trial in job["trials"])
-    if not has_models and not (code or data or failed):
+    if not has_models(job) and not (code or data or failed):
         raise _no_models(job)
-    wanted = {"model": ""} if has_models and not failed else {}
+    wanted = {"model": ""} if has_models(job) and not failed else {}
     if failed:
         # Apart from models and code; a folder that was named for them alone is theirs.
         wanted["failed"] = "" if out is not None and not (code or data) else "failed"

@@ -120,8 +120,8 @@ def logs(session: Session, ws: str, ref: str, query: Query, timeout_s: float | N
 
 def logs_of_failed(session: Session, ws: str, ref: str, query: Query) -> int:
     """Print the logs of the trials that failed, one after another; the exit code."""
-    job = session.client.job(ws, ref)
-    failed = sorted(trial["trial"] for trial in job["trials"] if trial["state"] == "failed")
+    job = session.client.job(ws, ref, limit=1)
+    failed = sorted(number for kind in job["failures"] for number in kind["trials"])
     if not failed:
         session.terminal.say(f"no trial of job {job['id'][:8]} has failed")
     for number in failed:

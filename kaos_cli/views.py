@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -61,26 +60,21 @@ def with_trials(job: Json) -> Json | None:
     return next((stage for stage in job["stages"] if stage["trials"]), None)
 
 
+def has_models(job: Json) -> bool:
+    """Whether any trial of a job is done."""
+    train = with_trials(job)
+    return train is not None and train["processed"] + train["skipped"] > 0
+
+
 def label(bundle: Json | None) -> str:
     return f"{bundle['name']}:{bundle['id'][:6]}" if bundle else ""
-
-
-def differing(trials: Sequence[Json]) -> list[str]:
-    """The parameters that tell the trials apart, in the order in which they first appear."""
-    names: dict[str, set[str]] = {}
-    for number, trial in enumerate(trials):
-        for name in trial["params"]:
-            names.setdefault(name, {""} if number else set())
-        for name, values in names.items():
-            values.add(json.dumps(trial["params"][name]) if name in trial["params"] else "")
-    return [name for name, values in names.items() if len(values) > 1]
 
 
 def trials_table(job: Json, trials: Sequence[Json]) -> Table:
     """One row per trial: params that differ, state, model id, the metric sorted by and then the others."""
     metric = job.get("metric") or {}
     others = [name for name in job.get("metrics", []) if name != metric.get("name")]
-    params = differing(job["trials"])
+    params = job["varied"]
     columns = [Column("trial", right=True), Column("model"), Column("state", state=True)]
     columns += [Column(name, right=True, drop=2) for name in params]
     columns += [Column(metric["name"], right=True)] if metric else []
@@ -159,9 +153,11 @@ def _stage(stage: Json) -> str:
 
 def notes(job: Json) -> list[str]:
     """A line for each of the first notes on what trials wrote, and how many more there are."""
-    lines = [f"trial {trial['trial']}: {note}" for trial in job["trials"] for note in trial["notes"]]
-    more = [f"… and {len(lines) - NOTES} more notes (--json has them)"] if len(lines) > NOTES else []
-    return [text.printable(line) for line in lines[:NOTES]] + more
+    lines = [f"trial {told['trial']}: {told['note']}" for told in job["notes"][:NOTES]]
+    over = job["noted"] - len(lines)
+    return [text.printable(line) for line in lines] + (
+        [f"… and {over} more notes (--json has them)"] if over else []
+    )
 
 
 def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns: bool) -> None:
@@ -185,12 +181,12 @@ def show_job(session: Session, ws: str, job: Json, fmt: str | None, all_columns:
 def show_outcome(session: Session, ws: str, job: Json) -> None:
     """What ``--wait`` ends with: the best trials first, what failed, and what to do now."""
     terminal, flag = session.terminal, session.flag(ws)
-    if any(trial["state"] != "unrunnable" for trial in job["trials"]):
+    if has_models(job) or any(trial["state"] != "unrunnable" for trial in job["trials"]):
         leaders = job["trials"][:LEADERS]
         print()
         show(trials_table(job, leaders), terminal)
-        if len(job["trials"]) > LEADERS:
-            print(f"… the first {LEADERS} of {len(job['trials']):,} trials (kaos train info{flag} shows all)")
+        if job["count"] > LEADERS:
+            print(f"… the first {LEADERS} of {job['count']:,} trials (kaos train info{flag} shows all)")
         if line := order_line(job):
             print(line)
     for line in notes(job):
@@ -199,5 +195,5 @@ def show_outcome(session: Session, ws: str, job: Json) -> None:
     state = job["state"] + (f": {text.printable(job['reason'])}" if job.get("reason") else "")
     took = text.duration(job.get("duration_s"))
     print(f"job {job['id'][:8]} {state}" + (f", took {took}" if took else ""))
-    if any(trial["state"] in DONE for trial in job["trials"]):
+    if has_models(job):
         terminal.hint(f"kaos train get --model best{flag} fetches the best model")

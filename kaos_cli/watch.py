@@ -82,7 +82,7 @@ def wait_for(
     """The finished job and the exit code; shows how it ended. Raises as ``attached`` does."""
     with attached(session, ws, [job_id], "wait", timeout_s):
         watch(session, ws, job_id)
-        job = session.client.job(ws, job_id)
+        job = _whole(session, ws, job_id)
     return job, _ended(session, ws, job)
 
 
@@ -95,13 +95,20 @@ def wait_for_all(session: Session, ws: str, refs: Sequence[str], timeout_s: floa
         pending[:] = dict.fromkeys(ids)
         while pending:
             watch(session, ws, pending[0])
-            job = session.client.job(ws, pending[0])
+            job = _whole(session, ws, pending[0])
             codes.append(_ended(session, ws, job))
             ended.append(job)
             pending.pop(0)
     if session.terminal.json:
         session.terminal.answer_json({"jobs": ended})
     return max(codes)
+
+
+def _whole(session: Session, ws: str, job_id: str) -> dict[str, Any]:
+    """A job that has ended, with as many of its trials as are shown."""
+    from kaos_cli.views import LEADERS
+
+    return session.client.job(ws, job_id, limit=None if session.terminal.json else LEADERS)
 
 
 def _ended(session: Session, ws: str, job: dict[str, Any]) -> int:

@@ -31,28 +31,53 @@ class _Archive(StreamingResponse):
     media_type = "application/zstd"
 
 
-@router.get("", responses=ends_in(errors.NoSuchWorkspace))
+@router.get("", responses=ends_in(*_OF_A_JOB))
 def list_jobs(
-    workspace: str, services: Awake, limit: Annotated[int | None, Query(ge=1, le=10_000)] = None
+    workspace: str,
+    services: Awake,
+    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    after: str | None = None,
 ) -> views.Jobs:
-    """Jobs, newest first. 404 no_such_workspace."""
-    return views.Jobs(jobs=services.jobs.newest(workspace, limit))
+    """Jobs, newest first, or those behind job ``after``, which are older. 404 no_such_workspace, no_such_job
+    (``after``).
+    """
+    return services.jobs.newest(workspace, limit, after)
 
 
 @router.get("/{ref}", responses=ends_in(*_OF_A_JOB))
 def get_job(
-    workspace: str, ref: str, services: Awake, sort_by: str | None = None, order: Order | None = None
+    workspace: str,
+    ref: str,
+    services: Awake,
+    sort_by: str | None = None,
+    order: Order | None = None,
+    limit: Annotated[int | None, Query(ge=1, le=requests.MAX_NUMBER)] = None,
 ) -> views.JobDetail:
-    """One job with its trials, best first. ``ref``: id, unique prefix or ``last``. 404 no_such_job, 409
-    ambiguous.
+    """One job with its trials, best first, or the first ``limit`` of them. ``ref``: id, unique prefix or
+    ``last``. 404 no_such_job, 409 ambiguous.
     """
-    return services.trials.detail(workspace, ref, sort_by, order)
+    return services.trials.detail(workspace, ref, sort_by, order, limit)
+
+
+@router.get("/{ref}/trials", responses=ends_in(*_OF_A_JOB))
+def list_trials(
+    workspace: str,
+    ref: str,
+    services: Awake,
+    after: Annotated[int, Query(ge=-1, le=requests.MAX_NUMBER)] = -1,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
+    since: Annotated[int, Query(ge=0, le=requests.MAX_NUMBER)] = 0,
+) -> views.Trials:
+    """A page of a job's trials in order of their numbers, those behind number ``after``; with ``since``, the
+    ``revision`` of an earlier answer, only what has changed. 404 no_such_job, 409 ambiguous.
+    """
+    return services.trials.page(workspace, ref, after, limit, since)
 
 
 @router.get("/{ref}/summary", responses=ends_in(*_OF_A_JOB))
 def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """One job without its trials, for asking again and again. 404 no_such_job, 409 ambiguous."""
-    return views.JobAnswer(**dict(services.jobs.summary(workspace, services.jobs.resolve(workspace, ref))))
+    return views.JobAnswer(**dict(services.jobs.look(workspace, ref)))
 
 
 @router.get(

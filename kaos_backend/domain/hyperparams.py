@@ -76,6 +76,17 @@ def _expanded(grid: Axes) -> Grid:
     return Grid(grid_id, axes, fixed, trials)
 
 
+def varied(points: Sequence[Mapping[str, Scalar]]) -> list[str]:
+    """The parameters that tell the points apart, in the order in which they first appear."""
+    values: dict[str, set[str]] = {}
+    for number, point in enumerate(points):
+        for name in point:
+            values.setdefault(name, {""} if number else set())
+        for name, seen in values.items():
+            seen.add(json.dumps(point[name]) if name in point else "")
+    return [name for name, seen in values.items() if len(seen) > 1]
+
+
 def short_ids(hashes: Sequence[str]) -> list[str]:
     """The first 8 digits of each hash; those that collide get as many more as tell them apart."""
     ids = [full[:MIN_ID_LENGTH] for full in hashes]

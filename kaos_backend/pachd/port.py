@@ -147,9 +147,15 @@ class Pachd(Protocol):
     # -- pipelines, jobs, datums
     def pipelines(self, project: str) -> list[Pipeline]: ...
 
-    def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
+    def jobs(
+        self,
+        project: str | None,
+        pipeline: str | None = None,
+        number: int = 0,
+        before: datetime | None = None,
+    ) -> list[Job]:
         """Jobs of all versions, newest first; ``number`` 0 means all, ``project`` None those of every
-        project. [] without the pipeline.
+        project, ``before`` those that were made before. [] without the pipeline.
         """
 
     def queue(self) -> Queue:

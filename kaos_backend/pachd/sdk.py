@@ -223,8 +223,16 @@ class SdkPachd:
         infos = self._list(lambda c: c.pps.list_pipeline(projects=[pfs.Project(name=project)]))
         return [convert.pipeline(info) for info in infos]
 
-    def jobs(self, project: str | None, pipeline: str | None = None, number: int = 0) -> list[Job]:
+    def jobs(
+        self,
+        project: str | None,
+        pipeline: str | None = None,
+        number: int = 0,
+        before: datetime | None = None,
+    ) -> list[Job]:
         request: dict[str, Any] = {"history": _ALL_VERSIONS, "number": number}
+        if before is not None:
+            request["pagination_marker"] = before
         if project is not None and pipeline is not None:
             request["pipeline"] = _pipeline(project, pipeline)
         elif project is not None:

@@ -56,22 +56,44 @@ class Jobs:
         """The jobs of one deploy with their stages, in the order of these; [] if there are none."""
         return with_jobs(STAGES, self._pachd.job_set(workspace, job_id))
 
-    def newest(self, workspace: str, limit: int | None) -> list[views.JobSummary]:
-        """The newest jobs first. Raises NoSuchWorkspace."""
+    def newest(self, workspace: str, limit: int | None, after: str | None = None) -> views.Jobs:
+        """The newest jobs first, or those behind job ``after``. Raises NoSuchWorkspace, NoSuchJob,
+        Ambiguous.
+        """
         inputs.require_workspace(self._pachd, workspace)
-        groups = list(_by_id(self._newest(workspace, limit or 0)).items())[:limit]
+        before = None if after is None else self._created(workspace, self.resolve(workspace, after))
+        listed = _by_id(self._newest(workspace, limit + 1 if limit else 0, before))
+        groups = list(listed.items())[:limit]
         reader = inputs.InputReader(self._pachd, workspace, listing=(limit or 0) * len(STAGES))
         told = [(job_id, self._told(workspace, with_jobs(STAGES, jobs))) for job_id, jobs in groups]
-        return [self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in told]
+        return views.Jobs(
+            jobs=[self.summarize(job_id, jobs, reader.of_job(job_id)) for job_id, jobs in told],
+            next=groups[-1][0] if len(listed) > len(groups) else None,
+        )
 
-    def _newest(self, workspace: str, number: int) -> list[Job]:
-        """The newest jobs of each of our pipelines (0: all), newest first; others may run here as well."""
-        found = [job for name in NAMES for job in self._pachd.jobs(workspace, name, number)]
+    def _created(self, workspace: str, job_id: str) -> datetime | None:
+        """When the first of a deploy's jobs was made."""
+        return rules.span([job for _, job in self.of_set(workspace, job_id)])[0]
+
+    def _newest(self, workspace: str, number: int, before: datetime | None = None) -> list[Job]:
+        """The newest jobs of each of our pipelines (0: all) that were made before some time, newest first;
+        others may run here as well.
+        """
+        found = [job for name in NAMES for job in self._pachd.jobs(workspace, name, number, before)]
         return sorted(found, key=lambda job: job.created or _NEVER, reverse=True)
 
     def summary(self, workspace: str, job_id: str) -> views.JobSummary:
         """One job's summary; raises NoSuchJob."""
-        jobs = self.of_set(workspace, job_id)
+        return self._summary(workspace, job_id, self.of_set(workspace, job_id))
+
+    def look(self, workspace: str, ref: str) -> views.JobSummary:
+        """One job's summary, as cheap as can be. Raises NoSuchJob, Ambiguous."""
+        # Whoever waits knows the whole id and asks again and again: one call tells that it is one, and all.
+        if names.is_id(ref) and (jobs := self.of_set(workspace, ref)):
+            return self._summary(workspace, ref, jobs)
+        return self.summary(workspace, self.resolve(workspace, ref))
+
+    def _summary(self, workspace: str, job_id: str, jobs: Sequence[tuple[Stage, Job]]) -> views.JobSummary:
         if not jobs:
             raise errors.NoSuchJob(f"no job {job_id!r}", job=job_id)
         return self.summarize(job_id, self.explained(workspace, jobs), self.inputs_of(workspace, job_id))

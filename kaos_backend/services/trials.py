@@ -14,7 +14,7 @@ from kaos_backend.domain import deploys, hyperparams, metrics
 from kaos_backend.domain import jobs as rules
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
-from kaos_backend.domain.stages import Outcome, outcomes
+from kaos_backend.domain.stages import Outcome, fold, outcomes
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, views
 from kaos_backend.services.jobs import Jobs, stopped_by, with_trials
@@ -26,6 +26,7 @@ from kaos_formats.endings import Code, alike, code_of
 
 # Trials of ended jobs, all in all; of one with more than that none. Some 2 KB each.
 _REMEMBERED = 20_000
+_NOTES = 20
 
 FAILED = (DatumState.FAILED, DatumState.RECOVERED)
 
@@ -54,10 +55,15 @@ class Trials:
         self._ended: LRUCache[tuple[str, str], _Read] = LRUCache(_REMEMBERED, len)
 
     def detail(
-        self, workspace: str, ref: str, sort_by: str | None = None, order: metrics.Order | None = None
+        self,
+        workspace: str,
+        ref: str,
+        sort_by: str | None = None,
+        order: metrics.Order | None = None,
+        limit: int | None = None,
     ) -> views.JobDetail:
-        """One job with its inputs and trials, best first when there is a metric. Raises NoSuchJob,
-        Ambiguous.
+        """One job with its inputs and its first ``limit`` trials (None: all), best first when there is a
+        metric. Raises NoSuchJob, Ambiguous.
         """
         inputs.require_workspace(self._pachd, workspace)
         job_id = self._jobs.resolve(workspace, ref)
@@ -74,6 +80,7 @@ class Trials:
         metric = metrics.choose(known, sort_by, order)
         if metric is not None:
             rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
+        notes = [views.TrialNote(trial=row.trial, note=note) for row in rows for note in row.notes]
         about = read.descriptions
         built = self._build(workspace, read)
         return views.JobDetail(
@@ -86,10 +93,42 @@ class Trials:
             settings=None if settings is None else views.settings(settings),
             build_args=views.arguments(deploys.arguments_of(built)),
             build_secrets=ids_of(built),
-            trials=rows,
+            trials=rows[:limit],
+            count=len(rows),
+            notes=notes[:_NOTES],
+            noted=len(notes),
+            varied=hyperparams.varied([row.params for row in rows]),
             failures=_failures(rows),
             metric=metric,
             metrics=known,
+        )
+
+    def page(self, workspace: str, ref: str, after: int, limit: int, since: int) -> views.Trials:
+        """The first ``limit`` trials behind number ``after``; with ``since`` (an earlier page's revision) of
+        those only that have changed, which is said of some that have not.
+
+        As numbers do not change, pages have each trial once, whatever the job does meanwhile; what changes
+        behind the first page's revision is told of by the next ones since that. Raises NoSuchJob, Ambiguous.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        job_id = self._jobs.resolve(workspace, ref)
+        jobs = self._jobs.explained(workspace, self._jobs.of_set(workspace, job_id))
+        read = self._jobs.inputs_of(workspace, job_id)
+        found, rows, revision = None, [], 0
+        for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
+            if stage.trials:
+                found = self._read(workspace, job, read)
+                revision = found.revision()
+                behind = [trial for trial in found.trials if trial.point.number > after]
+                told = [trial for trial in behind if not since or _changed(trial, job, since)]
+                rows = [_row(trial, job, outcome, found) for trial in told[: limit + 1]]
+        return views.Trials(
+            job=job_id,
+            state=fold(jobs).state,
+            count=len(found) if found is not None else 0,
+            revision=revision,
+            trials=rows[:limit],
+            next=rows[limit - 1].trial if len(rows) > limit else None,
         )
 
     def of_job(self, workspace: str, train: Job, read: inputs.JobInputs) -> Sequence[TrialDatum]:
@@ -208,6 +247,14 @@ class Trials:
         return deploys.settings_of(self._pachd.job_spec(workspace, names.TRAIN, job_id))
 
 
+def _changed(trial: TrialDatum, train: Job, since: int) -> bool:
+    """Whether it runs, or may have ended when more than ``since`` trials of its job had."""
+    if trial.datum is None:
+        # That it is never run is news to whoever saw its job run.
+        return trial.running is not None or train.state.terminal
+    return not trial.datum.ended or trial.datum.ended > since
+
+
 def numbered(job_id: str, trials: Sequence[TrialDatum], number: int) -> TrialDatum:
     """The trial of this number. Raises NotFound and says which there are."""
     if not 0 <= number < len(trials):
@@ -242,9 +289,9 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Read) -> vie
         state=state,
         reason=reason or why,
         code=_code(state, why),
-        params=trial.point.params,
+        params=dict(trial.point.params),
         metrics={name: metrics.to_json(value) for name, value in reading.metrics.items()},
-        notes=reading.notes,
+        notes=list(reading.notes),
         started=rfc3339(trial.running.started) if trial.running is not None else None,
         duration_s=datum.seconds if datum is not None else None,
         image=(datum.image or None) if datum is not None else None,
@@ -279,6 +326,21 @@ class _Read:
 
     def __len__(self) -> int:
         return len(self.trials)
+
+    def revision(self) -> int:
+        """So many trials have ended of which all is told: what came later may have more to tell."""
+        ended = [trial.datum for trial in self.trials if trial.datum is not None]
+        open_ = [
+            trial.datum.ended
+            for trial in self.trials
+            if trial.datum is not None
+            and trial.datum.state not in FAILED
+            and trial.model not in self.readings
+        ]
+        if not all(datum.ended for datum in ended):
+            # Nobody knows in which order they ended.
+            return 0
+        return min(open_, default=len(ended) + 1) - 1
 
 
 def params_of(datum: Datum) -> str | None:

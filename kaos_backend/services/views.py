@@ -172,7 +172,10 @@ class JobSummary(View):
 
 
 class Jobs(Answer):
-    jobs: Sequence[JobSummary]
+    """``next``: the job after which the next page begins, None behind the last one."""
+
+    jobs: list[JobSummary]
+    next: str | None
 
 
 class Trial(View):
@@ -181,9 +184,10 @@ class Trial(View):
     state: TrialState
     reason: str
     code: str
-    params: Mapping[str, Scalar]
-    metrics: Mapping[str, Number | NonFinite]
-    notes: Sequence[str]
+    # Concrete types: there may be ten thousand, and of others pydantic goes through each by itself.
+    params: dict[str, Scalar]
+    metrics: dict[str, Number | NonFinite]
+    notes: list[str]
     started: str | None
     duration_s: float | None
     image: str | None
@@ -199,6 +203,13 @@ class Failure(View):
     code: str
     reason: str
     trials: Sequence[int]
+
+
+class TrialNote(View):
+    """What of a trial's metrics could not be read, in words."""
+
+    trial: int
+    note: str
 
 
 class Settings(View):
@@ -225,14 +236,37 @@ class JobAnswer(Answer, JobSummary):
 
 
 class JobDetail(Answer, JobSummary):
+    """``trials`` are the first of ``count``; ``varied``: the parameters that tell all of them apart;
+    ``notes``: the first of ``noted``.
+    """
+
     inputs: Inputs
     settings: Settings | None
     build_args: Mapping[str, str]
     build_secrets: Sequence[str]
-    trials: Sequence[Trial]
+    trials: list[Trial]
+    count: int
+    varied: list[str]
+    notes: list[TrialNote]
+    noted: int
     failures: Sequence[Failure]
     metric: Metric | None
     metrics: Sequence[str]
+
+
+class Trials(Answer):
+    """Some of a job's trials, in order of their numbers; ``count`` is how many it has in all.
+
+    ``next``: the trial after which the next page begins, None behind the last one. ``revision``: what
+    ``since`` takes to be told only of what came later.
+    """
+
+    job: str
+    state: State
+    count: int
+    revision: int
+    trials: list[Trial]
+    next: int | None
 
 
 class Workspace(View):

@@ -201,7 +201,7 @@ def info(
     metric, order = _sorting(sort_by, ascending, descending)
     ref = job.ref(session.home, ws)
     if metric is None and order is not None:
-        metric = (session.client.job(ws, ref).get("metric") or {}).get("name")
+        metric = (session.client.job(ws, ref, limit=1).get("metric") or {}).get("name")
     found = session.client.job(ws, ref, metric, order)
     if metric is not None and metric not in found["metrics"]:
         hint = did_you_mean(metric, found["metrics"]) or "its trials wrote no metrics (yet)"

@@ -17,6 +17,8 @@ import zstandard
 from pydantic import BaseModel
 
 from kaos_backend.api.schemas import ErrorBody
+from kaos_backend.domain.hyperparams import varied
+from kaos_backend.domain.metrics import Metric, sort_best_first
 from kaos_backend.services.views import JobSummary
 from kaos_cli.text import parse_time
 from kaos_formats.loglines import Line, encode, microseconds
@@ -209,7 +211,7 @@ class FakeBackend:
             case "POST", ["deploys"]:
                 return self._deploy(ws, json.loads(body))
             case "GET", ["jobs"]:
-                return {"jobs": [summary(job) for job in self.jobs.get(ws, [])]}
+                return {"jobs": [summary(job) for job in self.jobs.get(ws, [])], "next": None}
             case method, ["jobs", ref, *rest]:
                 return self._job(method, ws, ref, rest, query)
         raise Refused(404, "not_found", f"no route {method} {parts}")
@@ -269,7 +271,7 @@ class FakeBackend:
             )
         match method, rest:
             case "GET", []:
-                return found[0]
+                return first(found[0], int(query["limit"])) if "limit" in query else found[0]
             case "GET", ["summary"]:
                 return summary(found[0])
             case "POST", ["stop"]:
@@ -358,9 +360,11 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
         if one["state"] == "failed":
             why.setdefault(one["reason"], []).append(one["trial"])
     failures = [{"code": "exit_code", "reason": text, "trials": found} for text, found in why.items()]
+    done = sum(one["state"] in ("success", "skipped") for one in trials)
+    notes = [{"trial": one["trial"], "note": note} for one in trials for note in one["notes"]]
     return {
         "id": JOB_ID, "state": state, "reason": "", "code": "", "stages": [
-            stage(total=1, done=1, name="build"), stage(state, len(trials), len(trials))
+            stage(total=1, done=1, name="build"), stage(state, len(trials), done)
         ], "created": "2020-01-01T00:00:00Z",
         "started": None, "finished": None, "duration_s": 12.3,
         "source": {"id": SOURCE["id"], "name": "mnist"},
@@ -372,10 +376,18 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
             "cpu": 1.0, "memory_bytes": None, "gpu": 0, "tries": 1, "timeout_s": None, "parallelism": 2
         },
         "build_args": {}, "build_secrets": [],
-        "trials": trials, "failures": failures,
+        "trials": trials, "failures": failures, "count": len(trials),
+        "varied": varied([one["params"] for one in trials]), "notes": notes[:20], "noted": len(notes),
         "metric": {"name": "accuracy", "order": "desc", "guessed": True},
         "metrics": ["accuracy", "loss"],
     } | more  # fmt: skip
+
+
+def first(job: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The job with so many of its trials, best first."""
+    metric = Metric(**job["metric"]) if job["metric"] else None
+    best = sort_best_first(job["trials"], [trial["metrics"] for trial in job["trials"]], metric)
+    return job | {"trials": best[:limit]}
 
 
 def summary(job: dict[str, Any]) -> dict[str, Any]:
