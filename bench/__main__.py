@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import bundles, containers, grid, inputs, logs, rebuild, report, restart, scale, startup
+from bench import bundles, containers, grid, inputs, logs, reading, rebuild, report, restart, scale, startup
 from bench.measure import BenchError, Row
 from bench.places import REPOSITORY, Run, begin
 
@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[str, Callable[[Run], list[Row]]]] = {
     "g": ("a gigabyte of log", logs.measure),
     "h": ("restart of a killed engine", restart.measure),
     "l": ("data laid out for trials", inputs.measure),
+    "r": ("looking at large jobs", reading.measure),
     "s": ("stores with a long past", scale.measure),
 }
 

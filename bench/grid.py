@@ -97,11 +97,17 @@ class Grid:
             str(PARALLEL),
             "--wait",
         ]
-        self._next = 0
+        self._begin = self._next = 0
 
     def __call__(self, trials: int) -> float:
-        self._file.write_text(json.dumps({"seed": list(range(self._next, self._next + trials))}))
+        """Wall seconds of a grid of so many."""
+        self._begin = self._next
+        return self.add(trials)
+
+    def add(self, trials: int) -> float:
+        """The same of the last grid with so many points more."""
         self._next += trials
+        self._file.write_text(json.dumps({"seed": list(range(self._begin, self._next))}))
         return self._kaos.timed(*self._deploy)
 
 
