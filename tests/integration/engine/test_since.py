@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pachyderm_sdk.api import pps
+
 from kaos_formats import kaos_v1
 from tests.integration.engine.conftest import Engine, EngineProcess, eventually
 
@@ -11,6 +15,11 @@ while [ ! -e $SIDE/go-$(basename $a) ]; do sleep 0.02; done
 cat $a > $OUT/$(basename $a)
 [ $(basename $a) != bad ]
 """
+# In which order they begin nobody knows.
+ALL_AT_ONCE: dict[str, Any] = {
+    "parallelism_spec": pps.ParallelismSpec(constant=4),
+    "resource_requests": pps.ResourceSpec(cpu=0.25),
+}
 
 
 def ended(engine: Engine, job: str, since: int = 0, path: str = "") -> dict[str, kaos_v1.Datum]:
@@ -30,7 +39,7 @@ def ended(engine: Engine, job: str, since: int = 0, path: str = "") -> dict[str,
 def test_each_end_has_its_number(engine_process: EngineProcess) -> None:
     engine = engine_process.start()
     engine.repo("a", {f"/{name}": name.encode() for name in ("first", "second", "bad", "last")})
-    engine.pipeline("p", ONE_BY_ONE, {"a": "/*"}, err=True)
+    engine.pipeline("p", ONE_BY_ONE, {"a": "/*"}, err=True, **ALL_AT_ONCE)
     job = eventually(lambda: engine.last_job("p"), "there is a job").job.id
     assert ended(engine, job) == {}
     for number, name in enumerate(("first", "second", "bad"), 1):
