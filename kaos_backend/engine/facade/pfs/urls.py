@@ -87,14 +87,21 @@ def fetch(url: str, room: int, limits: Limits = Limits(), resolve: Resolve = res
                 yield piece
         finally:
             response.close()
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+    except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
         raise Unknown(f"error retrieving content from {place}: {error}") from error
 
 
 def shown(url: str) -> str:
-    """A URL without the password that may be in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """A URL without the password that may be in it.
+
+    Raises:
+        Unknown: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    except ValueError as error:
+        raise Unknown(f"error retrieving content from a URL that cannot be read: {error}") from None
 
 
 def _open(url: str, limits: Limits, resolve: Resolve) -> BaseHTTPResponse:
@@ -124,23 +131,29 @@ def _open(url: str, limits: Limits, resolve: Resolve) -> BaseHTTPResponse:
 
 
 def _parsed(url: str) -> Url:
+    from urllib3.exceptions import LocationParseError
     from urllib3.util import parse_url
 
+    place = shown(url)
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
         raise InvalidArgument(
-            f"url {url} is refused: the engine does not read its host's files; upload the content"
+            f"url {place} is refused: the engine does not read its host's files; upload the content"
         )
     if scheme in _CLOUD:
         raise Unimplemented(
-            f"url {url}: {scheme} object stores are not built into the embedded engine, which has no cloud's "
-            "credentials; use an https URL (a presigned one for what is private)"
+            f"url {place}: {scheme} object stores are not built into the embedded engine, which has no "
+            "cloud's credentials; use an https URL (a presigned one for what is private)"
         )
     if scheme not in ("http", "https"):
-        raise Unknown(f"unrecognized object store: {scheme} (in url {url})")
-    parsed = parse_url(url)
+        raise Unknown(f"unrecognized object store: {scheme} (in url {place})")
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        # Its words have all of the URL, the password too.
+        raise Unknown(f"error retrieving content from {place}: it cannot be read as a URL") from None
     if not parsed.host:
-        raise Unknown(f"error retrieving content from {shown(url)}: it names no host")
+        raise Unknown(f"error retrieving content from {place}: it names no host")
     return parsed
 
 

@@ -188,6 +188,27 @@ def test_schemes(url: str, kind: type[EngineError]) -> None:
     assert type(refusal(url)) is kind
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:s3cret@[::1/x",
+        "http://me:s3cret@[::1]:99999/x",
+        "http://me:s3cret@a b/x",
+        "http://me:s3cret@/x",
+        "http://me:s3cret@127.0.0.1:1/\r\nHost: other\0",
+        "s3://me:s3cret@bucket/x",
+        "gopher://me:s3cret@bucket/x",
+        "http://me:s3cret@" + "a" * 300 + ".test/",
+        "http://me:s3cret@\udce4.test/",
+        "",
+        "//x",
+    ],
+)
+def test_what_is_no_url_is_refused_in_words(url: str) -> None:
+    """And without the password that is in it."""
+    assert "s3cret" not in refusal(url).message
+
+
 @pytest.mark.parametrize("scheme", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
 def test_a_redirect_to_another_scheme(port: int, scheme: str) -> None:
     assert type(refusal(f"http://127.0.0.1:{port}/to/{scheme}")) in (InvalidArgument, Unknown)
