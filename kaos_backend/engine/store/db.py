@@ -135,10 +135,11 @@ class Database:
         self.fold_log()
 
     def fold_log(self) -> None:
-        """Write what is in the write-ahead log to the file, as far as no reader needs it. Nobody waits."""
+        """Write what is in the write-ahead log to the file and cut the log, unless somebody needs it now."""
         connection = self._connect()
         try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
         finally:

@@ -276,6 +276,7 @@ def test_the_database_of_an_earlier_version_is_rewritten_once(tmp_path: Path) ->
         told = run(store)
         assert told.objects == 40
         assert told.database_bytes > 40 * 50_000
+        assert sum(path.stat().st_size for path in tmp_path.glob("engine.sqlite*")) < 500_000
         with store.read() as db:
             assert db.execute("PRAGMA auto_vacuum").fetchone()[0] == expected
     assert last != kept
