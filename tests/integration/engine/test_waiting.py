@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,10 @@ def test_who_has_the_machine_is_named(slow: Engine) -> None:
 
 def test_room_on_the_disk_that_is_not_there_is_waited_for(engine: Engine) -> None:
     engine.repo("a", {"/1": b"1"})
-    # A billion gigabytes; `requests` of other kinds may be left out.
-    engine.pipeline("p", "true", {"a": "/*"}, resource_requests=pps.ResourceSpec(disk="1E"))
+    # What the disk has, but not free; `requests` of other kinds may be left out.
+    disk = shutil.disk_usage(engine.side)
+    wanted = str((disk.free + disk.total) // 2)
+    engine.pipeline("p", "true", {"a": "/*"}, resource_requests=pps.ResourceSpec(disk=wanted))
     info = reason(engine, "p", "1 datum waits for ")
     assert " of disk (" in info.reason
     engine.client.pps.stop_job(job=info.job)

@@ -113,11 +113,11 @@ class LaidOut:
                     used_s = one.stat(follow_symlinks=False).st_mtime
                     if used_s >= oldest:
                         sealed[one.name.removesuffix(seals.SUFFIX)] = used_s
-        kept = {_MARK, _TOTAL}
         for name, used_s in sorted(sealed.items(), key=lambda one: one[1]):
             if name in names and (parts := _NAME.fullmatch(name)):
-                kept |= {name, f"{name}{seals.SUFFIX}"}
                 self.add(Entry(name, parts["key"], parts["lineage"], parts["shared"] == "s", used_s))
+        # Of two of one key, the older one was to be removed.
+        kept = {_MARK, _TOTAL, *self._entries, *(f"{name}{seals.SUFFIX}" for name in self._entries)}
         for name in names - kept:
             clean_up(self._root / name)
         told = _text(self._root / _TOTAL)

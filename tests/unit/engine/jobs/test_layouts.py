@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,3 +227,15 @@ def test_the_limit_is_an_amount_or_a_share_of_the_disk(text: str, limit: int) ->
 def test_a_limit_that_makes_no_sense_is_named(text: str) -> None:
     with pytest.raises(InvalidArgument, match="KAOS_ENGINE_INPUTS"):
         inputs_limit({"KAOS_ENGINE_INPUTS": text}, 1000)
+
+
+def test_of_two_that_a_crash_left_of_one_input_one_stays(store: Store) -> None:
+    made = version(store, CONTENT)
+    older = used_once(cache_of(store), made, shared=True)
+    newer = older.with_name(f"{older.name[:-8]}{'0' * 8}")
+    shutil.copytree(older, newer)
+    seal = older.with_name(f"{older.name}.seal")
+    newer.with_name(f"{newer.name}.seal").write_bytes(seal.read_bytes())
+    os.utime(seal, (1, seal.stat().st_mtime - 60))
+    cache_of(store)
+    assert (older.exists(), seal.exists(), newer.exists()) == (False, False, True)
