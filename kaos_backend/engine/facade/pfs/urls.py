@@ -112,6 +112,8 @@ def _open(url: str, limits: Limits, resolve: Resolve) -> BaseHTTPResponse:
         proxy = _proxy(parsed)
         if proxy is not None:
             response = _through(proxy, parsed, limits)
+            # Where that server is nobody told us.
+            seen_public = True
         else:
             assert parsed.host is not None
             port = parsed.port or (443 if parsed.scheme == "https" else 80)
@@ -121,7 +123,7 @@ def _open(url: str, limits: Limits, resolve: Resolve) -> BaseHTTPResponse:
                 why = why_not(addresses[0], seen_public) if addresses else "has no address"
                 raise Unknown(f"error retrieving content from {shown(url)}: {parsed.host} {why}")
             response, address = _first(permitted, port, parsed, limits)
-            seen_public = seen_public or address.is_global
+            seen_public = seen_public or _plain(address).is_global
         location = response.headers.get("Location") if response.status in _REDIRECTS else None
         if location is None:
             return response
@@ -162,9 +164,7 @@ def why_not(address: Address, seen_public: bool) -> str | None:
 
     `seen_public`: a public server led to it.
     """
-    plain = address
-    if isinstance(address, IPv6Address):
-        plain = address.ipv4_mapped or address.sixtofour or address
+    plain = _plain(address)
     if plain.is_link_local or plain in _METADATA:
         return f"is at {address}, a link-local address or one where clouds describe the machine"
     if plain.is_multicast or plain.is_unspecified or (plain.is_reserved and not plain.is_loopback):
@@ -172,6 +172,13 @@ def why_not(address: Address, seen_public: bool) -> str | None:
     if seen_public and not plain.is_global:
         return f"is at {address}, which is not public, but a public server led there"
     return None
+
+
+def _plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, if it does."""
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
 
 
 def _first(addresses: list[Address], port: int, url: Url, limits: Limits) -> tuple[BaseHTTPResponse, Address]:

@@ -18,7 +18,7 @@ ROOM = 1 << 30
 
 class Web(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = self.path.partition("?")[0].removeprefix("http://far.test")
         if path.startswith("/to/"):
             self.send_response(302)
             self.send_header("Location", path.removeprefix("/to/"))
@@ -106,6 +106,14 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_asked(port: int) -> N
     names = Names(data=["127.0.0.1", "169.254.169.254"])
     assert content(f"http://data.test:{port}/host", names=names) == f"data.test:{port}".encode()
     assert names.asked == ["data.test"]
+
+
+def test_a_server_behind_a_proxy_leads_nowhere_inside(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's server is its own proxy: it is asked for the whole URL, and redirects to this machine."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    error = refusal(f"http://far.test/to/http://127.0.0.1:{port}/host")
+    assert "a public server led there" in error.message
 
 
 def test_redirects_are_followed_and_each_hop_is_looked_at(port: int) -> None:
