@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.streams import blocks, json_lines
 from kaos_cli.transport import READ_TIMEOUT_S, Json, Transport
+from kaos_formats.handover import Folder
 
 T = TypeVar("T")
 # A big bundle is verified and stored before the answer comes.
@@ -284,6 +285,18 @@ class KaosClient:
     def _lines(self, path: str, body: Json) -> Iterator[Json]:
         try:
             with self._stream(path, {}, WRITE_TIMEOUT_S, body) as response:
+                yield from json_lines(response)
+        except ConnectionLost as error:
+            raise _lost(error) from error
+
+    def export(self, ws: str, ref: str, what: str, into: Folder, mode: int) -> Iterator[Json]:
+        """Let a job's code or data be written into an empty folder: how far that is, in JSON lines.
+
+        Raises KaosError: no_handover where that cannot be done.
+        """
+        body = {"what": what, "path": into.path, "device": into.device, "inode": into.inode, "mode": mode}
+        try:
+            with self._stream(_job(ws, ref) + "/export", {}, WRITE_TIMEOUT_S, body) as response:
                 yield from json_lines(response)
         except ConnectionLost as error:
             raise _lost(error) from error

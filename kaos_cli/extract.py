@@ -101,6 +101,8 @@ def safe_path(member: Member) -> PurePosixPath:
 
 def conflicts(staged: Path, out: Path) -> list[Path]:
     """The files in ``out`` that would change, relative to it, sorted."""
+    if not os.path.lexists(out):
+        return []
     found = []
     for path in files_below(staged):
         target = out / path

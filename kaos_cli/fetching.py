@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from kaos_cli.extract import Written, place, staging, unpack
 from kaos_cli.progress import stage
 from kaos_cli.session import Session
 from kaos_cli.views import DONE, has_models, label
+from kaos_formats.folders import clean_up
+from kaos_formats.handover import Folder
 
 BEST = "best"
 
@@ -121,6 +124,9 @@ def get(
     with staging(target) as staged:
         for what, below in wanted.items():
             only = chosen if what in ("model", "failed") else None
+            if what in ("code", "data") and (done := _export(session, ws, job_id, what, staged / below)):
+                written[what] = done
+                continue
             try:
                 with (
                     stage(session.terminal, f"fetch {what}", in_bytes=True) as progress,
@@ -135,6 +141,27 @@ def get(
                 raise
         place(staged, target, force)
     _report(session, job, target, wanted, chosen, written)
+
+
+def _export(session: Session, ws: str, job_id: str, what: str, into: Path) -> Written | None:
+    """Let the engine write a bundle into a new folder; None, and no folder, where that cannot be done."""
+    if not session.client.hands_over:
+        return None
+    into.mkdir(parents=True)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    last: Mapping[str, Any] = {}
+    try:
+        folder = Folder.of(into.resolve())
+        with stage(session.terminal, f"fetch {what}", in_bytes=True) as progress:
+            for last in session.client.export(ws, job_id, what, folder, 0o666 & ~mask):
+                progress.show(last["bytes"])
+    except KaosError as error:
+        if error.code != "no_handover":
+            raise
+        clean_up(into)
+        return None
+    return Written(last["files"], last["bytes"], (last["name"],))
 
 
 def _report(

@@ -19,7 +19,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     JobIds(JobIdsRequest) → JobIdsResponse
     PutSecret(PutSecretRequest) → Done
     Ingest(stream of IngestRequest) → stream of IngestResponse
-    Export(stream of ExportRequest) → stream of ExportResponse
+    Export(ExportRequest) → stream of ExportResponse
 
 The last two are for callers of the same user on the same machine: over the engine's Unix socket only.
 """
@@ -501,6 +501,31 @@ class IngestResponse(Message, omit_defaults=True):
     file_set: str = ""
     new_files: int = 0
     new_bytes: int = 0
+
+
+class ExportRequest(Message, omit_defaults=True):
+    """Write what is below the directory `path` of a commit into a new folder `name` of the folder `into`.
+
+    `places`: where files go that are called otherwise there, by their path below `path`; "" for nowhere.
+    `mode` is that of all files, but for the `executable` ones, which get 0755.
+    """
+
+    project: str
+    repo: str
+    commit: str
+    path: str
+    into: Folder
+    name: str
+    mode: int
+    places: dict[str, str] = {}
+    executable: list[str] = []
+
+
+class ExportResponse(Message):
+    """What has been written since the last one; each file is verified."""
+
+    files: int
+    bytes: int
 
 
 def method(name: str) -> str:

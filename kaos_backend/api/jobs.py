@@ -8,15 +8,16 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from kaos_backend import errors
-from kaos_backend.api.deps import Awake
+from kaos_backend.api.deps import Awake, same_user
 from kaos_backend.api.logs import MEDIA_TYPES, Form, encoder
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
-from kaos_backend.api.streams import NO_STORE, encoded
+from kaos_backend.api.streams import NO_STORE, JsonLines, Steps, encoded, json_lines
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import requests, views
 from kaos_backend.services.archives import What
 from kaos_backend.services.logs import LogQuery
+from kaos_formats.handover import Folder
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
@@ -119,6 +120,23 @@ def get_archive(workspace: str, ref: str, services: Awake, what: What, model: st
     no_bundle; 409 ambiguous, not_yet.
     """
     return _Archive(services.archives.open(workspace, ref, what, model))
+
+
+@router.post(
+    "/{ref}/export",
+    response_class=JsonLines,
+    responses=ends_in(*_OF_A_JOB, errors.NoBundle, errors.NoHandover),
+    openapi_extra={PLACE: "downloads"},
+)
+def export(workspace: str, ref: str, body: requests.Export, request: Request, services: Awake) -> JsonLines:
+    """Writes code or data into an empty folder of this machine; JSON lines of how far that is. On the Unix
+    socket only. 404 no_bundle; 409 no_handover.
+    """
+    if not same_user(request):
+        raise errors.NoHandover("files are handed over on the backend's Unix socket only, to its own user")
+    into = Folder(body.path, body.device, body.inode)
+    steps = Steps(services.archives.export(workspace, ref, body.what, into, body.mode))
+    return json_lines(steps, lambda line: line.model_dump(), request)
 
 
 @router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB, errors.InvalidName))

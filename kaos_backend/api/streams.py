@@ -115,6 +115,27 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class Steps:
+    """An iterator of steps, of which the first is made at once, so that what cannot be done is an answer and
+    not a broken stream. ``close`` ends it at its next step.
+    """
+
+    def __init__(self, steps: Iterator[Any]) -> None:
+        self._first = next(steps)
+        self._steps = steps
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._first
+        for step in self._steps:
+            if self._closed:
+                return
+            yield step
+
+    def close(self) -> None:
+        self._closed = True
+
+
 def json_lines(reading: Closable, encode: Callable[[Any], dict[str, Any]], request: Request) -> JsonLines:
     """The answer with the items of ``reading`` as JSON lines, see ``encoded``."""
     chunks = encoded(reading, lambda item: json_line(encode(item)), request.is_disconnected)

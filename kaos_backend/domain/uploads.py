@@ -17,12 +17,21 @@ class Layout:
 
     def __init__(self, tree: Tree) -> None:
         names = stored_names(entry.path for entry in tree.entries)
+        self.tree = tree
         self.map_text = names.map_text(tree.id) if names is not None else None
         self.entries = {
             (names.path(entry.path) if names is not None else entry.path): entry for entry in tree.entries
         }
         """Stored path → entry."""
         self._names = names
+
+    @property
+    def places(self) -> dict[str, str]:
+        """True path by stored one, of the files that have another name there; "" for the map."""
+        if self._names is None:
+            return {}
+        renamed = {path: entry.path for path, entry in self.entries.items() if path != entry.path}
+        return renamed | {MAP_FILE: ""}
 
     def path(self, entry: TreeEntry) -> str:
         """The stored path of a file."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
+from pachyderm_sdk import Client
 
 from kaos_backend.errors import KaosError, NoHandover
 from kaos_backend.pachd.connection import Connection
@@ -27,8 +28,7 @@ class SdkIngest:
         self._failure: list[BaseException] = []
 
     def __iter__(self) -> Iterator[kaos_v1.IngestResponse]:
-        if not self._connection.hands_over:
-            raise NoHandover("this engine is not on the machine of the files, or not this user's")
+        _require(self._connection)
         try:
             with self._connection.client() as client:
                 method = client._channel.stream_stream(
@@ -66,3 +66,23 @@ class SdkIngest:
         self._closed = True
         if self._call is not None:
             self._call.cancel()
+
+
+def export(connection: Connection, request: kaos_v1.ExportRequest) -> Iterator[kaos_v1.ExportResponse]:
+    """See ``port.Pachd.export``."""
+    _require(connection)
+
+    def call(client: Client) -> Iterator[kaos_v1.ExportResponse]:
+        method = client._channel.unary_stream(
+            kaos_v1.method("Export"),
+            request_serializer=bytes,
+            response_deserializer=kaos_v1.ExportResponse.FromString,
+        )
+        return cast(Iterator[kaos_v1.ExportResponse], method(request))
+
+    return connection.stream(call)
+
+
+def _require(connection: Connection) -> None:
+    if not connection.hands_over:
+        raise NoHandover("this engine is not on the machine of the files, or not this user's")

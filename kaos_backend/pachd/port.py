@@ -263,5 +263,10 @@ class Pachd(Protocol):
         another thread. Elsewhere iterating raises NoHandover.
         """
 
+    def export(self, request: kaos_v1.ExportRequest) -> Iterator[kaos_v1.ExportResponse]:
+        """Writes files into a folder of this machine. Closing the iterator gives up. Raises NoHandover,
+        NotFound.
+        """
+
     def damaged(self, project: str, repo: str, commit_id: str, path: str) -> list[str]:
         """The files at and below a path that are known to be damaged; elsewhere none ever is."""

@@ -33,7 +33,7 @@ from kaos_backend.pachd.connection import Connection, in_transaction
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.errors import CommitFinished, translate
 from kaos_backend.pachd.foreground import SdkForeground
-from kaos_backend.pachd.handover import SdkIngest
+from kaos_backend.pachd.handover import SdkIngest, export
 from kaos_backend.pachd.logs import SdkLogStream
 from kaos_backend.pachd.port import ForegroundCall, IngestCall, LogStream
 from kaos_backend.pachd.prefetch import prefetch
@@ -388,6 +388,9 @@ class SdkPachd:
 
     def ingest(self, folder: Folder, files: Iterable[list[File]]) -> IngestCall:
         return SdkIngest(self._connection, folder, files)
+
+    def export(self, request: kaos_v1.ExportRequest) -> Iterator[kaos_v1.ExportResponse]:
+        return export(self._connection, request)
 
     def foreground(self, ask: kaos_v1.ForegroundOpen) -> ForegroundCall:
         return SdkForeground(self._connection, ask)

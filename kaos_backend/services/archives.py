@@ -11,12 +11,13 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, truenames
+from kaos_backend.services import inputs, truenames, views
 from kaos_backend.services.jobs import Jobs, with_trials
 from kaos_backend.services.stream import IteratorSource
 from kaos_backend.services.trials import FAILED, Trials
-from kaos_formats import names
+from kaos_formats import kaos_v1, names
 from kaos_formats import tar as tars
+from kaos_formats.handover import Folder
 from kaos_formats.stored import MAP_FILE, TrueNames
 
 What = Literal["model", "failed", "code", "data"]
@@ -62,6 +63,34 @@ class Archives:
         # The first chunk is made now, so that what is missing is an answer and not a broken stream.
         first = next(chunks, b"")
         return _chain(first, chunks)
+
+    def export(
+        self, workspace: str, ref: str, what: Literal["code", "data"], into: Folder, mode: int
+    ) -> Iterator[views.Exported]:
+        """Writes a bundle as ``<bundle name>/…`` into a folder of this machine; the last item has all of it.
+
+        Raises what ``open`` does, and NoHandover.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        read = self._jobs.inputs_of(workspace, self._jobs.resolve(workspace, ref))
+        repo = _REPOS[what]
+        about, commit_id, layout = self._bundle_of(workspace, repo, read)
+        request = kaos_v1.ExportRequest(
+            project=workspace,
+            repo=repo,
+            commit=commit_id,
+            path=names.bundle_dir(about.id),
+            into=into,
+            name=about.name,
+            mode=mode,
+            places=layout.places,
+            executable=[path for path, entry in layout.entries.items() if entry.mode == "755"],
+        )
+        files = size = 0
+        for part in self._pachd.export(request):
+            files, size = files + part.files, size + part.bytes
+            yield views.Exported(name=about.name, files=files, bytes=size)
+        yield views.Exported(name=about.name, files=layout.tree.files, bytes=layout.tree.size_bytes, end=True)
 
     def _models(
         self, workspace: str, job_id: str, read: inputs.JobInputs, model: str | None
@@ -131,14 +160,20 @@ class Archives:
         yield tars.END
 
     def _bundle(self, workspace: str, repo: str, read: inputs.JobInputs) -> Iterator[bytes]:
+        about, commit_id, layout = self._bundle_of(workspace, repo, read)
+        tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
+        yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
+        yield tars.END
+
+    def _bundle_of(
+        self, workspace: str, repo: str, read: inputs.JobInputs
+    ) -> tuple[Description, str, Layout]:
+        """What a job's bundle is, its commit, and where its files lie in it."""
         about, commit_id = read.descriptions.get(repo), read.commits.get(repo)
         if about is None or commit_id is None:
             raise errors.NoBundle(f"this job has no {repo} bundle", kind=repo)
         self._refuse_damaged(workspace, repo, commit_id, names.bundle_dir(about.id))
-        layout = Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
-        tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
-        yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
-        yield tars.END
+        return about, commit_id, Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
 
     def _refuse_damaged(self, workspace: str, repo: str, commit_id: str, path: str) -> None:
         """Says what is known to be damaged instead of breaking off in the middle of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -135,6 +135,16 @@ class Deploy(Request):
     @property
     def settings_given(self) -> bool:
         return self.parallelism is not None or self.resources not in (None, Resources())
+
+
+class Export(Request):
+    """``what`` of a job into an empty folder, with ``mode`` for its files."""
+
+    what: Literal["code", "data"]
+    path: str
+    device: int
+    inode: int
+    mode: Annotated[int, Field(ge=0, le=0o777)]
 
 
 class Pause(Request):

@@ -332,6 +332,15 @@ class PausedAnswer(Answer, Paused):
     pass
 
 
+class Exported(Answer):
+    """How far files of a bundle called ``name`` are written."""
+
+    name: str
+    files: int
+    bytes: int
+    end: bool = False
+
+
 class Room(Answer):
     """``missing_bytes``: of the objects that were asked about."""
 

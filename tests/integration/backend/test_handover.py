@@ -21,7 +21,7 @@ from kaos_formats import kaos_v1
 from kaos_formats.handover import File, Folder, lines
 from kaos_formats.home import Home
 from tests.support.archives import tree_of
-from tests.support.backend import DATA, Backend, repo, traces
+from tests.support.backend import DATA, SOURCE, Backend, repo, traces
 
 NAMES = {"Größe (1).csv": b"1", "a%b/x*": b"22", "a%b/y": b"", "plain": b"333"}
 
@@ -133,6 +133,42 @@ def test_over_tcp_nobody_can_tell_who_asks(backend: Backend, workspace: str, tmp
         list(ingest(iter([request]), metadata=[("authn-token", token)]))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     channel.close()
+
+
+def export(backend: Backend, workspace: str, into: Path, what: str = "data") -> Any:
+    into.mkdir()
+    folder = Folder.of(into)
+    body = {"what": what, "path": folder.path, "device": folder.device, "inode": folder.inode, "mode": 0o640}
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(backend.place)
+    sent = headers(backend) | {"Content-Type": "application/json"}
+    path = f"/v1/workspaces/{workspace}/jobs/last/export"
+    connection.request("POST", path, json.dumps(body), sent)
+    answer = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+    connection.close()
+    return answer[-1]
+
+
+@pytest.mark.parametrize("files", [DATA, NAMES])
+def test_it_is_written_as_it_was(
+    backend: Backend, workspace: str, tmp_path: Path, files: Mapping[str, bytes]
+) -> None:
+    source, data = backend.put(workspace, "source", SOURCE), backend.put(workspace, "data", files)
+    backend.deploy(workspace, source=source, data=data)
+    done = export(backend, workspace, tmp_path / "out")
+    assert (done["end"], done["files"], done["bytes"]) == (True, len(files), sum(map(len, files.values())))
+    top = tmp_path / "out" / done["name"]
+    found = {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
+    assert found == dict(files)
+    assert {p.stat().st_mode & 0o777 for p in top.rglob("*") if p.is_file()} == {0o640}
+    assert top.stat().st_mode & 0o777 == 0o750
+    code = export(backend, workspace, tmp_path / "code", "code")
+    assert (tmp_path / "code" / code["name"] / "train").stat().st_mode & 0o777 == 0o755
+    # Only for who came by the socket.
+    over_tcp = {"what": "data", "path": str(tmp_path), "device": 1, "inode": 1, "mode": 0o644}
+    path = f"/workspaces/{workspace}/jobs/last/export"
+    backend.error("POST", path, 409, "no_handover", json=over_tcp)
 
 
 OTHER = """

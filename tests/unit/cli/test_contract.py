@@ -11,6 +11,7 @@ import pytest
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import ConnectionLost, KaosError
 from kaos_cli.transport import Endpoint, Transport
+from kaos_formats.handover import Folder
 from tests.support.contract import document, operation
 
 
@@ -66,6 +67,7 @@ CALLS = {
     "check": lambda c: list(c.check(True)),
     "collect": lambda c: list(c.collect(True)),
     "disk": lambda c: c.disk(),
+    "export": lambda c: list(c.export("w", "last", "data", Folder("/f", 1, 2), 0o644)),
     "archive": lambda c: c.archive("w", "last", "model", "m").__enter__(),
 }
 

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 import grpc
 
-from kaos_backend.engine.errors import InvalidArgument, NoHandover
+from kaos_backend.engine.errors import DataLoss, InvalidArgument, NoHandover
 from kaos_backend.engine.facade.errors import Cancelled
-from kaos_backend.engine.facade.rpc import Handlers, bidirectional
+from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream
+from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
+from kaos_backend.engine.store.trees.export import export
 from kaos_formats import kaos_v1
+
+_EXECUTABLE = 0o755
 
 
 class HandoverService:
@@ -22,7 +26,10 @@ class HandoverService:
         self._store = store
 
     def handlers(self) -> Handlers:
-        return {"Ingest": bidirectional(self._ingest, kaos_v1.IngestRequest)}
+        return {
+            "Ingest": bidirectional(self._ingest, kaos_v1.IngestRequest),
+            "Export": server_stream(self._export, kaos_v1.ExportRequest),
+        }
 
     def _ingest(
         self, requests: Iterator[kaos_v1.IngestRequest], context: grpc.ServicerContext
@@ -43,6 +50,27 @@ class HandoverService:
             file_set = self._store.keep(taking)
             new_files, new_bytes = taking.new()
         yield bytes(kaos_v1.IngestResponse(file_set=file_set, new_files=new_files, new_bytes=new_bytes))
+
+    def _export(self, request: kaos_v1.ExportRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        require_same_user(context)
+        commit = self._store.resolve_commit(RepoKey(request.project, request.repo), request.commit)
+        written = export(
+            self._store,
+            commit.root,
+            request.path,
+            request.into,
+            request.name,
+            request.places,
+            dict.fromkeys(request.executable, _EXECUTABLE),
+            request.mode & 0o666,
+        )
+        try:
+            for part in written:
+                yield bytes(kaos_v1.ExportResponse(files=part.files, bytes=part.size_bytes))
+                if not context.is_active():
+                    raise Cancelled("the call was cancelled")
+        except DataLoss as error:
+            raise error.at(f"repo {commit.key.repo} at commit {commit.key.id}") from error
 
 
 def require_same_user(context: grpc.ServicerContext) -> None:
