@@ -65,6 +65,16 @@ def compare(
     )
 
 
+def within(
+    part: str, what: str, kaos: Timing, against: str, other: Timing, times: float, plus_s: float
+) -> Row:
+    """A row for what may take `times` as long as something else, and `plus_s` seconds."""
+    aim = f"<= {f'{times:g}× ' if times != 1 else ''}+ {plus_s:g} s"
+    ratio = f"{kaos.median / other.median:.2f}×"
+    met = kaos.median <= times * other.median + plus_s
+    return Row(part, what, str(kaos), against, str(other), ratio, aim, met)
+
+
 def seconds(value: float) -> str:
     """Three digits that matter, in the unit people use for that size."""
     return f"{value * 1000:.3g} ms" if abs(value) < 0.1 else f"{value:.3g} s"
