@@ -234,7 +234,7 @@ class Controller:
         # Whoever has the images is not asked while there is something else to wait for.
         ready = all(one.finished for one in inputs)
         problem = self._env.runtime.image_problem(image) if ready else ""
-        lost = why_lost(self._env.store, image, problem)
+        lost = why_lost(self._env.store, self._env.runtime, image, problem)
         step = next_step(job.state, pipeline.state, inputs, problem, bool(lost))
         if step.do is Do.START:
             with self._env.store.write() as txn:

@@ -304,8 +304,8 @@ class DatumRunner:
                 self._env.admission.release(holding)
                 running.trouble = e.message
                 self._crashing(e.message)
-                image = self._pool.spec.image
-                if lost := why_lost(self._env.store, image, self._env.runtime.image_problem(image)):
+                image, runtime = self._pool.spec.image, self._env.runtime
+                if lost := why_lost(self._env.store, runtime, image, runtime.image_problem(image)):
                     raise ImageMissing(lost) from e
             except BaseException:
                 self._env.admission.release(holding)

@@ -27,14 +27,18 @@ def check_image(runtime: Runtime, image: str) -> str:
     return problem
 
 
-def why_lost(store: Store, image: str, problem: str) -> str:
+def why_lost(store: Store, runtime: Runtime, image: str, problem: str) -> str:
     """What a job ends with whose image has a `problem` that no time will mend: it was made, is gone, and is
     not being made. "" for any other, which is waited for.
     """
     if not is_missing(problem):
         return ""
     with store.read() as db:
-        return f"image missing: {problem}" if tables.is_lost(db, image) else ""
+        if not tables.is_lost(db, image):
+            return ""
+    # Asked again: a build may have ended since, with the image there.
+    problem = runtime.image_problem(image)
+    return f"image missing: {problem}" if is_missing(problem) else ""
 
 
 class AwaitedImages:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from kaos_backend.engine.errors import EngineError, Unknown
+from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.pipelines import create_pipeline, delete_pipeline, with_defaults
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, PipelineKey
 from kaos_backend.engine.jobs.run import images
-from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages
+from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages, why_lost
 from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
-from kaos_backend.engine.workers.port import StoredImage, Worker, WorkerSpec
+from kaos_backend.engine.workers.port import StoredImage, Worker, WorkerSpec, missing
 
 NAMES = ("kaos/ws:1", "kaos/ws:1-docker", "kaos/ws:2", "kaos/ws:3")
 
@@ -93,6 +94,24 @@ def test_what_any_version_runs_in_or_builds_is_kept(store: Store) -> None:
     removed(forgotten)
     assert shelf.images == set()
     forgotten.close()
+
+
+def test_what_was_built_while_somebody_asked_is_not_lost(store: Store) -> None:
+    image = "kaos/ws:2"
+    problem = missing(image)
+    shelf = Shelf()
+    put(store, "kaos/builder", builds=image)
+    shelf.image_problem = lambda _: problem  # type: ignore[method-assign]
+    with store.write() as txn:
+        tables.insert_job(txn.db, tables.get_pipeline(txn.db, PipelineKey("default", "p")), "1" * 32, 1)
+    assert why_lost(store, shelf, image, problem) == ""  # its build is open
+    with store.write() as txn:
+        txn.db.execute("UPDATE pps_jobs SET finished_us = 1")
+    assert why_lost(store, shelf, image, problem) == f"image missing: {problem}"
+    assert why_lost(store, shelf, image, "no Docker engine answers") == ""
+    assert why_lost(store, shelf, "kaos/ws:3", missing("kaos/ws:3")) == ""  # nobody ever built it
+    shelf.image_problem = lambda _: ""  # type: ignore[method-assign]
+    assert why_lost(store, shelf, image, problem) == ""
 
 
 def test_what_is_in_use_goes_a_moment_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
