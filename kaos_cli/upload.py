@@ -108,7 +108,14 @@ def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
             return Sent(bundle, 0, 0, known=True)
     made = bundle
     refuse_what_cannot_fit(client, listed.kind, listed.size_bytes, lambda: made or hashed(listed))
-    if (taken := take(client, ws, listed, terminal)) is not None:
+    try:
+        taken = take(client, ws, listed, terminal)
+    except KaosError as error:
+        # A server was killed, and what it had taken went with it.
+        if error.code not in ("connection_lost", "engine_unavailable"):
+            raise
+        taken = take(client, ws, listed, terminal)
+    if taken is not None:
         return taken
     if bundle is None:
         with stage(terminal, f"read {listed.kind}", in_bytes=True) as progress:
