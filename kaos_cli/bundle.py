@@ -9,8 +9,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,7 +27,7 @@ from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.paths import check_paths, shown
 from kaos_formats.shape import Shape, find_shape, is_dockerfile
-from kaos_formats.tree import TreeEntry, bundle_id, format_tree
+from kaos_formats.tree import TreeEntry, id_of_pieces, tree_pieces
 
 Kind = Literal["source", "data"]
 Progress = Callable[[int], None]
@@ -47,38 +49,12 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A folder as it will be sent. ``root`` is its real path; ``reused``: files whose hash the index knew."""
-
-    kind: Kind
-    name: str
-    root: Path
-    entries: tuple[Entry, ...]
-    tree: bytes
-    id: str
-    ignored: tuple[str, ...]
-    reused: int
-    generated: Generated | None = None
-
-    @property
-    def files(self) -> int:
-        return len(self.entries)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.file.size for entry in self.entries)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}:{self.id[:6]}"
-
-
-@dataclass(frozen=True, slots=True)
 class Listed:
     """A folder that has been listed and checked, of whose files some may have to be read yet.
 
-    ``files`` are sorted by path, ``known`` has the hashes of those that are as they were when they were last
-    read; ``linked`` says where in the folder files lie that are found through symlinks.
+    ``root`` is its real path; ``files`` are sorted by path, ``known`` are their hashes, empty for those that
+    are not as they were when they were last read; ``linked`` says where in the folder files lie that are
+    found through symlinks. ``same``: all are as they were, and make the bundle ``same_id`` if that is known.
     """
 
     kind: Kind
@@ -86,51 +62,110 @@ class Listed:
     root: Path
     files: Sequence[Found]
     linked: Mapping[str, str]
-    known: Mapping[str, bytes]
+    known: Sequence[bytes]
     ignored: tuple[str, ...]
     generated: Generated | None
     cache: Path
-    stale: bool
     rules: str
     started_ns: int
+    same: bool
+    same_id: str
 
     @property
     def complete(self) -> bool:
         """Whether nothing has to be read."""
-        return len(self.known) == len(self.files)
+        return all(self.known)
 
     @property
     def size_bytes(self) -> int:
         return sum(file.size for file in self.files)
 
-    def with_hashes(self, hashes: Sequence[str]) -> Bundle:
+    def with_hashes(self, hashes: Sequence[bytes]) -> Bundle:
         """The bundle, with the hashes of all ``files`` in their order; the index keeps them."""
-        entries = [Entry(file, digest) for file, digest in zip(self.files, hashes, strict=True)]
-        if self.stale or not self.complete:
-            settled = {
-                entry.file.path: (*entry.file[1:5], bytes.fromhex(entry.hash))
-                for entry in entries
-                if stat_index.is_settled(entry.file, self.started_ns)
-            }
-            stat_index.save(self.cache, stat_index.Index(self.rules, settled))
+        made = Bundle(self, hashes)
+        if not self.same:
+            settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
+            index = stat_index.Index(
+                self.rules,
+                list(compress(self.files, settled)),
+                b"".join(compress(hashes, settled)),
+                made.id if all(settled) and self.generated is None else "",
+            )
+            stat_index.save(self.cache, index)
+        return made
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder as it will be sent; ``hashes`` are those of its ``listed`` files.
+
+    What only a bundle that is sent needs is made when it is asked for.
+    """
+
+    listed: Listed
+    hashes: Sequence[bytes]
+
+    @property
+    def kind(self) -> Kind:
+        return self.listed.kind
+
+    @property
+    def name(self) -> str:
+        return self.listed.name
+
+    @property
+    def root(self) -> Path:
+        return self.listed.root
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return self.listed.ignored
+
+    @property
+    def generated(self) -> Generated | None:
+        return self.listed.generated
+
+    @property
+    def reused(self) -> int:
+        """Files whose hash the index knew."""
+        return sum(map(bool, self.listed.known))
+
+    @cached_property
+    def entries(self) -> Sequence[Entry]:
+        """All files, also one that is made here, sorted by path."""
+        found = [Entry(file, hash_.hex()) for file, hash_ in zip(self.listed.files, self.hashes, strict=True)]
+        return found if self.generated is None else sorted((*found, _entry(self.generated)))
+
+    @cached_property
+    def id(self) -> str:
+        return self.listed.same_id or id_of_pieces(self._tree())
+
+    @cached_property
+    def tree(self) -> bytes:
+        """The text that lists the files."""
+        return b"".join(self._tree())
+
+    def _tree(self) -> Iterator[bytes]:
+        listed: Iterable[tuple[Found, str]] = zip(self.listed.files, map(bytes.hex, self.hashes), strict=True)
         if self.generated is not None:
-            entries = sorted((*entries, _entry(self.generated)))
-        tree = format_tree(
+            listed = ((file, digest) for file, digest, _ in self.entries)
+        return tree_pieces(
             TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
-            for file, digest, _ in entries
+            for file, digest in listed
         )
-        reused = len(self.known)
-        return Bundle(
-            self.kind,
-            self.name,
-            self.root,
-            tuple(entries),
-            tree,
-            bundle_id(tree),
-            self.ignored,
-            reused,
-            self.generated,
-        )
+
+    @property
+    def files(self) -> int:
+        return len(self.listed.files) + (self.generated is not None)
+
+    @property
+    def size_bytes(self) -> int:
+        made = 0 if self.generated is None else len(self.generated.text.encode())
+        return self.listed.size_bytes + made
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.id[:6]}"
 
 
 def read(
@@ -153,9 +188,8 @@ def hashed(listed: Listed, progress: Progress = lambda _: None) -> Bundle:
     """
     prefix = str(listed.root) + "/"
     hashes = []
-    for file in listed.files:
-        known = listed.known.get(file.path)
-        hashes.append(hash_file(prefix + file.path, file, progress) if known is None else known.hex())
+    for file, known in zip(listed.files, listed.known, strict=True):
+        hashes.append(known or hash_file(prefix + file.path, file, progress))
     return listed.with_hashes(hashes)
 
 
@@ -168,12 +202,15 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
     index_path = stat_index.path_of(cache, root)
     index = stat_index.load(index_path)
     rules = read_rules(root)
-    known = index.files if index.rules == (rules or "") else {}
-    found = walk(folder, matcher(rules, known))
+    same_rules = index.rules == (rules or "")
+    let_in = {file[0] for file in index.files} if rules and same_rules else ()
+    found = walk(folder, matcher(rules, let_in))
     files = sorted(found.files)
+    same = same_rules and files == index.files
     made = _generate(root, [file.path for file in files], folder) if kind == "source" else None
     try:
-        check_paths([file.path for file in files])
+        if not same:
+            check_paths([file.path for file in files])
     except InvalidBundle as error:
         raise _invalid(folder, error) from error
     name = _display_name(folder, root)
@@ -191,21 +228,20 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
         )
     # They are printed, and a name that is no UTF-8 cannot be.
     ignored = tuple(sorted(path if path.isprintable() else shown(path) for path in found.ignored))
-    hashes = {file[0]: hash_ for file in files if (hash_ := index.hash_of(file)) is not None}
-    stale = len(index.files) != len(files) or index.rules != (rules or "")
     return Listed(
         kind,
         name,
         root,
         files,
         found.linked,
-        hashes,
+        index.hashes_of(files),
         ignored,
         made,
         index_path,
-        stale,
         rules or "",
         started_ns,
+        same,
+        index.id if same and made is None else "",
     )
 
 
@@ -273,8 +309,8 @@ def _display_name(folder: Path, root: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-.")[:100] or "bundle"
 
 
-def hash_file(path: str, file: Found, progress: Progress) -> str:
-    """BLAKE3 of a file's content in hex; raises KaosError (changed) if it is not what the walk saw.
+def hash_file(path: str, file: Found, progress: Progress) -> bytes:
+    """BLAKE3 of a file's content; raises KaosError (changed) if it is not what the walk saw.
 
     Read and not mapped: a mapped file that somebody truncates kills the process.
     """
@@ -287,7 +323,7 @@ def hash_file(path: str, file: Found, progress: Progress) -> str:
             content = os.read(fd, file.size + 1)
             if len(content) == file.size and is_same(os.fstat(fd), file):
                 progress(file.size)
-                return blake3(content).hexdigest()
+                return blake3(content).digest()
             raise changed(path)
         from concurrent.futures import ThreadPoolExecutor
 
@@ -305,7 +341,7 @@ def hash_file(path: str, file: Found, progress: Progress) -> str:
                 done += count
                 progress(count)
         if done == file.size and is_same(os.fstat(fd), file):
-            return hasher.hexdigest()
+            return hasher.digest()
         raise changed(path)
     except OSError as error:
         raise unreadable(path, error) from error

@@ -1,14 +1,18 @@
 """The stat index: what a file's content hashed to when it was last read; unchanged files are not read again.
 
-One file per bundle folder. An entry is believed only while size, modification time, change time and inode are
-the same, and it is written only if the file was older than the walk that hashed it: one that changed within
-the clock's last tick could change again without a trace (git calls this "racily clean").
+One file per bundle folder. An entry is believed only while size, modification time, change time, inode and
+mode are the same, and it is written only if the file was older than the walk that hashed it: one that changed
+within the clock's last tick could change again without a trace (git calls this "racily clean"). Where all of
+a folder's files are in it, so is the id of the bundle that they make: of a folder in which nothing changed no
+file list is made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,38 +22,52 @@ import msgspec
 from kaos_cli.walk import Found
 from kaos_formats.files import write_atomically
 
-VERSION = 1
+VERSION = 2
+"""Of this format, of which files a bundle may have, and of how its id follows from them."""
+HASH_BYTES = 32
 TICK_NS = 20_000_000
 """Longer than the tick of any kernel clock (1-10 ms) that stamps files."""
 COARSE_TICK_NS = 2_000_000_000
 """For file systems that keep whole seconds only."""
 
-Entry = tuple[int, int, int, int, bytes]
-"""size, mtime_ns, ctime_ns, inode, BLAKE3."""
+File = tuple[str, int, int, int, int, bool]
+"""A `Found`: path, size, mtime_ns, ctime_ns, inode, executable."""
 
 
 class _Content(msgspec.Struct, array_like=True):
     version: int
     rules: str
-    files: dict[str, Entry]
+    files: list[File]
+    hashes: bytes
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """``rules``: the ignore rules under which the paths of ``files`` were let in."""
+    """``files`` are sorted by path, ``hashes`` are their BLAKE3 in one piece; ``rules``: the ignore rules
+    under which they were let in; ``id``: of the bundle of these very files, "" where some were left out.
+    """
 
     rules: str
-    files: dict[str, Entry]
+    files: Sequence[File]
+    hashes: bytes
+    id: str
 
-    def hash_of(self, file: Found) -> bytes | None:
-        """The hash of a file that is as it was; None if it has to be read."""
-        entry = self.files.get(file[0])
-        if entry is not None and entry[:4] == file[1:5]:
-            return entry[4]
-        return None
+    def hashes_of(self, files: Sequence[Found]) -> list[bytes]:
+        """The hashes of those of ``files`` that are as they were; empty for what has to be read."""
+        own = split(self.hashes)
+        if files == self.files:
+            return own
+        known = dict(zip(self.files, own, strict=True))
+        return [known.get(file, b"") for file in files]
 
 
-EMPTY = Index("", {})
+EMPTY = Index("", [], b"", "")
+
+
+def split(hashes: bytes | bytearray) -> list[bytes]:
+    """Each of some hashes that are in one piece."""
+    return [hash_ for (hash_,) in struct.iter_unpack(f"{HASH_BYTES}s", hashes)]
 
 
 def path_of(cache: Path, root: Path) -> Path:
@@ -69,12 +87,14 @@ def load(path: Path) -> Index:
         content = msgspec.msgpack.decode(raw[32:], type=_Content)
     except msgspec.DecodeError:
         return EMPTY
-    return Index(content.rules, content.files) if content.version == VERSION else EMPTY
+    if content.version != VERSION or len(content.hashes) != HASH_BYTES * len(content.files):
+        return EMPTY
+    return Index(content.rules, content.files, content.hashes, content.id)
 
 
 def save(path: Path, index: Index) -> None:
     """Write the index. A cache that cannot be written is no reason to fail."""
-    body = msgspec.msgpack.encode(_Content(VERSION, index.rules, index.files))
+    body = msgspec.msgpack.encode((VERSION, index.rules, index.files, index.hashes, index.id))
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, blake3.blake3(body).digest() + body, durable=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from kaos_cli import text
 from kaos_cli.bundle import Bundle, Entry, Listed, hashed
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
+from kaos_cli.index import split
 from kaos_cli.progress import stage
 from kaos_cli.room import refuse_what_cannot_fit
 from kaos_cli.terminal import Terminal
@@ -62,38 +63,36 @@ def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
         lines = [msgspec.json.encode(folder) + b"\n", *handover.lines(_files(listed))]
     except (OSError, UnicodeEncodeError):
         return None
-    total = sum(file.size for file in listed.files if file.path not in listed.known)
-    hashes: list[str] = []
+    total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
+    hashes = bytearray()
     bundle: dict[str, Any] = {}
     try:
         with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
             for line in client.take_bundle(ws, listed.kind, listed.name, lines):
                 progress.advance(line.get("read_bytes", 0))
-                text_ = line.get("hashes", "")
-                hashes += [text_[at : at + 64] for at in range(0, len(text_), 64)]
+                hashes += bytes.fromhex(line.get("hashes", ""))
                 bundle = line.get("bundle", bundle)
     except KaosError as error:
         if error.code == "no_handover":
             return None
         raise
-    made = listed.with_hashes(hashes)
+    made = listed.with_hashes(split(hashes))
     if made.id != bundle["id"]:
         raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
     return Sent(made, bundle["new_files"], bundle["new_bytes"], bundle["known"])
 
 
 def _files(listed: Listed) -> Iterator[File]:
-    for file in listed.files:
-        known = listed.known.get(file.path)
-        yield File(*file, known.hex() if known is not None else "", listed.linked.get(file.path, ""))
+    for file, known in zip(listed.files, listed.known, strict=True):
+        yield File(*file, known.hex(), listed.linked.get(file.path, ""))
 
 
-def missing(bundle: Bundle, base_tree: bytes | None) -> tuple[Entry, ...]:
+def missing(bundle: Bundle, base_tree: bytes | None) -> Sequence[Entry]:
     """The files of ``bundle`` whose content is nowhere in the bundle of ``base_tree``."""
     if base_tree is None:
         return bundle.entries
     known = content_hashes(base_tree)
-    return tuple(entry for entry in bundle.entries if entry.hash not in known)
+    return [entry for entry in bundle.entries if entry.hash not in known]
 
 
 def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sent:
@@ -103,7 +102,7 @@ def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
     """
     bundle = None
     if listed.complete:
-        bundle = listed.with_hashes([listed.known[file.path].hex() for file in listed.files])
+        bundle = listed.with_hashes(listed.known)
         if client.bundle(ws, bundle.kind, bundle.id) is not None:
             return Sent(bundle, 0, 0, known=True)
     made = bundle

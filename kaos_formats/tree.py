@@ -7,8 +7,9 @@ text for one set of files, so a text that parses but is not the canonical one is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 
@@ -16,12 +17,14 @@ import blake3
 import msgspec
 
 from kaos_formats.errors import InvalidBundle
+from kaos_formats.names import ID_LENGTH
 from kaos_formats.paths import check_paths
 
 TREE_FILE = ".kaos-tree"
 """The first member of an uploaded archive: the tree text."""
 
 _path = attrgetter("path")
+_ENTRIES_A_PIECE = 2000
 MAX_TREE_BYTES = 128 * 1024 * 1024
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -59,7 +62,7 @@ class Tree:
 
 def bundle_id(text: bytes) -> str:
     """The id of the bundle whose canonical tree text is ``text``: 32 hex digits."""
-    return blake3.blake3(text).hexdigest()[:32]
+    return id_of_pieces([text])
 
 
 def format_tree(entries: Iterable[TreeEntry]) -> bytes:
@@ -69,6 +72,21 @@ def format_tree(entries: Iterable[TreeEntry]) -> bytes:
         f'{{"path":{quote(e.path)},"size":{e.size},"mode":"{e.mode}","hash":"{e.hash}"}}\n'
         for e in sorted(entries, key=_path)
     ).encode("ascii")
+
+
+def tree_pieces(entries: Iterable[TreeEntry]) -> Iterator[bytes]:
+    """The canonical text, in pieces, of entries that are sorted by path."""
+    rest = iter(entries)
+    while part := list(islice(rest, _ENTRIES_A_PIECE)):
+        yield format_tree(part)
+
+
+def id_of_pieces(pieces: Iterable[bytes]) -> str:
+    """The ``bundle_id`` of a text in pieces."""
+    hasher = blake3.blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.hexdigest()[:ID_LENGTH]
 
 
 def make_tree(entries: Iterable[TreeEntry]) -> Tree:

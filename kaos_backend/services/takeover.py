@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from blake3 import blake3
-
 from kaos_backend.domain.filelist import HASH_BYTES, FileList
 from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.pachd.port import IngestCall, Pachd
@@ -20,6 +18,7 @@ from kaos_formats import names
 from kaos_formats.handover import Folder
 from kaos_formats.names import BundleKind
 from kaos_formats.stored import MAP_FILE
+from kaos_formats.tree import id_of_pieces
 
 # Pachyderm's name of the repo whose "commits" are file sets.
 _FILE_SETS = "__filesets__"
@@ -83,10 +82,7 @@ class Taking:
                 file_set, new = told.file_set, (told.new_files, told.new_bytes)
         found = self._listed.in_order(hashes)
         tree = self._listed.tree(found)
-        digest = blake3()
-        for piece in tree:
-            digest.update(piece)
-        bundle_id = digest.hexdigest()[: names.ID_LENGTH]
+        bundle_id = id_of_pieces(tree)
         stored = self._bundles.stage(
             self._workspace,
             self._kind,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kaos_cli import bundle, index
+from kaos_cli.errors import KaosError
 from kaos_cli.walk import Found
+from kaos_formats.tree import bundle_id
 from tests.support.bundles import write_data
 
 LATER_NS = 3_600_000_000_000
@@ -37,6 +42,80 @@ def test_second_read_opens_no_file(data: Path, cache: Path, monkeypatch: pytest.
     monkeypatch.setattr(bundle, "hash_file", lambda *_: pytest.fail("a file was read"))
     second = read(data, cache)
     assert (second.reused, second.id) == (2, first.id)
+
+
+def test_of_a_folder_that_is_as_it_was_no_list_is_made(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read(data, cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "tree_pieces", lambda *_: pytest.fail("the list was made"))
+        second = read(data, cache)
+        assert (second.id, second.files, second.size_bytes) == (first.id, first.files, first.size_bytes)
+    assert second.tree == first.tree, "it is there for who needs it"
+    # As source it has a file more, which is made and not found.
+    (data / "train").write_text("#!/bin/sh\n")
+    (data / "train").chmod(0o755)
+    (data / "requirements.txt").write_text("numpy\n")
+    as_data, moment = read(data, cache), time.time_ns() + LATER_NS
+    for _ in range(2):
+        as_source = bundle.read(data, "source", cache, clock_ns=lambda: moment)
+        assert as_source.generated is not None
+        assert as_source.files == as_data.files + 1
+        assert as_source.id == bundle_id(as_source.tree) != as_data.id
+        assert read(data, cache).id == as_data.id
+
+
+NAMES = st.sampled_from(["a", "b.txt", "deep/a", "deep/er/c.txt"])
+CHANGES = st.one_of(
+    st.tuples(st.sampled_from(["write", "append", "mode", "remove", "link"]), NAMES, NAMES),
+    st.tuples(st.just("rename"), NAMES, NAMES),
+    st.tuples(st.just("ignore"), st.sampled_from(["*.txt", "deep/", "!a", ""]), NAMES),
+    st.tuples(st.just("nothing"), NAMES, NAMES),
+)
+
+
+def change(top: Path, what: str, name: str, other: str, size: int) -> None:
+    """``size`` was never one before: what happens within a tick of the clock shows in it."""
+    path = top / name
+    if what == "ignore":
+        (top / ".kaosignore").write_text(f"{name}\n")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if what == "write":
+        path.unlink(missing_ok=True)
+        path.write_bytes(bytes(size))
+    elif what == "link" and not path.is_symlink() and path.exists() and not (top / "link").exists():
+        (top / "link").symlink_to(path)
+    elif what == "rename" and path.exists():
+        (top / other).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(top / other)
+    elif what == "append":
+        with path.open("ab") as file:
+            file.write(bytes(1000 * size))
+    elif what == "mode" and path.exists():
+        path.chmod(path.stat().st_mode ^ 0o100)
+    elif what == "remove":
+        path.unlink(missing_ok=True)
+
+
+def seen(top: Path, cache: Path) -> tuple[str, ...]:
+    try:
+        found = read(top, cache)
+    except KaosError as error:
+        return (error.message,)
+    return found.id, *found.ignored, *(entry.file.path for entry in found.entries)
+
+
+@settings(max_examples=30)
+@given(st.lists(CHANGES, min_size=1, max_size=12))
+def test_any_change_is_noticed(changes: list[tuple[str, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        top, cache = Path(made, "d"), Path(made, "cache")
+        top.mkdir()
+        for number, (what, name, other) in enumerate([("write", "z", ""), *changes]):
+            change(top, what, name, other, number + 1)
+            assert seen(top, cache) == seen(top, Path(made, "new", str(number)))
 
 
 def test_only_what_changed_is_read(data: Path, cache: Path) -> None:
