@@ -134,6 +134,10 @@ def get(
                 ):
                     written[what] = unpack(stream, staged / below, progress.advance)
             except KaosError as error:
+                if error.code == "no_such_model" and chosen is None and (code or data):
+                    # Code and data are the job's all the same.
+                    session.terminal.say(error.message)
+                    continue
                 if error.code == "connection_lost":
                     # Damage that it met is known by now, and said before anything is sent.
                     with session.client.archive(ws, job_id, what, only):

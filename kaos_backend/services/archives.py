@@ -9,6 +9,7 @@ import zstandard
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description
+from kaos_backend.domain.models import Job
 from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, truenames, views
@@ -110,7 +111,7 @@ class Archives:
             yield tars.END
         except errors.NotFound as error:
             raise errors.NoSuchModel(
-                f"there is no model {model!r} (yet)" if model else "this job has no models (yet)",
+                (f"there is no model {model!r}" if model else "this job has no models") + _why(train, model),
                 hint="`kaos train info` shows the state of each trial, `kaos train logs` what it said",
             ) from error
 
@@ -185,6 +186,13 @@ class Archives:
                 hint="see `kaos fsck`; deploying the same folder again heals code and data",
                 paths=paths[:_SHOWN],
             )
+
+
+def _why(train: Job, model: str | None) -> str:
+    """Why a job's output has no files of a model, or none at all."""
+    if not train.state.terminal:
+        return " yet"
+    return ": its trial failed, or wrote no files" if model else ": no trial succeeded and wrote files"
 
 
 def _in_model(path: str, maps: Mapping[str, TrueNames]) -> _Place | None:

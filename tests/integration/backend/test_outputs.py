@@ -125,7 +125,8 @@ def test_models_bit_for_bit(backend: Backend, done: str) -> None:
     assert unpacked(backend.request("GET", f"{path}&model={best['model'][:-2]}")) == one
     backend.error("GET", f"{path}&model=nope", 404, "no_such_model")
     failed = next(t for t in trials if t["state"] == "failed")
-    backend.error("GET", f"{path}&model={failed['model']}", 404, "no_such_model")
+    error = backend.error("GET", f"{path}&model={failed['model']}", 404, "no_such_model")
+    assert error["message"].endswith("its trial failed, or wrote no files")
     error = backend.error("GET", f"{path}&model={best['model'][:6]}", 409, "ambiguous")
     assert best["model"] in error["fields"]["candidates"]
 

@@ -99,6 +99,28 @@ def test_get_of_a_job_without_models(cli: Cli, backend: FakeBackend, tmp_path: P
     assert cli("train", "get", "-o", tmp_path / "out", "--code").code == 0
 
 
+class Without(dict[str, bytes]):
+    """Archives of a job whose trials are done and wrote nothing."""
+
+    def __missing__(self, what: str) -> bytes:
+        raise Refused(404, "no_such_model", "this job has no models: no trial succeeded and wrote files")
+
+
+def test_get_code_and_data_of_a_job_whose_trials_wrote_nothing(
+    cli: Cli, two: FakeBackend, tmp_path: Path
+) -> None:
+    two.archives = Without(code=archive({"mnist/train": b"#!"}), data=archive({"d/a.csv": b"1,2"}))
+    done = cli("train", "get", JOB_ID, "--data", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "has no models" in done.err
+    assert done.out.startswith("data ")
+    assert (tmp_path / "out/data/d/a.csv").read_bytes() == b"1,2"
+    assert cli("train", "get", JOB_ID, "-o", tmp_path / "none").code == 3
+    named = cli("train", "get", JOB_ID, "--data", "--model", "0", "-o", tmp_path / "none")
+    assert named.code == 3, "whoever names one wants that one"
+    assert not (tmp_path / "none").exists()
+
+
 def test_get_what_failed_trials_left(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:
     model = "1909d1-5c3ca7-00000001"
     two.archives = {"failed": archive({f"{model}/half": b"h"})}
