@@ -59,7 +59,7 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     eventually(lambda: info.exists() or process.poll() is not None, "the embedded server starts")
     assert process.poll() is None, (home / "logs" / "engine.log").read_text()
     found = json.loads(info.read_text())
-    yield Address(found["host"], found["port"], (home / "token").read_text().strip())
+    yield Address(found["host"], found["port"], (home / "token").read_text().strip(), found["socket"])
     process.terminate()
     process.wait(30)
 

@@ -36,11 +36,12 @@ ENDED = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where a pachd listens, and the token it wants ("" for none)."""
+    """Where a pachd listens, and the token it wants ("" for none). ``socket``: of the embedded engine."""
 
     host: str
     port: int
     token: str
+    socket: str = ""
 
 
 def eventually(check: Callable[[], T], what: str) -> T:

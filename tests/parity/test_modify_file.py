@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from pachyderm_sdk.api import pfs
+from pachyderm_sdk.interceptor import MetadataClientInterceptor
 
-from tests.parity.pachd import UNKNOWN, Pachd, add, delete, file, is_set, refused
+from tests.parity.pachd import PRECONDITION, UNKNOWN, Pachd, add, delete, file, is_set, refused
 
 
 def copy(src: pfs.File, dst: str, append: bool = False) -> pfs.ModifyFileRequest:
@@ -227,3 +230,38 @@ def test_a_scheme_that_nobody_knows(pachd: Pachd) -> None:
     with refused(UNKNOWN, "unrecognized object store"):
         pachd.client.pfs.put_file_from_url(commit=commit, path="/f", url="gopher://x/y")
     assert pachd.files(commit) == {}
+
+
+def add_url(path: str, url: str, recursive: bool = False) -> pfs.ModifyFileRequest:
+    source = pfs.AddFileUrlSource(url=url, recursive=recursive)
+    return pfs.ModifyFileRequest(add_file=pfs.AddFile(path=path, url=source))
+
+
+@contextmanager
+def own_socket(pachd: Pachd) -> Iterator[pfs.ApiStub]:
+    """The API over the server's Unix socket."""
+    token = MetadataClientInterceptor([("authn-token", pachd.address.token)])
+    with grpc.insecure_channel(f"unix:{pachd.address.socket}") as channel:
+        yield pfs.ApiStub(grpc.intercept_channel(channel, token))
+
+
+@pytest.mark.embedded("its machine's files are for its own user, where a pachd's are for everybody")
+def test_files_of_the_servers_machine(pachd: Pachd, tmp_path: Path) -> None:
+    """§7.2, URL sources, `file`: a file, or a folder with `recursive`; appended as anything else."""
+    files = {"a b.txt": b"small", "deep/er/empty": b"", "deep/large": bytes(range(256)) * 8000}
+    for name, content in files.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(content)
+    folder, one = (tmp_path / "in").as_uri(), (tmp_path / "in/a b.txt").as_uri()
+    commit = pachd.start("data")
+    changes = [add("/all/deep/large", b"before "), add_url("/all", folder, True), add_url("/one", one)]
+    with own_socket(pachd) as api:
+        api.modify_file(iter([pfs.ModifyFileRequest(set_commit=commit), *changes]))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is a folder"):
+            api.modify_file(iter([pfs.ModifyFileRequest(set_commit=commit), add_url("/x", folder)]))
+    landed = {f"/all/{name}": content for name, content in files.items()} | {"/one": b"small"}
+    landed["/all/deep/large"] = b"before " + files["deep/large"]
+    assert pachd.files(commit) == landed
+    with refused(PRECONDITION, "on the engine's Unix socket only, to its own user"):
+        pachd.client.pfs.put_file_from_url(commit=commit, path="/tcp", url=one)
+    assert pachd.files(commit) == landed

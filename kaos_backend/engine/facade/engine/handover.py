@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import grpc
 
-from kaos_backend.engine.errors import DataLoss, InvalidArgument, NoHandover
+from kaos_backend.engine.errors import DataLoss, InvalidArgument
 from kaos_backend.engine.facade.errors import Cancelled
+from kaos_backend.engine.facade.peer import require_same_user
 from kaos_backend.engine.facade.rpc import Handlers, bidirectional, server_stream
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
@@ -15,6 +16,7 @@ from kaos_backend.engine.store.trees.export import export
 from kaos_formats import kaos_v1
 
 _EXECUTABLE = 0o755
+_WHAT = "files are handed over"
 
 
 class HandoverService:
@@ -34,7 +36,7 @@ class HandoverService:
     def _ingest(
         self, requests: Iterator[kaos_v1.IngestRequest], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        require_same_user(context)
+        require_same_user(context, _WHAT)
         first = next(requests, None)
         if first is None or first.folder is None:
             raise InvalidArgument("the first message must name the folder")
@@ -52,7 +54,7 @@ class HandoverService:
         yield bytes(kaos_v1.IngestResponse(file_set=file_set, new_files=new_files, new_bytes=new_bytes))
 
     def _export(self, request: kaos_v1.ExportRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        require_same_user(context)
+        require_same_user(context, _WHAT)
         commit = self._store.resolve_commit(RepoKey(request.project, request.repo), request.commit)
         written = export(
             self._store,
@@ -71,11 +73,3 @@ class HandoverService:
                     raise Cancelled("the call was cancelled")
         except DataLoss as error:
             raise error.at(f"repo {commit.key.repo} at commit {commit.key.id}") from error
-
-
-def require_same_user(context: grpc.ServicerContext) -> None:
-    """Raise NoHandover unless the caller came in over the Unix socket, which is in a folder of its user
-    alone.
-    """
-    if not context.peer().startswith("unix:"):
-        raise NoHandover("files are handed over on the engine's Unix socket only, to its own user")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import grpc
 from betterproto.lib.google.protobuf import Empty
@@ -13,12 +14,14 @@ from kaos_backend.engine.errors import CommitFinished, InvalidArgument, Unknown
 from kaos_backend.engine.facade import wire
 from kaos_backend.engine.facade.convert import branch_form, commit_given, find_commit
 from kaos_backend.engine.facade.errors import Cancelled
-from kaos_backend.engine.facade.pfs.urls import fetch
+from kaos_backend.engine.facade.peer import require_same_user
+from kaos_backend.engine.facade.pfs.urls import fetch, local_path, shown
 from kaos_backend.engine.facade.rpc import Message
 from kaos_backend.engine.store.model import BranchKey, CommitKey
 from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.store import Store, Upload
+from kaos_backend.engine.store.trees.named import add_named
 
 Fetch = Callable[[str, int], Iterator[bytes]]
 """The content behind a URL, given how many bytes the disk has room for."""
@@ -101,17 +104,30 @@ class Modify:
                 upload.add(path, datum, raw or b"")
             else:
                 source = pfs.AddFileUrlSource.FromString(url)
-                upload.add(path, datum, b"")
-                for piece in self._fetch(source.url, shutil.disk_usage(self._store.root).free):
-                    if not context.is_active():
-                        raise Cancelled("the call was cancelled")
-                    upload.add(path, datum, piece)
+                with closing(self._sourced(source, path, datum, upload, context)) as pieces:
+                    for _ in pieces:
+                        if not context.is_active():
+                            raise Cancelled("the call was cancelled")
         elif number == wire.DELETE_FILE:
             upload.delete(*wire.delete_file(content))
         elif number == wire.COPY_FILE:
             self._copy(upload, pfs.CopyFile.FromString(bytes(content)))
         else:
             raise Unknown("cannot set commit: it was set by the first message")
+
+    def _sourced(
+        self, source: pfs.AddFileUrlSource, path: str, tag: str, upload: Upload, context: grpc.ServicerContext
+    ) -> Generator[object, None, None]:
+        """Adds what a URL names; every step is a piece of it."""
+        local = local_path(source.url)
+        if local is not None:
+            require_same_user(context, f"url {shown(source.url)} is refused: files of this machine are read")
+            yield from add_named(upload, local, path, tag, source.recursive)
+            return
+        upload.add(path, tag, b"")
+        for piece in self._fetch(source.url, shutil.disk_usage(self._store.root).free):
+            yield None
+            upload.add(path, tag, piece)
 
     def _copy(self, upload: Upload, copy: pfs.CopyFile) -> None:
         if not commit_given(copy.src.commit):

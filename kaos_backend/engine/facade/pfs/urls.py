@@ -1,4 +1,4 @@
-"""Fetching `add_file.url` sources over http and https.
+"""Fetching `add_file.url` sources over http and https. (Those of `file` are read, see `local_path`.)
 
 Whoever may write to the engine has a user's secret, and a machine of one's own has servers of one's own: what
 a URL names may be on this machine or in its network. What a server answers may not lead there: a redirect
@@ -10,6 +10,7 @@ Through a proxy (``http_proxy``, ``https_proxy``, ``no_proxy``) it is the proxy 
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kaos_backend.engine.errors import InvalidArgument, Unimplemented, Unknown, disk_full
@@ -91,6 +92,25 @@ def fetch(url: str, room: int, limits: Limits = Limits(), resolve: Resolve = res
         raise Unknown(f"error retrieving content from {place}: {error}") from error
 
 
+def local_path(url: str) -> str | None:
+    """The path on this machine that a `file` URL (RFC 8089) names; None for any other.
+
+    Raises:
+        InvalidArgument: it names another machine, or more than a path.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme.lower() != "file":
+        return None
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise InvalidArgument(
+            f"url {shown(url)}: a file URL is file:///PATH of the engine's machine (%3F for ?, %23 for #)"
+        )
+    return os.fsdecode(unquote_to_bytes(parts.path))
+
+
 def shown(url: str) -> str:
     """A URL without the password that may be in it.
 
@@ -140,7 +160,7 @@ def _parsed(url: str) -> Url:
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
         raise InvalidArgument(
-            f"url {place} is refused: the engine does not read its host's files; upload the content"
+            f"url {place} is refused: what a server answers does not lead to files of the engine's machine"
         )
     if scheme in _CLOUD:
         raise Unimplemented(

@@ -73,11 +73,16 @@ class Upload:
         self._writer.write(data)
 
     def add_object(self, path: str, tag: str, hash_: bytes, size: int) -> None:
-        """Append an object that the store (or this batch) has already."""
+        """Append an object that the store has already."""
         self.end_file()
         if hash_ != EMPTY_HASH:
             self._relied.add(hash_)
         self.operations.append(Put(file_path(path), tag or DEFAULT_TAG, hash_, size))
+
+    def add_taken(self, path: str, tag: str, hash_: bytes, size: int) -> None:
+        """Append an object that was given to `batch`; `path` is a cleaned one."""
+        self.end_file()
+        self.operations.append(Put(path, tag or DEFAULT_TAG, hash_, size))
 
     def confirm(self, db: sqlite3.Connection) -> None:
         """In the transaction that refers to it: what `add_object` was told of is there.
@@ -107,8 +112,7 @@ class Upload:
         """Note that the next bytes belong to another file."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            hash_, size = writer.finish()
-            self.operations.append(Put(self._clean, self._tag or DEFAULT_TAG, hash_, size))
+            self.add_taken(self._clean, self._tag, *writer.finish())
 
     def seal(self) -> None:
         """Make every byte received durable, so that the transaction to come has little to wait for."""

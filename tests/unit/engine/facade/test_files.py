@@ -339,7 +339,7 @@ def test_urls_are_fetched(client: Client, web: str) -> None:
         opened.put_file_from_url(path="/moved", url=f"{web}/moved")
         with refused(grpc.StatusCode.UNKNOWN, "error retrieving content from"):
             opened.put_file_from_url(path="/gone", url=f"{web}/gone")
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "does not read its host's files"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "on the engine's Unix socket only"):
             opened.put_file_from_url(path="/passwd", url="file:///etc/passwd")
         with refused(grpc.StatusCode.UNKNOWN, "unrecognized object store: gopher"):
             opened.put_file_from_url(path="/x", url="gopher://x/y")
