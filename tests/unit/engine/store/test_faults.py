@@ -129,6 +129,7 @@ def by_folder(store: Store, top: Path, new: dict[str, bytes]) -> Callable[[], Co
         (by_stream, errno.ENOSPC),
         (by_stream, "short"),
         (by_folder, errno.EIO),
+        (by_folder, errno.ENOSPC),
         (by_folder, "short"),
     ],
 )
