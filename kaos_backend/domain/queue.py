@@ -52,7 +52,7 @@ def left_s(job: OpenJob, expected: int) -> float | None:
         return 0.0 if not to_do else None
     waiting = max(0, to_do - job.running)
     # Of its running datums nobody knows which have gone on for longer than that.
-    rest_s = job.running * each_s - job.elapsed_s
+    rest_s = job.running * each_s - job.elapsed_s if job.running else 0.0
     if job.running and rest_s <= 0:
         if not waiting:
             return None

@@ -65,6 +65,8 @@ def test_how_long_a_job_will_take() -> None:
     # Those that were skipped took nothing.
     assert left_s(job(done=8, ran=2, spent_s=4.0, at_once=1), 10) == 4.0
     assert left_s(job(done=10, ran=10, spent_s=5.0), 10) == 0.0
+    # What has just ended was still counted a moment ago.
+    assert left_s(job(total=2, done=1, ran=1, spent_s=2.0, elapsed_s=2.0, at_once=1), 2) == 2.0
 
 
 @given(
