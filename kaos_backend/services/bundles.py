@@ -208,7 +208,8 @@ class Bundles:
             head = inputs.head(self._pachd, workspace, kind)
             known = self._known(workspace, kind, bundle_id, head)
             if known is not None:
-                return _uploaded(known, 0, 0, known=True)
+                # What has come has healed it.
+                return _uploaded(known, *new, known=True)
             about = self._commit(workspace, kind, bundle_id, name, files, size_bytes, operations)
             if head is not None and head.description.id == bundle_id:
                 # It was sent to heal the current one, whose content is whole again by now.

@@ -59,6 +59,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+# As far as every reader of JSON tells numbers apart.
+_Bytes = Annotated[int, Field(ge=0, le=1 << 53), BeforeValidator(_whole)]
+_Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
@@ -142,9 +147,9 @@ class Export(Request):
 
     what: Literal["code", "data"]
     path: str
-    device: int
-    inode: int
-    mode: Annotated[int, Field(ge=0, le=0o777)]
+    device: _Whole
+    inode: _Whole
+    mode: Annotated[int, Field(ge=0, le=0o777), BeforeValidator(_whole)]
 
 
 class Pause(Request):
@@ -155,7 +160,6 @@ class Pause(Request):
 
 
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Bytes = Annotated[int, Field(ge=0, lt=1 << 63), BeforeValidator(_whole)]
 
 
 class Room(Request):

@@ -164,7 +164,7 @@ def test_130_interrupted(home: Home, workspace: str, held: list[str | Path]) -> 
 
 def asks(pid: int) -> bool:
     """Whether a command line has a connection: it is past its start, and inside what it does."""
-    return bool(psutil.Process(pid).net_connections())
+    return bool(psutil.Process(pid).net_connections("all"))
 
 
 def test_every_code_has_a_test_here() -> None:

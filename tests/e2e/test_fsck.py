@@ -57,16 +57,28 @@ def test_damage_is_named_and_healed_by_the_same_folder_again(kaos: Home, data: P
         ("vision", "data", commit)
     ]
     sent = kaos.json("train", "deploy", "-w", "vision", "-d", data)
-    assert sent["packed"]["data"]["new_files"] == 2
+    assert sent["packed"]["data"]["new_files"] == 1
     assert kaos.json("fsck")["findings"] == []
 
 
+def flip_packed(kaos: Home, content: bytes) -> None:
+    """Change the first byte of a file that is stored in a pack; inputs have a copy of such a one."""
+    (pack,) = (kaos.path / "engine" / "packs").iterdir()
+    at = pack.read_bytes().index(content)
+    pack.chmod(0o644)
+    with pack.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([content[0] ^ 1]))
+
+
 def test_repair_takes_what_is_laid_out_for_a_job(kaos: Home, data: Path, tmp_path: Path) -> None:
+    packed = os.urandom(200_000)
+    (data / "packed.bin").write_bytes(packed)
     kaos.run("train", "deploy", "-w", "vision", "-s", write_source(tmp_path / "src"), "-d", data, "--wait")
-    flip(kaos)
+    flip_packed(kaos, packed)
     done = kaos.run("fsck", "--repair")
     assert "repaired  " in done.stdout
-    assert "a/train.bin in vision/data" in done.stdout
+    assert "packed.bin in vision/data" in done.stdout
     assert "→" not in done.stderr
     assert kaos.run("fsck").stdout.endswith(": nothing is damaged\n")
 

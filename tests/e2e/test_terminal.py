@@ -143,7 +143,7 @@ def test_who_waits_does_not_start_what_was_stopped(
         client = kaos.spawn(*waiting, *(bundles if "deploy" in waiting else [job]))
         assert client.stdout is not None
         if "wait" in waiting:
-            eventually(lambda: psutil.Process(client.pid).net_connections(), "a connection")
+            eventually(lambda: psutil.Process(client.pid).net_connections("all"), "a connection")
         else:
             # It has said which bundle it deploys, or shown a line of the log.
             client.stdout.readline()

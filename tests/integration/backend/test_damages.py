@@ -207,7 +207,7 @@ ROUNDS = [
 @pytest.mark.parametrize("damages", ROUNDS)
 def test_it_starts_and_works(used: Path, tmp_path: Path, held: Stubborn, damages: list[Damage]) -> None:
     home = tmp_path / "home"
-    shutil.copytree(used, home, symlinks=True)
+    shutil.copytree(used, home, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
     for damage in damages:
         damage(home, held)
     with running_backend(home) as backend:
@@ -218,7 +218,7 @@ def test_it_starts_and_works(used: Path, tmp_path: Path, held: Stubborn, damages
 
 def test_it_says_what_it_did(used: Path, tmp_path: Path, held: Stubborn) -> None:
     home = tmp_path / "home"
-    shutil.copytree(used, home, symlinks=True)
+    shutil.copytree(used, home, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
     a_file("engine/scratch")(home, held)
     undeletable("engine/trees/x")(home, held)
     a_folder("engine/trees/.boot")(home, held)

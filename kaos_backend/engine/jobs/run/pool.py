@@ -93,11 +93,11 @@ class Pool:
             _close(worker)
 
     def close_idle(self, since: float) -> int:
-        """Close the workers that have been idle since before `since` (monotonic); how many are left idle."""
+        """Close the workers that were idle before `since` (monotonic); how many are left, or come."""
         with self._lock:
             old = [worker for at, worker in self._idle if at <= since]
             self._idle = [(at, worker) for at, worker in self._idle if at > since]
-            left = len(self._idle)
+            left = len(self._idle) + (self._coming is not None)
         for worker in old:
             _close(worker)
         return left

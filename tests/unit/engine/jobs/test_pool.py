@@ -108,6 +108,14 @@ def test_who_borrows_is_told_why_none_starts(runtime: Starts, pool: Pool) -> Non
     pool.close()
 
 
+def test_a_pool_is_not_forgotten_while_a_worker_comes(runtime: Starts, pool: Pool) -> None:
+    pool.warm_up()
+    assert pool.close_idle(float("inf")) == 1
+    runtime.may.set()
+    pool.borrow()
+    assert pool.close_idle(float("inf")) == 0
+
+
 def test_a_pool_that_is_closed_leaves_none_behind(runtime: Starts, pool: Pool) -> None:
     pool.warm_up()
     assert runtime.begun.acquire(timeout=WITHIN_S)
