@@ -8,12 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import requests
 from pachyderm_sdk.api import pfs
 
 from kaos_backend import __version__
@@ -33,11 +35,12 @@ def lay_out(top: Path, files: Mapping[str, bytes]) -> Path:
     return top
 
 
-def listing(top: Path) -> bytes:
+def listing(top: Path, hashes: Mapping[str, str] = {}) -> bytes:
     files = []
     for path in sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()):
         status = (top / path).stat()
-        files.append(File(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+        times = status.st_mtime_ns, status.st_ctime_ns
+        files.append(File(path, status.st_size, *times, status.st_ino, hash=hashes.get(path, "")))
     folder = Folder.of(top)
     head = json.dumps({"path": folder.path, "device": folder.device, "inode": folder.inode}).encode()
     return head + b"\n" + b"".join(lines(files))
@@ -104,6 +107,47 @@ def test_a_file_that_changed_is_named_and_nothing_is_left(
     assert error["code"] == "changed"
     assert "a.txt" in error["message"]
     assert traces(backend.sdk(), workspace) == before
+
+
+def test_a_collection_takes_nothing_of_what_is_handed_over(backend: Backend, tmp_path: Path) -> None:
+    """What nothing refers to: a file set before its commit, and content that is known from a bundle that has
+    gone, and so is not read again.
+    """
+    files = {f"small/{n}": os.urandom(30_000) for n in range(5)} | {"large": os.urandom(1_500_000)}
+    top = lay_out(tmp_path / "folder", files)
+    tree = tree_of(files)
+    known = {entry.path: entry.hash for entry in tree.entries}
+    collected, enough = 0, threading.Event()
+
+    def collect() -> None:
+        nonlocal collected
+        while not enough.is_set():
+            told = requests.post(
+                f"{backend.url}/collect",
+                json={"dry_run": False},
+                headers={"Authorization": f"Bearer {backend.token}"},
+                timeout=60,
+            )
+            assert json.loads(told.text.splitlines()[-1])["end"]
+            collected += 1
+
+    collecting = threading.Thread(target=collect)
+    collecting.start()
+    try:
+        while collected < 5 and collecting.is_alive():
+            workspace = backend.workspace(f"gc{collected}-{len(known)}")
+            answer = hand_over(backend, workspace, listing(top, known))
+            assert answer[-1].get("bundle", answer[-1])["id"] == tree.id
+            backend.deploy(workspace, data=tree.id)
+            commit = pfs.Commit(repo=repo(workspace, "data"), id="master")
+            for path, data in files.items():
+                file = pfs.File(commit=commit, path=f"/{tree.id}/{path}")
+                assert backend.sdk().pfs.pfs_file(file).read() == data
+            backend.call("DELETE", f"/workspaces/{workspace}")
+    finally:
+        enough.set()
+        collecting.join()
+    assert collected >= 5
 
 
 @pytest.mark.parametrize(
