@@ -48,13 +48,12 @@ class Entry(NamedTuple):
     """Of a file that is made here and is not in the folder."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listed:
     """A folder that has been listed and checked, of whose files some may have to be read yet.
 
-    ``root`` is its real path; ``files`` are sorted by path, ``known`` are their hashes, empty for those that
-    are not as they were when they were last read; ``linked`` says where in the folder files lie that are
-    found through symlinks. ``same``: all are as they were, and make the bundle ``same_id`` if that is known.
+    ``root`` is its real path; ``files`` are sorted by path; ``linked`` says where in the folder files lie
+    that are found through symlinks. ``same``: the files of ``index`` are these, all as they were.
     """
 
     kind: Kind
@@ -62,48 +61,60 @@ class Listed:
     root: Path
     files: Sequence[Found]
     linked: Mapping[str, str]
-    known: Sequence[bytes]
     ignored: tuple[str, ...]
     generated: Generated | None
     cache: Path
     rules: str
     started_ns: int
+    index: stat_index.Index
     same: bool
-    same_id: str
 
     @property
     def complete(self) -> bool:
         """Whether nothing has to be read."""
-        return all(self.known)
+        return self.same or all(self.known)
+
+    @cached_property
+    def known(self) -> Sequence[bytes]:
+        """The hashes of ``files``, empty for those that are not as they were when they were last read."""
+        return stat_index.split(self.index.hashes) if self.same else self.index.hashes_of(self.files)
 
     @property
     def size_bytes(self) -> int:
         return sum(file.size for file in self.files)
+
+    def as_known(self) -> Bundle:
+        """The bundle, if it is ``complete``."""
+        return Bundle(self) if self.same else self.with_hashes(self.known)
 
     def with_hashes(self, hashes: Sequence[bytes]) -> Bundle:
         """The bundle, with the hashes of all ``files`` in their order; the index keeps them."""
         made = Bundle(self, hashes)
         if not self.same:
             settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
-            index = stat_index.Index(
+            stat_index.save(
+                self.cache,
                 self.rules,
-                list(compress(self.files, settled)),
-                b"".join(compress(hashes, settled)),
                 made.id if all(settled) and self.generated is None else "",
+                b"".join(compress(hashes, settled)),
+                list(compress(self.files, settled)),
             )
-            stat_index.save(self.cache, index)
         return made
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder as it will be sent; ``hashes`` are those of its ``listed`` files.
+    """A folder as it will be sent; ``given`` are the hashes of its ``listed`` files, None if they are known.
 
     What only a bundle that is sent needs is made when it is asked for.
     """
 
     listed: Listed
-    hashes: Sequence[bytes]
+    given: Sequence[bytes] | None = None
+
+    @property
+    def hashes(self) -> Sequence[bytes]:
+        return self.listed.known if self.given is None else self.given
 
     @property
     def kind(self) -> Kind:
@@ -138,7 +149,8 @@ class Bundle:
 
     @cached_property
     def id(self) -> str:
-        return self.listed.same_id or id_of_pieces(self._tree())
+        known = self.listed.index.id if self.listed.same and self.generated is None else ""
+        return known or id_of_pieces(self._tree())
 
     @cached_property
     def tree(self) -> bytes:
@@ -203,10 +215,10 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
     index = stat_index.load(index_path)
     rules = read_rules(root)
     same_rules = index.rules == (rules or "")
-    let_in = {file[0] for file in index.files} if rules and same_rules else ()
+    let_in = index.paths() if rules and same_rules else ()
     found = walk(folder, matcher(rules, let_in))
     files = sorted(found.files)
-    same = same_rules and files == index.files
+    same = same_rules and index.has_just(files)
     made = _generate(root, [file.path for file in files], folder) if kind == "source" else None
     try:
         if not same:
@@ -234,14 +246,13 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
         root,
         files,
         found.linked,
-        index.hashes_of(files),
         ignored,
         made,
         index_path,
         rules or "",
         started_ns,
+        index,
         same,
-        index.id if same and made is None else "",
     )
 
 

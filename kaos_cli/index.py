@@ -22,7 +22,7 @@ import msgspec
 from kaos_cli.walk import Found
 from kaos_formats.files import write_atomically
 
-VERSION = 2
+VERSION = 3
 """Of this format, of which files a bundle may have, and of how its id follows from them."""
 HASH_BYTES = 32
 TICK_NS = 20_000_000
@@ -30,39 +30,50 @@ TICK_NS = 20_000_000
 COARSE_TICK_NS = 2_000_000_000
 """For file systems that keep whole seconds only."""
 
-File = tuple[str, int, int, int, int, bool]
-"""A `Found`: path, size, mtime_ns, ctime_ns, inode, executable."""
+_encoder = msgspec.msgpack.Encoder()
 
 
 class _Content(msgspec.Struct, array_like=True):
     version: int
     rules: str
-    files: list[File]
-    hashes: bytes
     id: str
+    hashes: bytes
+    files: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """``files`` are sorted by path, ``hashes`` are their BLAKE3 in one piece; ``rules``: the ignore rules
-    under which they were let in; ``id``: of the bundle of these very files, "" where some were left out.
+    """``hashes`` are the BLAKE3 of ``files`` (sorted by path, encoded) in one piece; ``rules``: the ignore
+    rules under which these were let in; ``id``: of the bundle of these very files, "" if some were left out.
+
+    Of a million files that did not change only one list is in memory: that of the walk.
     """
 
     rules: str
-    files: Sequence[File]
-    hashes: bytes
     id: str
+    hashes: bytes
+    files: bytes | msgspec.Raw
+
+    def paths(self) -> set[str]:
+        return {file.path for file in self._files()}
+
+    def has_just(self, files: Sequence[Found]) -> bool:
+        """Whether its files are these (sorted by path), all as they were."""
+        try:
+            return bool(self.hashes) and memoryview(self.files) == _encoder.encode(files)
+        except UnicodeEncodeError:
+            return False
 
     def hashes_of(self, files: Sequence[Found]) -> list[bytes]:
         """The hashes of those of ``files`` that are as they were; empty for what has to be read."""
-        own = split(self.hashes)
-        if files == self.files:
-            return own
-        known = dict(zip(self.files, own, strict=True))
+        known = dict(zip(self._files(), split(self.hashes), strict=True))
         return [known.get(file, b"") for file in files]
 
+    def _files(self) -> list[Found]:
+        return msgspec.msgpack.decode(self.files, type=list[Found])
 
-EMPTY = Index("", [], b"", "")
+
+EMPTY = Index("", "", b"", _encoder.encode([]))
 
 
 def split(hashes: bytes | bytearray) -> list[bytes]:
@@ -78,26 +89,29 @@ def path_of(cache: Path, root: Path) -> Path:
 def load(path: Path) -> Index:
     """The index at ``path``; an empty one when it is missing, damaged or of another version."""
     try:
-        raw = path.read_bytes()
+        raw = memoryview(path.read_bytes())
     except OSError:
         return EMPTY
-    if blake3.blake3(raw[32:]).digest() != raw[:32]:
+    if blake3.blake3(raw[HASH_BYTES:]).digest() != raw[:HASH_BYTES]:
         return EMPTY
     try:
-        content = msgspec.msgpack.decode(raw[32:], type=_Content)
+        content = msgspec.msgpack.decode(raw[HASH_BYTES:], type=_Content)
     except msgspec.DecodeError:
         return EMPTY
-    if content.version != VERSION or len(content.hashes) != HASH_BYTES * len(content.files):
+    if content.version != VERSION:
         return EMPTY
-    return Index(content.rules, content.files, content.hashes, content.id)
+    return Index(content.rules, content.id, content.hashes, content.files)
 
 
-def save(path: Path, index: Index) -> None:
-    """Write the index. A cache that cannot be written is no reason to fail."""
-    body = msgspec.msgpack.encode((VERSION, index.rules, index.files, index.hashes, index.id))
+def save(path: Path, rules: str, id_: str, hashes: bytes, files: Sequence[Found]) -> None:
+    """Write an `Index`. A cache that cannot be written is no reason to fail."""
+    raw = bytearray(HASH_BYTES)
+    _encoder.encode_into((VERSION, rules, id_, hashes, files), raw, HASH_BYTES)
+    with memoryview(raw) as view:
+        view[:HASH_BYTES] = blake3.blake3(view[HASH_BYTES:]).digest()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, blake3.blake3(body).digest() + body, durable=False)
+        write_atomically(path, raw, durable=False)
 
 
 def is_settled(file: Found, walk_started_ns: int) -> bool:

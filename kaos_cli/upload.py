@@ -76,6 +76,7 @@ def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
         if error.code == "no_handover":
             return None
         raise
+    del lines
     made = listed.with_hashes(split(hashes))
     if made.id != bundle["id"]:
         raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
@@ -102,7 +103,7 @@ def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
     """
     bundle = None
     if listed.complete:
-        bundle = listed.with_hashes(listed.known)
+        bundle = listed.as_known()
         if client.bundle(ws, bundle.kind, bundle.id) is not None:
             return Sent(bundle, 0, 0, known=True)
     made = bundle

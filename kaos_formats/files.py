@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | bytearray, *, durable: bool = True) -> None:
     """Replace ``path``, even a folder, by a file of mode 0600 with this content.
 
     A reader sees the old one or the new one.

@@ -25,7 +25,8 @@ TREE_FILE = ".kaos-tree"
 
 _path = attrgetter("path")
 _ENTRIES_A_PIECE = 2000
-MAX_TREE_BYTES = 128 * 1024 * 1024
+MAX_TREE_BYTES = 256 << 20
+"""Room for a million files whose paths have 150 bytes."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

@@ -111,3 +111,8 @@ def test_a_text_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "MAX_TREE_BYTES", 10)
     with pytest.raises(InvalidBundle, match="more than 10 bytes"):
         make_tree([entry("a")])
+
+
+def test_a_million_files_with_long_names_have_room() -> None:
+    one = tree.TreeEntry("p" * 140, 10**9, "644", "0" * 64)
+    assert 10**6 * len(tree.format_tree([one])) < tree.MAX_TREE_BYTES

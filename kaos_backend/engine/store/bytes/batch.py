@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from blake3 import blake3
@@ -149,19 +150,22 @@ class Batch:
 
     def record(self, db: sqlite3.Connection) -> None:
         """Enter everything sealed into the index."""
-        rows: list[tuple[bytes, int | None, int, int]] = []
-        if self._packed:
-            pack = db.execute("INSERT INTO packs (name) VALUES (?)", (self._pack_name,)).lastrowid
-            rows += [(hash_, pack, offset, length) for hash_, (offset, length) in self._packed.items()]
-        rows += [(hash_, None, 0, size) for hash_, (size, _) in self._large.items()]
-        rows += [(hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()]
         # What was damaged is whole where it is now.
-        self._healed |= self.store.damage.among(row[0] for row in rows)
+        self._healed |= self.store.damage.among(chain(self._packed, self._large, self._inline))
         if self._healed:
             gone = [(hash_,) for hash_ in self._healed]
             db.executemany("DELETE FROM objects WHERE hash=?", gone)
             db.executemany("DELETE FROM small_objects WHERE hash=?", gone)
             erase(db, self._healed)
+        pack = None
+        if self._packed:
+            pack = db.execute("INSERT INTO packs (name) VALUES (?)", (self._pack_name,)).lastrowid
+        # There may be a million: one row at a time.
+        rows = chain(
+            ((hash_, pack, offset, length) for hash_, (offset, length) in self._packed.items()),
+            ((hash_, None, 0, size) for hash_, (size, _) in self._large.items()),
+            ((hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()),
+        )
         db.executemany("INSERT OR IGNORE INTO objects (hash, pack, offset, length) VALUES (?,?,?,?)", rows)
         db.executemany("INSERT OR IGNORE INTO small_objects (hash, data) VALUES (?,?)", self._inline.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from kaos_backend.engine.store.trees.files import Staged
 from kaos_backend.engine.store.trees.taking import Taker
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_formats.handover import File, Folder
+
+HASH_BYTES = 32
 
 
 class Taken(NamedTuple):
@@ -33,7 +36,9 @@ class FolderUpload:
         self._upload = upload
         self._batch = upload.batch
         self._builder = TreeBuilder()
-        self._read: list[tuple[bytes, int]] = []
+        # Of what was read; there may be a million.
+        self._hashes = bytearray()
+        self._sizes = array("Q")
         try:
             self._taker = Taker(upload.batch, folder.open())
         except OSError as error:
@@ -70,7 +75,8 @@ class FolderUpload:
                         yield Taken(read, b"")
                         read = 0
                     hash_ = yield from self._large(file)
-                self._read.append((hash_, file.size))
+                self._hashes += hash_
+                self._sizes.append(file.size)
             self._builder.put(file_path(file.path), hash_, file.size)
             hashes.append(hash_)
         yield Taken(read, b"".join(hashes))
@@ -83,8 +89,11 @@ class FolderUpload:
 
     def new(self) -> tuple[int, int]:
         """Of what was sealed: how many files have content that was not there, and their bytes."""
-        sizes = [size for hash_, size in self._read if self._batch.brings(hash_)]
-        return len(sizes), sum(sizes)
+        files = size = 0
+        for at, one in enumerate(self._sizes):
+            if self._batch.brings(bytes(self._hashes[HASH_BYTES * at : HASH_BYTES * (at + 1)])):
+                files, size = files + 1, size + one
+        return files, size
 
     def _large(self, file: File) -> Generator[Taken, None, bytes]:
         taking = self._taker.large(file)
