@@ -153,13 +153,22 @@ class KaosClient:
         base: str | None,
         body: Callable[[], Iterable[bytes]],
     ) -> Json:
+        """Send a bundle. Raises KaosError: connection_lost, then what has come whole is kept for another
+        try.
+        """
         path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}" + _query({"name": name, "base": base})
         headers = {"Content-Type": "application/zstd"}
 
         def put(transport: Transport) -> Json:
             return transport.read_json(transport.open("PUT", path, body(), headers, WRITE_TIMEOUT_S))
 
-        return self._retrying(put)
+        # What has come need not be sent again.
+        return self._retrying(put, repeatable=False)
+
+    def missing(self, ws: str, kind: str, bundle_id: str, objects: dict[str, int]) -> list[str]:
+        """Of contents (BLAKE3 → size) those that have to be sent for a bundle."""
+        path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}/missing"
+        return list(self._retrying(lambda t: t.json("POST", path, {"objects": objects}))["missing"])
 
     @property
     def hands_over(self) -> bool:

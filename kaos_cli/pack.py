@@ -17,6 +17,12 @@ CHUNK_BYTES = 1 << 20
 LEVEL = 1
 # Worker threads pay from a few blocks on; below that starting them costs more.
 THREADS_FROM_BYTES = 16 << 20
+SAMPLE_BYTES = 32 << 10
+WORTH = 0.9
+"""What compresses to more than this is sent as it is."""
+BLOCK_LIMIT = 128 << 10
+STORED_BYTES = CHUNK_BYTES - BLOCK_LIMIT
+"""A frame of so many stored bytes is no more than a chunk."""
 
 
 def tar_stream(
@@ -72,12 +78,51 @@ def tar_stream(
 
 
 def compressed(pieces: Iterable[Piece], size_hint: int) -> Iterator[bytes]:
-    """The zstd stream of ``pieces`` in chunks of 1 MiB (the last one shorter)."""
+    """The zstd stream of ``pieces`` in chunks of 1 MiB (the last one of a frame shorter).
+
+    Frames of compressed blocks and of stored ones take turns, as a sample of each piece says.
+    """
     threads = 2 if size_hint >= THREADS_FROM_BYTES else 0
-    chunker = zstandard.ZstdCompressor(level=LEVEL, threads=threads).chunker(chunk_size=CHUNK_BYTES)
+    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=threads)
+    sampler = zstandard.ZstdCompressor(level=LEVEL)
+    chunker = None
     for piece in pieces:
-        yield from chunker.compress(piece)
-    yield from chunker.finish()  # type: ignore[no-untyped-call]
+        view = memoryview(piece)
+        if is_worth_it(sampler, view):
+            chunker = chunker or compressor.chunker(chunk_size=CHUNK_BYTES)
+            yield from chunker.compress(piece)
+            continue
+        if chunker is not None:
+            yield from chunker.finish()  # type: ignore[no-untyped-call]
+            chunker = None
+        for start in range(0, len(view), STORED_BYTES):
+            yield stored(view[start : start + STORED_BYTES])
+    if chunker is not None:
+        yield from chunker.finish()  # type: ignore[no-untyped-call]
+
+
+def is_worth_it(sampler: zstandard.ZstdCompressor, piece: memoryview) -> bool:
+    """Whether a piece is small, or becomes a tenth smaller where it begins, or in its middle."""
+    if len(piece) < 2 * SAMPLE_BYTES:
+        return True
+    middle = len(piece) // 2
+    return any(
+        len(sampler.compress(piece[at : at + SAMPLE_BYTES])) < WORTH * SAMPLE_BYTES for at in (0, middle)
+    )
+
+
+def stored(data: memoryview) -> bytes:
+    """A frame of zstd that holds some data as it is (RFC 8878, 3.1.1).
+
+    No flags, and the smallest window that allows for blocks of 128 KiB; three bytes before each block say
+    whether it is the last one, that it is raw, and its size.
+    """
+    parts: list[bytes | memoryview] = [b"\x28\xb5\x2f\xfd\x00\x38"]
+    for start in range(0, len(data), BLOCK_LIMIT):
+        block = data[start : start + BLOCK_LIMIT]
+        last = start + BLOCK_LIMIT >= len(data)
+        parts += ((len(block) << 3 | last).to_bytes(3, "little"), block)
+    return b"".join(parts)
 
 
 def pack(bundle: Bundle, entries: Sequence[Entry], progress: Progress = lambda _: None) -> Iterator[bytes]:

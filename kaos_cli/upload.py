@@ -1,7 +1,8 @@
-"""Bring a bundle to the backend: nothing if it is there, else only the files that the current one lacks."""
+"""Bring a bundle to the backend: nothing if it is there, else only the files whose content it lacks."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,11 @@ from kaos_cli.terminal import Terminal
 from kaos_formats import handover
 from kaos_formats.handover import File, Folder
 from kaos_formats.tree import bundle_id, content_hashes
+
+# Waits before an upload that broke off goes on, while it gets nowhere.
+PAUSES_S = (0.5, 2.0, 5.0, 10.0)
+BROKEN_OFF = frozenset({"connection_lost", "backend_unavailable", "engine_unavailable"})
+_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +128,61 @@ def send(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
             bundle = hashed(listed, progress.advance)
         if client.bundle(ws, bundle.kind, bundle.id) is not None:
             return Sent(bundle, 0, 0, known=True)
-    try:
-        return _put(client, ws, bundle, terminal)
-    except KaosError as error:
-        if error.code != "stale_base":
-            raise
-    # Somebody deployed in between; build on theirs.
-    return _put(client, ws, bundle, terminal)
+    return _Sending(client, ws, bundle, terminal).run()
 
 
-def _put(client: KaosClient, ws: str, bundle: Bundle, terminal: Terminal) -> Sent:
-    from kaos_cli.pack import pack
+class _Sending:
+    """One bundle on its way over a network, in as many tries as it takes while each gets further."""
 
-    base_tree = client.head_tree(ws, bundle.kind)
-    entries = missing(bundle, base_tree)
-    new_bytes = sum(entry.file.size for entry in entries)
-    base = None if base_tree is None else bundle_id(base_tree)
-    with stage(terminal, f"send {bundle.kind}", new_bytes, in_bytes=True) as progress:
-        client.put_bundle(
-            ws, bundle.kind, bundle.id, bundle.name, base, lambda: pack(bundle, entries, progress.advance)
-        )
-    return Sent(bundle, len(entries), new_bytes, known=False)
+    def __init__(self, client: KaosClient, ws: str, bundle: Bundle, terminal: Terminal) -> None:
+        self._client = client
+        self._ws = ws
+        self._bundle = bundle
+        self._terminal = terminal
+        self._first: Sent | None = None
+        self._left_bytes: int | None = None
+
+    def run(self) -> Sent:
+        tries, stale = 0, False
+        while True:
+            left_bytes = self._left_bytes
+            try:
+                return self._try()
+            except KaosError as error:
+                if error.code == "stale_base" and not stale:
+                    # Somebody deployed in between; build on theirs.
+                    stale = True
+                    continue
+                if error.code not in BROKEN_OFF:
+                    raise
+                tries = 0 if self._left_bytes != left_bytes else tries + 1
+                if tries >= len(PAUSES_S):
+                    error.hint = "the same command sends only what has not arrived yet"
+                    raise
+                self._terminal.say(f"{error.message}: trying to go on")
+            time.sleep(PAUSES_S[tries])
+
+    def _try(self) -> Sent:
+        from kaos_cli.pack import pack
+
+        client, ws, bundle = self._client, self._ws, self._bundle
+        base_tree = client.head_tree(ws, bundle.kind)
+        entries = self._wanted(missing(bundle, base_tree))
+        self._left_bytes = sum(entry.file.size for entry in entries)
+        sent = Sent(bundle, len(entries), self._left_bytes, known=False)
+        self._first = self._first or sent
+        base = None if base_tree is None else bundle_id(base_tree)
+        with stage(self._terminal, f"send {bundle.kind}", sent.new_bytes, in_bytes=True) as progress:
+            client.put_bundle(
+                ws, bundle.kind, bundle.id, bundle.name, base, lambda: pack(bundle, entries, progress.advance)
+            )
+        return self._first
+
+    def _wanted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those whose content is nowhere at the backend."""
+        sizes = list({entry.hash: entry.file.size for entry in entries}.items())
+        wanted: set[str] = set()
+        for at in range(0, len(sizes), _AT_A_TIME):
+            part = dict(sizes[at : at + _AT_A_TIME])
+            wanted.update(self._client.missing(self._ws, self._bundle.kind, self._bundle.id, part))
+        return [entry for entry in entries if entry.hash in wanted]

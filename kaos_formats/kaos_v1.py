@@ -13,6 +13,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Foreground(stream of ForegroundInput) → stream of ForegroundOutput
     Pause(PauseRequest) → PausedResponse
     Paused(PausedRequest) → PausedResponse
+    Find(FindRequest) → FindResponse
     Queue(QueueRequest) → QueueResponse
     Datums(DatumsRequest) → stream of DatumsResponse
     JobCounts(JobCountsRequest) → JobCountsResponse
@@ -269,6 +270,22 @@ class RoomResponse(Message):
     free: int
     total: int
     missing: int = 0
+
+
+class FindRequest(Message):
+    """Which of `objects` are stored? They are given by their hashes, with their `sizes` in the same order."""
+
+    objects: list[bytes]
+    sizes: list[int]
+
+
+class FindResponse(Message):
+    """`missing`: the places in the request of those that are not there. The others are in a file set, each a
+    file that is called like its hash in hex: so they stay for its time. "" where there are none.
+    """
+
+    file_set: str = ""
+    missing: list[int] = []
 
 
 class QueueRequest(Message):

@@ -18,7 +18,7 @@ from kaos_backend.api.exchange import too_large
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import PLACE
 from kaos_backend.api.streams import BodyPipe, JsonLines, json_lines
-from kaos_backend.services import views
+from kaos_backend.services import requests, views
 from kaos_formats.handover import MAX_LIST_BYTES, Folder
 from kaos_formats.names import BundleKind
 
@@ -40,6 +40,14 @@ def head_tree(workspace: str, kind: BundleKind, services: Awake) -> PlainTextRes
 def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> views.BundleAnswer:
     """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
     return views.BundleAnswer(**dict(services.bundles.get(workspace, kind, bundle_id)))
+
+
+@router.post("/{bundle_id}/missing", responses=ends_in(errors.NoSuchWorkspace))
+def missing_contents(
+    workspace: str, kind: BundleKind, bundle_id: str, body: requests.Missing, services: Awake
+) -> views.Missing:
+    """Of the contents that a bundle is made of, those that are not stored yet and must be sent with it."""
+    return views.Missing(missing=services.bundles.missing(workspace, kind, bundle_id, body.objects))
 
 
 @router.put(

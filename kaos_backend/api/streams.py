@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from kaos_backend.errors import Internal, InvalidBundle, KaosError
+from kaos_backend.errors import Internal, KaosError
+from kaos_backend.services.batches import BrokenOff
 
 MAX_BUFFERED_BYTES = 1024 * 1024
 _DISCONNECT_CHECK_S = 1.0
@@ -75,13 +76,15 @@ class BodyPipe:
         self._loop.call_soon_threadsafe(self._room.set)
 
     def read(self, size: int, /) -> bytes:
-        """Some bytes, at most ``size``; b"" at the end. Raises InvalidBundle if the client went away."""
+        """Some bytes, at most ``size``; b"" at the end. Raises BrokenOff behind the last ones if the client
+        went away.
+        """
         with self._condition:
             while not self._chunks and not self._ended:
                 self._condition.wait()
-            if self._broken:
-                raise InvalidBundle("the upload broke off", hint="deploy again")
             if not self._chunks:
+                if self._broken:
+                    raise BrokenOff("the upload broke off", hint="deploy again: it goes on where it stopped")
                 return b""
             chunk = self._chunks.popleft()
             if len(chunk) > size:

@@ -168,6 +168,11 @@ class Pachd(Protocol):
         ``kaos_v1.RoomRequest``. Raises NeedsEmbeddedEngine.
         """
 
+    def find(self, objects: Mapping[bytes, int]) -> kaos_v1.FindResponse:
+        """What of ``objects`` (BLAKE3 → size) is stored, under whatever name; see ``kaos_v1.FindRequest``.
+        Raises NeedsEmbeddedEngine.
+        """
+
     def job_set(self, project: str, job_id: str) -> list[Job]:
         """This project's jobs of a commit set; [] if there are none."""
 

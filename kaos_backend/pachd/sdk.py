@@ -257,6 +257,10 @@ class SdkPachd:
         )
         return self._connection.read(unary("Room", request, kaos_v1.RoomResponse))
 
+    def find(self, objects: Mapping[bytes, int]) -> kaos_v1.FindResponse:
+        request = kaos_v1.FindRequest(objects=list(objects), sizes=list(objects.values()))
+        return self._connection.read(unary("Find", request, kaos_v1.FindResponse))
+
     def job_set(self, project: str, job_id: str) -> list[Job]:
         try:
             infos = self._list(lambda c: c.pps.inspect_job_set(job_set=pps.JobSet(id=job_id)))

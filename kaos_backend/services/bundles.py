@@ -1,20 +1,25 @@
 """Bundles: what is current, what is staged, and storing an upload on a staging branch.
 
 A staged bundle is a finished commit on ``staging-<bundle id>-<owner>`` that holds the complete content; its
-commit's description names it. Nothing depends on such a branch, so nothing runs because of it.
+commit's description names it. Nothing depends on such a branch, so nothing runs because of it. While a bundle
+comes the commit is open; when it breaks off it stays so, and keeps what has come until the rest does, or
+until recovery finds it too old.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import chain
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
-from kaos_backend.domain.models import Commit, FileOp
+from kaos_backend.domain.models import Commit, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import contents, inputs, views
+from kaos_backend.services.batches import Batches, BrokenOff
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.upload import BundleUpload
 from kaos_formats import names
@@ -95,7 +100,8 @@ class Bundles:
     ) -> views.UploadedBundle:
         """Stores an uploaded bundle on its staging branch; one that is there already is not read again.
 
-        Raises InvalidBundle (then nothing of it is left), InvalidName, StaleBase, NoSuchWorkspace.
+        Raises InvalidBundle (then nothing of it is left), BrokenOff (then what has come is), InvalidName,
+        StaleBase, NoSuchWorkspace.
         """
         names.check_bundle_name(name)
         if not names.is_id(bundle_id):
@@ -116,6 +122,25 @@ class Bundles:
                 # It was sent to heal the current one, whose content is whole again by now.
                 self.discard_quietly(workspace, kind, bundle_id)
             return stored
+
+    def missing(
+        self, workspace: str, kind: BundleKind, bundle_id: str, sizes: Mapping[str, int]
+    ) -> list[str]:
+        """Of contents (BLAKE3 in hex → size in bytes) those that must be sent for a bundle. All of them where
+        Pachyderm cannot tell. Raises NoSuchWorkspace.
+        """
+        inputs.require_workspace(self._pachd, workspace)
+        # What breaks off right now is put in its place first.
+        with (
+            contextlib.suppress(errors.Busy),
+            self._locks.hold(*upload_key(workspace, kind, bundle_id), patience_s=PATIENCE_S),
+        ):
+            pass
+        try:
+            found = contents.find(self._pachd, sizes)
+        except errors.NeedsEmbeddedEngine:
+            return list(sizes)
+        return [name for name in sizes if name not in found]
 
     def forget(self, workspace: str, kind: BundleKind, bundle_id: str) -> None:
         """Removes a bundle that was sent and not deployed; one that is not there is no error.
@@ -154,9 +179,6 @@ class Bundles:
         staged = self.staged(workspace, kind, bundle_id)
         if staged is not None and self._whole(workspace, kind, staged[0]):
             return staged[1]
-        # A damaged one, or one half-written before a crash; nobody else can be writing it: the branch is this
-        # backend's, and we hold its lock.
-        self.discard(workspace, kind, bundle_id)
         return None
 
     def _store(
@@ -184,8 +206,28 @@ class Bundles:
         except errors.NotFound as error:
             # Its deploy is being carried out right now: there, but without content yet.
             raise _stale(workspace, kind, base.description.id if base else "", base) from error
-        operations = upload.operations(kind, tree, base_tree, base_commit)
-        about = self._commit(workspace, kind, bundle_id, name, tree.files, tree.size_bytes, operations)
+        can_find = True
+
+        def find(sizes: Mapping[str, int]) -> Mapping[str, str]:
+            nonlocal can_find
+            try:
+                return contents.find(self._pachd, sizes)
+            except errors.NeedsEmbeddedEngine:
+                can_find = False
+                return {}
+
+        operations = upload.operations(kind, tree, base_tree, base_commit, find)
+        about = self._commit(
+            workspace,
+            kind,
+            bundle_id,
+            name,
+            tree.files,
+            tree.size_bytes,
+            operations,
+            # Without any file of it there is nothing to go on with.
+            lambda: can_find and upload.new_files > 0,
+        )
         return _uploaded(about, upload.new_files, upload.new_bytes)
 
     def stage(
@@ -225,8 +267,11 @@ class Bundles:
         files: int,
         size_bytes: int,
         operations: Iterable[FileOp],
+        worth_keeping: Callable[[], bool] = lambda: False,
     ) -> Description:
-        """Puts a bundle on its staging branch, or nothing at all."""
+        """Puts a bundle on its staging branch, or nothing at all; if what sends it is gone, or the engine,
+        what has come if that is ``worth_keeping``.
+        """
         description = Description(
             kind="staging",
             id=bundle_id,
@@ -237,17 +282,42 @@ class Bundles:
             owner=self.owner,
         )
         self._pachd.ensure_repos(workspace, [kind])
-        branch = names.staging_branch(bundle_id, self.owner)
-        commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
+        begun = self._begun(workspace, kind, bundle_id, name)
+        if begun is None:
+            # A damaged one. Nobody else can be writing it: the branch is ours, and we hold its lock.
+            self.discard(workspace, kind, bundle_id)
+            branch = names.staging_branch(bundle_id, self.owner)
+            commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
+        else:
+            commit_id = begun
+            # Its contents were found like all that is stored, and come again with the rest, in one change.
+            folder, tree = names.bundle_dir(bundle_id), names.tree_path(bundle_id)
+            operations = chain((DeleteFile(f"{folder}/"), DeleteFile(tree)), operations)
         try:
-            self._pachd.modify(workspace, kind, commit_id, operations)
+            for batch in Batches(operations):
+                self._pachd.modify(workspace, kind, commit_id, batch)
             finished = self._pachd.finish_commit(workspace, kind, commit_id)
             if finished.error:
                 raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
+        except (BrokenOff, errors.EngineUnavailable):
+            if begun is None and not worth_keeping():
+                self.discard_quietly(workspace, kind, bundle_id, commit_id)
+            raise
         except BaseException:
             self.discard_quietly(workspace, kind, bundle_id, commit_id)
             raise
         return description
+
+    def _begun(self, workspace: str, kind: str, bundle_id: str, name: str) -> str | None:
+        """The open commit of a bundle that broke off, if there is one."""
+        try:
+            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id, self.owner))
+        except errors.NotFound:
+            return None
+        description = parse(commit.description)
+        if not commit.open or commit.error or description is None:
+            return None
+        return commit.id if (description.id, description.name) == (bundle_id, name) else None
 
     def discard_quietly(
         self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None

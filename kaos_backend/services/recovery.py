@@ -154,8 +154,17 @@ class Recovery:
             return self._younger(head, KEEP_STAGED)
         if self._locks.held(*upload_key(workspace, repo, bundle_id)):
             return True
-        whole = not head.open and not head.error
-        return whole and bundle_id != deployed and self._younger(head, KEEP_STAGED)
+        if head.error or bundle_id == deployed or not self._younger(head, KEEP_STAGED):
+            return False
+        return not head.open or self._has_begun(workspace, repo, head, bundle_id)
+
+    def _has_begun(self, workspace: str, repo: str, commit: Commit, bundle_id: str) -> bool:
+        """Whether something of a bundle is in its open commit, so that its upload can go on."""
+        tree = self._pachd.read_file(workspace, repo, commit.id, names.tree_path(bundle_id))
+        try:
+            return bool(next(tree, b""))
+        except errors.NotFound:
+            return False
 
     def _ours(self, description: Description) -> bool:
         return description.owner in ("", self._bundles.owner)

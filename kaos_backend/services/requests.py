@@ -169,6 +169,12 @@ class Room(Request):
     objects: dict[_Hash, _Bytes] = {}
 
 
+class Missing(Request):
+    """``objects``: contents by BLAKE3, with their sizes."""
+
+    objects: dict[_Hash, _Bytes]
+
+
 _Characters = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
 
 

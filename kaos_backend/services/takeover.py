@@ -13,6 +13,7 @@ from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.pachd.port import IngestCall, Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.bundles import Bundles, check_source
+from kaos_backend.services.contents import FILE_SETS
 from kaos_backend.services.lines import TakenLine
 from kaos_formats import names
 from kaos_formats.handover import Folder
@@ -20,8 +21,6 @@ from kaos_formats.names import BundleKind
 from kaos_formats.stored import MAP_FILE
 from kaos_formats.tree import id_of_pieces
 
-# Pachyderm's name of the repo whose "commits" are file sets.
-_FILE_SETS = "__filesets__"
 _HASHES_A_LINE = 10_000
 
 
@@ -102,7 +101,7 @@ class Taking:
         folder = names.bundle_dir(bundle_id)
         for piece in tree:
             yield AddFile(names.tree_path(bundle_id), piece)
-        yield CopyFile(f"{folder}/", _FILE_SETS, file_set, "/")
+        yield CopyFile(f"{folder}/", FILE_SETS, file_set, "/")
         map_text = None if self._listed.names is None else self._listed.names.map_text(bundle_id)
         if map_text is not None:
             yield AddFile(f"{folder}/{MAP_FILE}", map_text)

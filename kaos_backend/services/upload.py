@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, cast
 
 import blake3
@@ -11,6 +11,8 @@ import zstandard
 from kaos_backend.domain import uploads
 from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.errors import InvalidBundle
+from kaos_backend.services import contents
+from kaos_backend.services.batches import BrokenOff
 from kaos_formats import names
 from kaos_formats.stored import MAP_FILE
 from kaos_formats.tar import CHUNK, Member, Source, TarError, TarReader
@@ -26,7 +28,8 @@ class BundleUpload:
     """One archive (tar in zstd): first its tree, then the files that the base does not have.
 
     ``tree()`` must be called first, then ``operations`` once. Both raise InvalidBundle for anything that is
-    not exactly what the tree says; nothing is kept of the content but one chunk at a time.
+    not exactly what the tree says, and BrokenOff when the archive ends too early because its sender has gone;
+    nothing is kept of the content but one chunk at a time.
     """
 
     def __init__(self, body: Source, bundle_id: str) -> None:
@@ -55,15 +58,22 @@ class BundleUpload:
             raise InvalidBundle(f"the archive holds bundle {tree.id}, not {self._bundle_id}")
         return tree
 
-    def operations(self, repo: str, tree: Tree, base: Tree | None, base_commit: str) -> Iterator[FileOp]:
+    def operations(
+        self,
+        repo: str,
+        tree: Tree,
+        base: Tree | None,
+        base_commit: str,
+        find: Callable[[Mapping[str, int]], Mapping[str, str]] = lambda _: {},
+    ) -> Iterator[FileOp]:
         """The changes that put the bundle into an empty commit of ``repo``; ``base`` lies in
-        ``base_commit``.
+        ``base_commit``. ``find``: see ``contents.find``, it is asked for what the base lacks.
+
+        When BrokenOff is raised, they have put those files there that have come whole.
         """
         folder = names.bundle_dir(tree.id)
         layout = uploads.Layout(tree)
         plan = uploads.plan_upload(layout, uploads.Layout(base) if base is not None else None)
-        for start in range(0, len(tree.text), CHUNK):
-            yield AddFile(names.tree_path(tree.id), tree.text[start : start + CHUNK])
         if plan.copy_all and base is not None:
             yield CopyFile(f"{folder}/", repo, base_commit, f"{names.bundle_dir(base.id)}/")
             for path in plan.removed:
@@ -71,23 +81,39 @@ class BundleUpload:
         if layout.map_text is not None:
             for start in range(0, len(layout.map_text), CHUNK):
                 yield AddFile(f"{folder}/{MAP_FILE}", layout.map_text[start : start + CHUNK])
+        # Before all that is waited for: what was found is only sure to stay for some minutes.
+        lacking = {path: one for path, one in layout.entries.items() if one.hash not in plan.sources}
+        found = find({one.hash: one.size for one in lacking.values()}) if lacking else {}
+        stored = {path for path, one in lacking.items() if one.hash in found}
+        for path in stored:
+            yield contents.copy(found, lacking[path].hash, f"{folder}/{path}")
+        for start in range(0, len(tree.text), CHUNK):
+            yield AddFile(names.tree_path(tree.id), tree.text[start : start + CHUNK])
         expected = tree.by_path()
         received: set[str] = set()
-        while (member := self._next()) is not None:
-            entry = _expected(member, expected)
-            path = layout.path(entry)
-            if path in received:
-                raise InvalidBundle(f"the archive has {member.name!r} twice", path=member.name)
-            received.add(path)
-            if path in plan.kept:
-                yield DeleteFile(f"{folder}/{path}")
-            yield from self._file(f"{folder}/{path}", entry)
-        self._end()
+        under_way = ""
+        try:
+            while (member := self._next()) is not None:
+                entry = _expected(member, expected)
+                path = layout.path(entry)
+                if path in received:
+                    raise InvalidBundle(f"the archive has {member.name!r} twice", path=member.name)
+                received.add(path)
+                under_way = f"{folder}/{path}"
+                if path in plan.kept or path in stored:
+                    yield DeleteFile(under_way)
+                yield from self._file(under_way, entry)
+                under_way = ""
+            self._end()
+        except BrokenOff:
+            if under_way:
+                yield DeleteFile(under_way)
+            raise
+        # Raises InvalidBundle without a base, too.
+        copied = uploads.from_base(plan, layout, received | stored)
         if base is not None:
-            for source, path in uploads.from_base(plan, layout, received):
+            for source, path in copied:
                 yield CopyFile(f"{folder}/{path}", repo, base_commit, f"{names.bundle_dir(base.id)}/{source}")
-        else:
-            uploads.from_base(plan, layout, received)
 
     def _file(self, path: str, entry: TreeEntry) -> Iterator[FileOp]:
         digest = blake3.blake3()

@@ -349,6 +349,12 @@ class Room(Answer):
     missing_bytes: int
 
 
+class Missing(Answer):
+    """``missing``: the contents that must be sent."""
+
+    missing: list[str]
+
+
 class Typed(Answer):
     ok: bool
 

@@ -25,6 +25,7 @@ from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.references import Leases, Roots, Turns
 from kaos_backend.engine.store.schema import MIGRATIONS, Migration
 from kaos_backend.engine.store.trees import files
+from kaos_backend.engine.store.trees.build import TreeBuilder
 from kaos_backend.engine.store.trees.cache import NodeCache
 from kaos_backend.engine.store.trees.edit import Overlay
 from kaos_backend.engine.store.trees.files import NewFile, Staged
@@ -198,6 +199,26 @@ class Store(Reads):
         """The bytes of those objects, given by name and size, that are not stored."""
         known = self._known(list(sizes))
         return sum(size for name, size in sizes.items() if name not in known)
+
+    def find(self, sizes: Mapping[bytes, int]) -> tuple[set[bytes], str]:
+        """Which of those objects, given by name and size, are stored; and a file set in which each is a file
+        called like it in hex, "" where there are none.
+        """
+        with self.upload() as upload:
+            known = self._known(list(sizes))
+            with self.read() as db:
+                there = {name for name, at in locate(db, known).items() if at.length == sizes[name]}
+            if not there:
+                return there, ""
+            builder = TreeBuilder()
+            for name in sorted(there):
+                builder.put(f"/{name.hex()}", name, sizes[name])
+            root = builder.finish()
+            upload.seal()
+            with self.write() as txn:
+                txn.adopt(Staged(upload, root, builder.rows))
+            # While the upload still has its lease.
+            return there, self.filesets.add([Overlay(root)], root)
 
     def stored_bytes(self) -> int:
         """The bytes of all objects."""

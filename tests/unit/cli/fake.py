@@ -197,6 +197,8 @@ class FakeBackend:
                 if found is None:
                     raise Refused(404, "no_bundle")
                 return {k: v for k, v in found.items() if k not in ("tree", "contents")}
+            case "POST", ["bundles", kind, bundle_id, "missing"]:
+                return {"missing": list(json.loads(body)["objects"])}
             case "PUT", ["bundles", kind, bundle_id]:
                 return self._put(ws, kind, bundle_id, query, body)
             case "DELETE", ["bundles", kind, bundle_id]:
@@ -218,7 +220,7 @@ class FakeBackend:
 
     def _put(self, ws: str, kind: str, bundle_id: str, query: dict[str, str], body: bytes) -> Any:
         contents: dict[str, bytes] = {}
-        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body)).read()
+        raw = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(body), read_across_frames=True).read()
         with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
             for member in tar:
                 assert member.isreg()

@@ -47,6 +47,7 @@ CALLS = {
     "bundle": lambda c: c.bundle("w", "source", "f" * 32),
     "tree": lambda c: c.head_tree("w", "data"),
     "put": lambda c: c.put_bundle("w", "data", "f" * 32, "n", "e" * 32, lambda: iter(())),
+    "missing": lambda c: c.missing("w", "data", "f" * 32, {"ab" * 32: 1}),
     "take": lambda c: list(c.take_bundle("w", "data", "n", [])),
     "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),

@@ -1,4 +1,4 @@
-"""`kaos_v1.Engine`: check and repair."""
+"""`kaos_v1.Engine`: what is stored, check and repair."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class EngineService:
         return {
             "Check": server_stream(self._check, kaos_v1.CheckRequest),
             "Damaged": unary(self._damaged, kaos_v1.DamagedRequest),
+            "Find": unary(self._find, kaos_v1.FindRequest),
         }
 
     def _check(self, request: kaos_v1.CheckRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
@@ -48,6 +49,11 @@ class EngineService:
         commit = self._store.resolve_commit(RepoKey(request.project, request.repo), request.commit)
         paths = check.damaged_files(self._store, commit.root, request.path)
         return bytes(kaos_v1.DamagedResponse(paths=paths))
+
+    def _find(self, request: kaos_v1.FindRequest, _: grpc.ServicerContext) -> bytes:
+        found, file_set = self._store.find(dict(zip(request.objects, request.sizes, strict=False)))
+        missing = [at for at, name in enumerate(request.objects) if name not in found]
+        return bytes(kaos_v1.FindResponse(file_set=file_set, missing=missing))
 
 
 def _finding(found: check.Finding) -> kaos_v1.Finding:
