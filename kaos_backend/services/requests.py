@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from kaos_backend import errors
 from kaos_backend.domain import resources
@@ -162,17 +162,30 @@ class Pause(Request):
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+# Pydantic's own schema does not say that there are no other names.
+_Objects = Annotated[
+    dict[_Hash, _Bytes],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9a-f]{64}$"},
+            "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 1 << 53},
+        }
+    ),
+]
+
+
 class Room(Request):
     """``bytes``: how many there should be room for. ``objects``: contents by BLAKE3, with their sizes."""
 
     bytes: _Bytes
-    objects: dict[_Hash, _Bytes] = {}
+    objects: _Objects = {}
 
 
 class Missing(Request):
     """``objects``: contents by BLAKE3, with their sizes."""
 
-    objects: dict[_Hash, _Bytes]
+    objects: _Objects
 
 
 _Characters = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)]
