@@ -44,7 +44,7 @@ class Database:
                 raise Internal(f"{path} cannot use a write-ahead log (journal mode is {mode})")
             self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.execute("PRAGMA foreign_keys=ON")
-            self._writer.execute("PRAGMA cache_size=-65536")
+            self._writer.execute("PRAGMA cache_size=-32768")
             self._writer.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             _migrate(self._writer, migrations, applied_us)
         except sqlite3.Error as error:

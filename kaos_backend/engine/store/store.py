@@ -276,4 +276,4 @@ class Store(Reads):
 
     def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
         with self.write() as txn:
-            return txn.build_tree(entries)
+            return txn.build_tree(entries.items())

@@ -246,12 +246,12 @@ class Txn(Reads):
             editor.overlay(root)
         return self._store(editor)
 
-    def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
+    def build_tree(self, entries: Iterable[tuple[str, Subtree | FileSource]]) -> bytes | None:
         """A tree made of files, and of files and directories of other trees by reference (tags kept)."""
         editor = TreeEditor(self.load, None)
         upload = self._upload()
         with upload:
-            for path, source in entries.items():
+            for path, source in entries:
                 if isinstance(source, Subtree):
                     editor.graft(path, source.root, source.path)
                 elif isinstance(source.content, bytes):

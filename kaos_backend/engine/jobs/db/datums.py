@@ -88,9 +88,19 @@ def insert_datums(
 
 def list_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     """A job's datums, by id."""
-    return [
-        datum_of(r) for r in db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,))
-    ]
+    return list(each_datum(db, seq))
+
+
+def each_datum(db: sqlite3.Connection, seq: int) -> Iterator[DatumRow]:
+    """As `list_datums`; of tens of thousands only one is in memory."""
+    return map(datum_of, db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,)))
+
+
+def reasons_of(db: sqlite3.Connection, seq: int, state: DatumState) -> list[tuple[str, str]]:
+    """Id and reason of a job's datums that ended so, by id."""
+    return db.execute(
+        "SELECT id, reason FROM pps_datums WHERE job = ? AND state = ? ORDER BY position", (seq, state.value)
+    ).fetchall()
 
 
 def list_ended(db: sqlite3.Connection, seq: int, since: int, path: str) -> Iterator[DatumRow]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.datums import done_outputs, kept_roots, list_datums
+from kaos_backend.engine.jobs.db.datums import done_outputs, each_datum, kept_roots
 from kaos_backend.engine.jobs.db.meta import Told, entries
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
@@ -79,7 +79,7 @@ def end_open_job(txn: Txn, seq: int, state: JobState, reason: str) -> bool:
     return True
 
 
-def show_meta(txn: Txn, job: Job, datums: Sequence[DatumRow]) -> None:
+def show_meta(txn: Txn, job: Job, datums: Iterable[DatumRow]) -> None:
     """Say in a job's meta commit how its datums ended, with what each read and wrote, the failed ones too."""
     if not is_open(txn, meta_commit(job.key)):
         return
@@ -126,8 +126,8 @@ def show_finished(txn: Txn, job: Job) -> None:
     try:
         if is_open(txn, output):
             txn.set_root(output, txn.merge(kept_roots(txn.db, job.seq)))
-        ended = [datum for datum in list_datums(txn.db, job.seq) if datum.state in DONE_DATUMS]
-        show_meta(txn, job, ended)
+        every = each_datum(txn.db, job.seq)
+        show_meta(txn, job, (datum for datum in every if datum.state in DONE_DATUMS))
     except DataLoss as error:
         # Damage keeps no job from being stopped; it has what its output shows.
         log.warning("job %s is ended without some of its outputs: %s", job.key, error.message)

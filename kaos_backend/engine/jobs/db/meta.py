@@ -6,7 +6,7 @@ Reference: pachyderm-api.md 11.5.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,21 +80,19 @@ def entries(
     image: str,
     root_of: Callable[[File], bytes | None],
     before: Told,
-) -> dict[str, Subtree | FileSource]:
+) -> Iterator[tuple[str, Subtree | FileSource]]:
     """What the meta commit holds, for `build_tree`. Inputs whose commit is gone are left out.
 
     The files of a datum of which all is as `before` are taken from there.
     """
-    tree: dict[str, Subtree | FileSource] = {}
     for datum in datums:
-        tree[f"/meta/{datum.id}/meta"] = FileSource(record_json(job, datum, image), tag=datum.id)
+        yield f"/meta/{datum.id}/meta", FileSource(record_json(job, datum, image), tag=datum.id)
         if before.root is not None and before.datums.get(datum.id) == (datum.hash, datum.root):
-            tree[f"/pfs/{datum.id}"] = Subtree(before.root, f"/pfs/{datum.id}")
+            yield f"/pfs/{datum.id}", Subtree(before.root, f"/pfs/{datum.id}")
             continue
         for file in datum.files:
             root = root_of(file)
             if root is not None and not file.empty_files:
-                tree[f"/pfs/{datum.id}/{file.name}{file.path.rstrip('/')}"] = Subtree(root, file.path)
+                yield f"/pfs/{datum.id}/{file.name}{file.path.rstrip('/')}", Subtree(root, file.path)
         if datum.root is not None:
-            tree[f"/pfs/{datum.id}/out"] = Subtree(datum.root)
-    return tree
+            yield f"/pfs/{datum.id}/out", Subtree(datum.root)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from kaos_backend.engine.errors import CommitForgotten, DataLoss, DiskFull, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.datums import (
+    each_datum,
     failed_datums,
     insert_datums,
     kept_results,
     kept_roots,
-    list_datums,
+    reasons_of,
     waiting_datums,
 )
 from kaos_backend.engine.jobs.db.lifecycle import (
@@ -365,12 +366,11 @@ class JobRun:
             if job is None or job.state in TERMINAL_JOBS:
                 return
 
-            rows = list_datums(txn.db, self.job.seq)
-            failed = next((row for row in rows if row.state is DatumState.FAILED), None)
+            failed = next(iter(reasons_of(txn.db, job.seq, DatumState.FAILED)), None)
             output, meta = output_commit(job.key), meta_commit(job.key)
-            show_meta(txn, job, rows)
+            show_meta(txn, job, each_datum(txn.db, job.seq))
             if failed is not None:
-                state, reason = JobState.FAILURE, f"datum {failed.id} failed: {failed.reason}"
+                state, reason = JobState.FAILURE, f"datum {failed[0]} failed: {failed[1]}"
             else:
                 tables.set_job_state(txn.db, job, JobState.FINISHING)
                 job = tables.job_by_seq(txn.db, job.seq) or job
@@ -380,7 +380,8 @@ class JobRun:
                         txn.finish_commit(key, force=True)
                 reason = txn.inspect_commit(output).error
                 state = JobState.FAILURE if reason else JobState.SUCCESS
-                reason = reason or summary([row.reason for row in rows if row.state is DatumState.RECOVERED])
+                recovered = reasons_of(txn.db, job.seq, DatumState.RECOVERED)
+                reason = reason or summary([one for _, one in recovered])
             end_job(txn, job, state, reason)
         self._note(f"job ended: {state.name}{': ' if reason else ''}{reason}")
 

@@ -48,7 +48,7 @@ def test_the_more_is_written_anew_the_longer_it_is_until_the_next_time(tmp_path:
     with store.write() as txn:
         txn.create_repo(repo)
         commit = txn.start_commit(BranchKey(repo, "master"))
-        roots = [txn.build_tree({f"/{n}/file": FileSource(b"x")}) for n in range(5000)]
+        roots = [txn.build_tree([(f"/{n}/file", FileSource(b"x"))]) for n in range(5000)]
     recorder = recorder_of(store, commit.id)
 
     def wait_s() -> float:
