@@ -98,9 +98,8 @@ def each_datum(db: sqlite3.Connection, seq: int) -> Iterator[DatumRow]:
 
 def reasons_of(db: sqlite3.Connection, seq: int, state: DatumState) -> list[tuple[str, str]]:
     """Id and reason of a job's datums that ended so, by id."""
-    return db.execute(
-        "SELECT id, reason FROM pps_datums WHERE job = ? AND state = ? ORDER BY position", (seq, state.value)
-    ).fetchall()
+    query = "SELECT id, reason FROM pps_datums WHERE job = ? AND state = ? ORDER BY position"
+    return [(id.hex(), reason) for id, reason in db.execute(query, (seq, state.value))]
 
 
 def list_ended(db: sqlite3.Connection, seq: int, since: int, path: str) -> Iterator[DatumRow]:

@@ -88,18 +88,24 @@ def large(client: Client) -> pfs.File:
     return pfs.File(commit=commit, path="/large")
 
 
-def eventually(call: Callable[[], object]) -> None:
-    """Until `call` is not refused any more: that a call has ended takes a moment to be known."""
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Until it holds: that a call has ended takes a moment to be known."""
     for _ in range(500):
-        try:
-            call()
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
-            threading.Event().wait(0.02)
-        else:
+        if holds():
             return
-    raise AssertionError("refused for ever")
+        threading.Event().wait(0.02)
+    raise AssertionError(f"never: {what}")
+
+
+def served(client: Client) -> bool:
+    """Whether a stream is not refused."""
+    try:
+        list(client.pfs.list_repo())
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise
+        return False
+    return True
 
 
 def test_many_slow_clients_do_not_stop_others(client: Client, stalled: Stalled, large: pfs.File) -> None:
@@ -129,7 +135,7 @@ def test_streams_are_refused_before_they_take_every_thread(
         "plain calls have threads"
     )
     stalled.end()
-    eventually(lambda: list(client.pfs.list_repo()))
+    eventually(lambda: served(client), "a place for another stream")
 
 
 @pytest.mark.parametrize("kind", ["download", "upload"])
@@ -144,10 +150,10 @@ def test_a_client_that_stays_silent_is_let_go(
     monkeypatch.setattr(rpc, "_stalls", pace.Stalls(limit_s=0.2))
     monkeypatch.setattr(pace, "_places", threading.BoundedSemaphore(1))
     call = stalled.download(large) if kind == "download" else stalled.upload(MASTER)
-    eventually(lambda: list(client.pfs.list_repo()))
+    eventually(lambda: served(client), "a place for another stream")
     with refused(grpc.StatusCode.CANCELLED, ""):
         list(call) if kind == "download" else call.result(30)
-    assert list(store.objects.tmp.iterdir()) == []
+    eventually(lambda: not list(store.objects.tmp.iterdir()), "what it had sent is removed")
 
 
 def test_a_slow_client_gets_all_of_it(
