@@ -24,6 +24,7 @@ from tests.integration.engine.conftest import Engine, eventually
 from tests.support.docker_engine import engine_or_skip
 from tests.unit.engine.workers.images import FolderImages
 
+IMAGE = "kaos/test:1"
 GONE = "image missing: image {} not found: no build made it yet, or it was removed; deploy its source again"
 # It takes its worker along.
 LAST_OF_ITS_WORKER = """
@@ -41,6 +42,16 @@ def builder(engine: Engine, image: str, cmd: tuple[str, ...] = ("true",), glob: 
         transform=pps.Transform(cmd=list(cmd), env={"KAOS_IMAGE": image}),
         input=pps.Input(pfs=pps.PfsInput(repo="a", glob=glob)),
     )
+
+
+def built(engine: Engine, folder: Path) -> str:
+    """An image that a pipeline has made: as after any build somebody mentions it before it is there, for one
+    of nobody is what an engine removes when it starts.
+    """
+    builder(engine, IMAGE)
+    engine.wait("b")
+    assert FolderImages(folder).make({}, "/", {}) == IMAGE
+    return IMAGE
 
 
 def trainer(engine: Engine, image: str, script: str = "true") -> None:
@@ -77,10 +88,8 @@ def removed_folder(folder: Path, image: str) -> None:
 def test_a_job_whose_image_was_made_and_is_gone_ends_by_name_and_so_do_those_behind_it(
     engine: Engine, tmp_path: Path
 ) -> None:
-    image = FolderImages(tmp_path / "engine").make({}, "/", {})
     engine.repo("a", {"/1": b"1"})
-    builder(engine, image)
-    engine.wait("b")
+    image = built(engine, tmp_path / "engine")
     trainer(engine, image, "touch $SIDE/running; while [ ! -e $SIDE/go ]; do sleep 0.02; done")
     engine.ran("running")
     for name in ("/2", "/3"):
@@ -104,10 +113,8 @@ def test_a_job_whose_image_was_made_and_is_gone_ends_by_name_and_so_do_those_beh
 def test_a_job_that_runs_ends_when_no_worker_can_start_and_keeps_what_it_has(
     engine: Engine, tmp_path: Path
 ) -> None:
-    image = FolderImages(tmp_path / "engine").make({}, "/", {})
     engine.repo("a", {"/1": b"1", "/2": b"2"})
-    builder(engine, image)
-    engine.wait("b")
+    image = built(engine, tmp_path / "engine")
     trainer(engine, image, LAST_OF_ITS_WORKER)
     engine.ran("running")
     eventually(lambda: engine.last_job("p").data_processed == 1, "the other trial is done")
@@ -132,10 +139,10 @@ def test_an_image_that_may_still_come_is_waited_for(engine: Engine, what: str, t
     engine.repo("a", {"/1": b"1"})
     if what == "being_built":
         until_go = f"while [ ! -e {engine.side}/go ]; do sleep 0.02; done"
-        builder(engine, "kaos/test:1", ("sh", "-c", until_go), "/*")
+        builder(engine, IMAGE, ("sh", "-c", until_go), "/*")
         engine.job_when("b", pps.JobState.JOB_RUNNING)
-    trainer(engine, "kaos/test:1")
-    assert_waits(engine, "kaos/test:1 not found")
+    trainer(engine, IMAGE)
+    assert_waits(engine, f"{IMAGE} not found")
     FolderImages(tmp_path / "engine").make({}, "/", {})
     (engine.side / "go").touch()
     assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
