@@ -49,7 +49,7 @@ def ws(api: docker.APIClient) -> Iterator[str]:
     """A name that no other home of this machine has: its images are the Docker engine's."""
     name = f"t{uuid.uuid4().hex[:12]}"
     yield name
-    for image in api.images(f"kaos/{name}"):
+    for image in api.images(f"*/{name}"):
         api.remove_image(image["Id"], force=True)
 
 
@@ -99,7 +99,7 @@ def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
     # An image of the second deploy, whose workers may still be there, and one of the first.
     assert len(api.images(f"kaos/{ws}")) == 2
     docked.run("workspace", "kill", ws, "--yes")
-    eventually(lambda: not api.images(f"kaos/{ws}"), "the images to go with the workspace")
+    eventually(lambda: not api.images(f"*/{ws}"), "the images to go with the workspace, claims too")
 
 
 def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(

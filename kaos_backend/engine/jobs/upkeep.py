@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,18 +186,32 @@ class Upkeep:
         if not dry_run:
             for one in gone:
                 clean_up(one)
+            self._sweep_projects()
         return len(gone), total
 
+    def _sweep_projects(self) -> None:
+        """Remove the folders of logs that are empty, of projects that are gone."""
+        there = {project.name for project in self._store.list_projects()}
+        for folder in self._logs.root.glob("*/"):
+            if folder.name not in there:
+                for one in (*folder.glob("*/"), folder):
+                    # One with something in it is for the next sweep.
+                    with suppress(OSError):
+                        one.rmdir()
+
     def _sweep_inputs(self, dry_run: bool) -> tuple[int, int]:
-        """(how many, bytes) of the inputs laid out all of whose commits are gone."""
+        """(how many, bytes) of the inputs laid out all of whose commits are gone. Those that a stopped trial has
+        not let go of yet go with it, and do not count.
+        """
 
         def unneeded(usage: Usage) -> bool:
-            return bool(usage.commits) and not usage.in_use and not any(map(self._has_commit, usage.commits))
+            return bool(usage.commits) and not any(map(self._has_commit, usage.commits))
 
         gone = [usage for usage in self._inputs.usage() if unneeded(usage)]
         if gone and not dry_run:
             self._inputs.discard(unneeded)
-        return len(gone), sum(usage.bytes for usage in gone)
+        free = [usage for usage in gone if not usage.in_use]
+        return len(free), sum(usage.bytes for usage in free)
 
     def _has_commit(self, text: str) -> bool:
         return self._store.find_commit(CommitKey.parse(text)) is not None

@@ -168,7 +168,7 @@ class StoredImage:
     """What a runtime keeps on the disk for the images of this home: an image, or an environment or a layer
     that images share.
 
-    `images`: the names of those that need it; of an image its own. `size` in bytes.
+    `images`: the names of those that need it; of an image all of its own. `size` in bytes.
     """
 
     kind: Literal["image", "environment", "layer"]

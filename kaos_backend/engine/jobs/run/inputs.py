@@ -314,10 +314,12 @@ class Lent:
         if entry is None:
             entry = self._cache.take(files, root_of, shared=self._shared, beside_bytes=self._beside_bytes)
             with self._lock:
-                other = self._held.setdefault(key, entry)
-            if other is not entry:
+                # Who took it at the same time has the same one, and each counts as a user.
+                again = key in self._held
+                held = self._held.setdefault(key, entry)
+            if again:
                 self._cache.give_back(entry)
-                entry = other
+                entry = held
         return self._cache.path(entry)
 
     def close(self) -> None:

@@ -213,28 +213,31 @@ class LaidOut:
 
         Returns the bytes that are free for it, once all is removed.
         """
-        return self._evict(lambda _, freed: freed < excess_bytes)
+        return self._evict(lambda usage, freed: freed < excess_bytes and not usage.in_use)
 
     def discard(self, unneeded: Callable[[Usage], bool]) -> int:
-        """Remove what is not in use and `unneeded`; returns the bytes that this gives back."""
-        return self._evict(lambda usage, _: unneeded(usage))
+        """Remove what is `unneeded`; what somebody has in use goes when he lets go of it.
 
-    def _evict(self, goes: Callable[[Usage, int], bool]) -> int:
-        """`goes`: whether a folder is to go after so many bytes."""
+        Returns the bytes that are free for it now.
+        """
+        return self._evict(lambda usage, _: unneeded(usage), used=True)
+
+    def _evict(self, goes: Callable[[Usage, int], bool], *, used: bool = False) -> int:
+        """`goes`: whether a folder is to go after so many bytes; `used`: even if somebody has it in use."""
         freed = 0
         with self._measuring:
             before = self._total
             found = self._measure()
             total = sum(usage.bytes for _, usage in found)
             for entry, usage in reversed(found):
-                if usage.in_use:
-                    break
                 if not goes(usage, freed):
                     continue
                 with self._lock:
-                    if entry.users or entry.gone:
+                    if entry.gone or (entry.users and not used):
                         continue
                     self._forget(entry)
+                    if entry.users:
+                        continue
                 self._remove(entry)
                 freed += usage.bytes
             if freed:

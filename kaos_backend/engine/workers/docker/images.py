@@ -132,16 +132,15 @@ def keep(api: docker.APIClient, label: str, wanted: Callable[[str], bool]) -> bo
 
 
 def stored(api: docker.APIClient, label: str) -> list[StoredImage]:
-    """The images that the home `label` claims. Raises EngineError."""
+    """The images that the home `label` claims, each once, whatever names it has. Raises EngineError."""
     with told("images cannot be listed"):
         found = api.images()
-    mine = [
-        (claimed(name), int(image["Size"]))
-        for image in found
-        for name in image["RepoTags"] or ()
-        if name.startswith(claims(label))
-    ]
-    return [StoredImage("image", name, size, frozenset({name})) for name, size in mine if name is not None]
+    kept = []
+    for image in found:
+        mine = (claimed(name) for name in image["RepoTags"] or () if name.startswith(claims(label)))
+        if names := frozenset(name for name in mine if name is not None):
+            kept.append(StoredImage("image", min(names), int(image["Size"]), names))
+    return kept
 
 
 def _forget(api: docker.APIClient, name: str, mine: str) -> None:

@@ -6,14 +6,18 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kaos_backend.engine.detect import inputs_limit
 from kaos_backend.engine.errors import DataLoss, DiskFull, InvalidArgument
 from kaos_backend.engine.jobs.run.inputs import InputCache, NeverFits
+from kaos_backend.engine.jobs.run.laidout import Entry
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.store import Store
 from tests.support.inputs import (
@@ -172,6 +176,46 @@ def test_the_least_recently_used_goes_and_what_jobs_need_stays(store: Store) -> 
     job.close()
     assert cache.evict(10 * MIB) > 0
     assert [folder.exists() for folder in folders] == [True, False, False, False, False, False]
+
+
+@SHARED
+def test_what_nobody_needs_goes_with_its_last_user(store: Store, shared: bool) -> None:
+    cache = cache_of(store)
+    made = version(store, CONTENT)
+    stopped, other = cache.lend(shared=shared), cache.lend(shared=shared)
+    folder = prepared(stopped, made)
+    assert prepared(other, made) == folder
+    assert cache.discard(lambda _: True) == 0
+    # Whoever has it reads on; nobody else finds it any more.
+    stopped.close()
+    assert laid_out(folder) == made.content
+    assert used_once(cache, made, shared=shared) != folder
+    other.close()
+    assert not folder.exists()
+    assert len(list((store.root / "trees").glob("*.seal"))) == 1
+    assert cache.discard(lambda _: True) > 0
+    assert cache.usage() == []
+
+
+def test_what_two_datums_of_a_job_take_at_once_is_given_back_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = cache_of(store)
+    job, take, both = cache.lend(shared=True), cache.take, threading.Barrier(2, timeout=30)
+
+    def at_once(*args: Any, **options: Any) -> Entry:
+        both.wait()
+        return take(*args, **options)
+
+    monkeypatch.setattr(cache, "take", at_once)
+    made = version(store, CONTENT)
+    with ThreadPoolExecutor(2) as datums:
+        first, second = datums.map(lambda _: prepared(job, made), range(2))
+    assert first == second
+    job.close()
+    assert not cache.usage()[0].in_use
+    assert cache.evict(10 * MIB) > 0
+    assert not first.exists()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import owner_in_containers
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
 from kaos_backend.engine.workers.docker.worker import DockerWorker
-from kaos_backend.engine.workers.port import Grant, Worker, WorkerSpec, is_missing
+from kaos_backend.engine.workers.port import Grant, StoredImage, Worker, WorkerSpec, is_missing
 from kaos_formats.images import claim, home_label
 from tests.support.docker_engine import engine_or_skip
 from tests.support.registry import Registry
@@ -107,11 +107,15 @@ def test_no_image_goes_that_another_home_claims_or_a_worker_uses(
     foreign = f"{image.partition(':')[0]}-foreign:1"
     for name in (foreign, claim(image, here), claim(image, there)):
         api.tag(image, *name.rsplit(":", 1))
+    other = DockerRuntime(tmp_path / "elsewhere", os.environ)
+    size = api.inspect_image(image)["Size"]
+    assert docked.runtime.stored_images() == [StoredImage("image", image, size, frozenset({image}))]
     assert docked.runtime.keep_images(lambda _: False)
+    assert docked.runtime.stored_images() == []
+    assert [one.images for one in other.stored_images()] == [{image}]
     names = {image, foreign, claim(image, there)}
     assert set(api.inspect_image(image)["RepoTags"]) == names
 
-    other = DockerRuntime(tmp_path / "elsewhere", os.environ)
     api.remove_image(foreign)
     worker = docked.worker(image)
     docked.run("exit 0", worker)
