@@ -200,8 +200,8 @@ class Upkeep:
                         one.rmdir()
 
     def _sweep_inputs(self, dry_run: bool) -> tuple[int, int]:
-        """(how many, bytes) of the inputs laid out all of whose commits are gone. Those that a stopped trial has
-        not let go of yet go with it, and do not count.
+        """(how many, bytes) of the inputs laid out all of whose commits are gone. Those that a stopped trial
+        has not let go of yet go with it, and do not count.
         """
 
         def unneeded(usage: Usage) -> bool:
