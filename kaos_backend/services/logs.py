@@ -160,7 +160,15 @@ class LogReading:
             yield Waiting(about.reason)
 
     def _end(self) -> End:
-        jobs = self._jobs.explained(self._workspace, self._jobs_of_set())
+        """Raises NoSuchJob: it was removed, by itself or with its workspace, while it was read."""
+        found = self._jobs_of_set()
+        if not found:
+            raise errors.NoSuchJob(
+                f"job {self._job_id[:8]} was removed meanwhile",
+                hint="`kaos train list` shows the jobs of this workspace",
+                job=self._job_id,
+            )
+        jobs = self._jobs.explained(self._workspace, found)
         whole = fold(jobs)
         ended = End(whole.state, whole.reason)
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):

@@ -9,6 +9,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -212,7 +213,8 @@ def running(backend: Backend, workspace: str) -> Iterator[str]:
     backend.deploy(workspace, source=source, data=backend.put(workspace, "data", DATA), hyper={"lr": [0.5]})
     eventually(lambda: any(line.get("text") == "started" for line in logs(backend, workspace)))
     yield workspace
-    backend.call("POST", f"/workspaces/{workspace}/jobs/last/stop")
+    # Stops it, where a test has not.
+    backend.call("DELETE", f"/workspaces/{workspace}")
 
 
 @contextlib.contextmanager
@@ -256,8 +258,9 @@ def test_one_trials_log_is_read_without_the_others(backend: Backend, workspace: 
             assert texts(1) == texts(1, "&tail=3") == said[1]
 
 
-def test_following_until_the_job_ends(backend: Backend, running: str) -> None:
-    seen: list[dict[str, object]] = []
+@pytest.mark.parametrize("removed", [False, True])
+def test_following_until_the_job_ends(backend: Backend, running: str, removed: bool) -> None:
+    seen: list[dict[str, Any]] = []
     path = f"{backend.url}/workspaces/{running}/jobs/last/logs?follow=true"
 
     def follow() -> None:
@@ -275,10 +278,17 @@ def test_following_until_the_job_ends(backend: Backend, running: str) -> None:
     trial = backend.call("GET", f"/workspaces/{running}/jobs/last")["trials"][0]
     assert trial["state"] == "running"
     assert trial["started"]
-    backend.call("POST", f"/workspaces/{running}/jobs/last/stop")
+    if removed:
+        backend.call("DELETE", f"/workspaces/{running}")
+        backend.workspace(running)
+    else:
+        backend.call("POST", f"/workspaces/{running}/jobs/last/stop")
     thread.join(20)
     assert not thread.is_alive()
-    assert seen[-1] == {"end": True, "state": "killed", "reason": "stopped by the user"}
+    if removed:
+        assert (seen[-1]["state"], seen[-1]["error"]["code"]) == (None, "no_such_job")
+    else:
+        assert seen[-1] == {"end": True, "state": "killed", "reason": "stopped by the user"}
 
 
 def test_a_follower_that_goes_away_frees_its_thread(backend: Backend, running: str) -> None:
