@@ -74,10 +74,25 @@ class Listed:
         """Whether nothing has to be read."""
         return self.same or all(self.known)
 
-    @cached_property
+    @property
     def known(self) -> Sequence[bytes]:
         """The hashes of ``files``, empty for those that are not as they were when they were last read."""
-        return stat_index.split(self.index.hashes) if self.same else self.index.hashes_of(self.files)
+        return self._compared[0]
+
+    @property
+    def gone(self) -> set[str]:
+        """The paths that were there when the folder was last read, and are not any more."""
+        return self._compared[1]
+
+    @property
+    def base(self) -> str | None:
+        """The bundle that the folder was when it was last read, if much of that is as it was."""
+        changed = sum(not known for known in self.known)
+        return self.index.id if self.index.id and 0 < changed <= len(self.files) // 2 else None
+
+    @cached_property
+    def _compared(self) -> tuple[Sequence[bytes], set[str]]:
+        return (stat_index.split(self.index.hashes), set()) if self.same else self.index.compare(self.files)
 
     @property
     def size_bytes(self) -> int:

@@ -175,12 +175,15 @@ class KaosClient:
         """Whether the backend is on this machine, this user's, and can tell so."""
         return bool(self.transport().endpoint.socket)
 
-    def take_bundle(self, ws: str, kind: str, name: str, lines: Iterable[bytes]) -> Iterator[Json]:
+    def take_bundle(
+        self, ws: str, kind: str, name: str, lines: Iterable[bytes], base: str | None = None
+    ) -> Iterator[Json]:
         """Hand a folder over, listed in ``lines``: what was read, hashes, and the bundle, as lines of JSON.
+        ``base``: the bundle that ``lines`` differ from.
 
-        Raises KaosError: no_handover where that cannot be done.
+        Raises KaosError: no_handover where that cannot be done, stale_base if another bundle is current.
         """
-        path = f"/workspaces/{ws}/bundles/{kind}" + _query({"name": name})
+        path = f"/workspaces/{ws}/bundles/{kind}" + _query({"name": name, "base": base})
         headers = {"Content-Type": "application/x-ndjson"}
         body = list(lines)
         response = self._retrying(lambda t: t.open("POST", path, iter(body), headers, WRITE_TIMEOUT_S))

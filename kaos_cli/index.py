@@ -64,10 +64,13 @@ class Index:
         except UnicodeEncodeError:
             return False
 
-    def hashes_of(self, files: Sequence[Found]) -> list[bytes]:
-        """The hashes of those of ``files`` that are as they were; empty for what has to be read."""
+    def compare(self, files: Sequence[Found]) -> tuple[list[bytes], set[str]]:
+        """The hashes of those of ``files`` that are as they were, empty for what has to be read; and the
+        paths that are gone.
+        """
         known = dict(zip(self._files(), split(self.hashes), strict=True))
-        return [known.get(file, b"") for file in files]
+        gone = {file.path for file in known} - {file.path for file in files}
+        return [known.get(file, b"") for file in files], gone
 
     def _files(self) -> list[Found]:
         return msgspec.msgpack.decode(self.files, type=list[Found])

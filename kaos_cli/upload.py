@@ -65,25 +65,39 @@ def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
     if listed.generated is not None or not client.hands_over:
         return None
     try:
-        folder = Folder.of(listed.root)
-        lines = [msgspec.json.encode(folder) + b"\n", *handover.lines(_files(listed))]
-    except (OSError, UnicodeEncodeError):
-        return None
-    total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
-    hashes = bytearray()
-    bundle: dict[str, Any] = {}
-    try:
-        with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
-            for line in client.take_bundle(ws, listed.kind, listed.name, lines):
-                progress.advance(line.get("read_bytes", 0))
-                hashes += bytes.fromhex(line.get("hashes", ""))
-                bundle = line.get("bundle", bundle)
+        try:
+            return _take(client, ws, listed, terminal, listed.base)
+        except KaosError as error:
+            if error.code != "stale_base":
+                raise
+            return _take(client, ws, listed, terminal, None)
     except KaosError as error:
         if error.code == "no_handover":
             return None
         raise
+
+
+def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base: str | None) -> Sent | None:
+    """``base``: the bundle of which only what has changed is listed."""
+    try:
+        lines = [msgspec.json.encode(Folder.of(listed.root)) + b"\n"]
+        lines += handover.lines(_files(listed)) if base is None else _changes(listed)
+    except (OSError, UnicodeEncodeError):
+        return None
+    total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
+    taken = bytearray()
+    bundle: dict[str, Any] = {}
+    with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
+        for line in client.take_bundle(ws, listed.kind, listed.name, lines, base):
+            progress.advance(line.get("read_bytes", 0))
+            taken += bytes.fromhex(line.get("hashes", ""))
+            bundle = line.get("bundle", bundle)
     del lines
-    made = listed.with_hashes(split(hashes))
+    hashes: Sequence[bytes] = split(taken)
+    if base is not None:
+        new = iter(hashes)
+        hashes = [known or next(new) for known in listed.known]
+    made = listed.with_hashes(hashes)
     if made.id != bundle["id"]:
         raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
     return Sent(made, bundle["new_files"], bundle["new_bytes"], bundle["known"])
@@ -92,6 +106,12 @@ def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
 def _files(listed: Listed) -> Iterator[File]:
     for file, known in zip(listed.files, listed.known, strict=True):
         yield File(*file, known.hex(), listed.linked.get(file.path, ""))
+
+
+def _changes(listed: Listed) -> Iterator[bytes]:
+    """The lines of what is not as in the ``base``."""
+    yield handover.paths_line(sorted(listed.gone))
+    yield from handover.lines(file for file in _files(listed) if not file.hash)
 
 
 def missing(bundle: Bundle, base_tree: bytes | None) -> Sequence[Entry]:

@@ -5,7 +5,9 @@ Only between processes of one user: over a Unix socket in a folder that nobody e
 named by its path and by device and inode, so that one of another mount namespace, or one put in its place, is
 noticed.
 
-A list of files is sent in lines, each a JSON array of `File`s; all of them together are sorted by path.
+A list of files is sent in lines, each a JSON array of `File`s; all of them together are sorted by path. Where
+it says how a folder differs from what is known of it already, a line with the paths that are gone, a JSON
+array of strings, goes before these.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ class File(msgspec.Struct, array_like=True, gc=False):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[File]).decode
+_decode_paths = msgspec.json.Decoder(list[str]).decode
 
 
 def lines(files: Iterable[File]) -> Iterator[bytes]:
@@ -84,3 +87,13 @@ def lines(files: Iterable[File]) -> Iterator[bytes]:
 def read_line(line: bytes) -> list[File]:
     """The files of one line. Raises msgspec.ValidationError or DecodeError."""
     return _decode(line)
+
+
+def paths_line(paths: Iterable[str]) -> bytes:
+    """The line with the paths that are gone."""
+    return _encode(list(paths)) + b"\n"
+
+
+def read_paths(line: bytes) -> list[str]:
+    """Of such a line. Raises msgspec.ValidationError or DecodeError."""
+    return _decode_paths(line)

@@ -7,7 +7,7 @@ text for one set of files, so a text that parses but is not the canonical one is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from json.encoder import encode_basestring_ascii
@@ -131,17 +131,23 @@ def content_hashes(text: bytes) -> set[str]:
 def _check_entries(entries: tuple[TreeEntry, ...]) -> None:
     check_paths([entry.path for entry in entries])
     paths: set[str] = set()
-    folders: set[str] = set()
     for entry in entries:
         if entry.size < 0 or entry.mode not in ("644", "755") or not _HASH.fullmatch(entry.hash):
             raise InvalidBundle(f"the bundle's file list is broken at {entry.path!r}", path=entry.path)
         if entry.path in paths:
             raise InvalidBundle(f"the bundle lists {entry.path!r} twice", path=entry.path)
         paths.add(entry.path)
-        folder = entry.path.rpartition("/")[0]
+    check_clashes(paths)
+
+
+def check_clashes(paths: Collection[str]) -> None:
+    """Raise InvalidBundle for a path that is also a folder of another one."""
+    folders: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
-    if clash := paths & folders:
+    if clash := folders.intersection(paths):
         path = min(clash)
         raise InvalidBundle(f"{path!r} is listed both as a file and as a folder", path=path)

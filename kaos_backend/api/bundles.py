@@ -92,6 +92,7 @@ async def put_bundle(
         errors.InvalidName,
         errors.BodyTooLarge,
         errors.NoHandover,
+        errors.StaleBase,
     ),
     openapi_extra={
         PLACE: "uploads",
@@ -102,10 +103,17 @@ async def put_bundle(
     },
 )
 async def take_bundle(
-    workspace: str, kind: BundleKind, request: Request, services: Awake, name: Annotated[str, Query()]
+    workspace: str,
+    kind: BundleKind,
+    request: Request,
+    services: Awake,
+    name: Annotated[str, Query()],
+    base: Annotated[str | None, Query()] = None,
 ) -> JsonLines:
     """Takes a bundle from a folder of this machine: the folder, then its files, in JSON lines; answers with
-    JSON lines of what was read, hashes, and the bundle. On the Unix socket only. 409 no_handover, changed.
+    JSON lines of what was read, hashes, and the bundle. With ``base``, the id of the current bundle: the
+    folder, the paths that are gone since, then the files that are not as in it. On the Unix socket only.
+    409 no_handover, changed, stale_base.
     """
     if not same_user(request):
         raise errors.NoHandover(
@@ -113,7 +121,7 @@ async def take_bundle(
             hint="send the bundle with PUT",
         )
     folder, lines = await _listed(request)
-    taking = await run_in_threadpool(services.takeover.take, workspace, kind, name, folder, lines)
+    taking = await run_in_threadpool(services.takeover.take, workspace, kind, name, folder, lines, base)
     return json_lines(taking, lambda line: line.model_dump(exclude_defaults=True), request)
 
 

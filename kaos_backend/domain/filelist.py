@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import msgspec
 
+from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.errors import InvalidBundle
 from kaos_formats.handover import FILES_A_LINE, File, read_line
+from kaos_formats.names import bundle_dir
 from kaos_formats.paths import check_paths
-from kaos_formats.stored import StoredNames, stored_names
+from kaos_formats.stored import MAP_FILE, StoredNames, stored_names
 from kaos_formats.tree import TreeEntry, check_length, format_tree
 
 HASH_BYTES = 32
@@ -80,6 +82,13 @@ class FileList:
             sorted_[at * HASH_BYTES : (at + 1) * HASH_BYTES] = hashes[start : start + HASH_BYTES]
         return sorted_
 
+    def operations(self, bundle_id: str, taken: CopyFile) -> Iterator[FileOp]:
+        """The changes that make the bundle's folder, of which one copies what was taken."""
+        yield taken
+        map_text = None if self.names is None else self.names.map_text(bundle_id)
+        if map_text is not None:
+            yield AddFile(f"{bundle_dir(bundle_id)}/{MAP_FILE}", map_text)
+
     def tree(self, hashes: bytes | bytearray) -> list[bytes]:
         """The tree text in pieces; ``hashes`` in the order of the list. Raises InvalidBundle if it is too
         long.
@@ -87,20 +96,17 @@ class FileList:
         pieces: list[bytes] = []
         at = size = 0
         for block in self.blocks():
-            text = hashes[at : at + len(block) * HASH_BYTES].hex()
-            at += len(block) * HASH_BYTES
-            digits = 2 * HASH_BYTES
-            pieces.append(
-                format_tree(
-                    TreeEntry(
-                        file.path,
-                        file.size,
-                        "755" if file.executable else "644",
-                        text[digits * place : digits * (place + 1)],
-                    )
-                    for place, file in enumerate(block)
-                )
-            )
+            end = at + len(block) * HASH_BYTES
+            pieces.append(format_tree(entries_of(block, hashes[at:end])))
+            at = end
             size += len(pieces[-1])
             check_length(size)
         return pieces
+
+
+def entries_of(files: Iterable[File], hashes: bytes | bytearray) -> Iterator[TreeEntry]:
+    """What a tree says of files, whose hashes are in their order."""
+    text, digits = hashes.hex(), 2 * HASH_BYTES
+    for place, file in enumerate(files):
+        mode = "755" if file.executable else "644"
+        yield TreeEntry(file.path, file.size, mode, text[digits * place : digits * (place + 1)])

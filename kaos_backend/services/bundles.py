@@ -15,6 +15,7 @@ from datetime import datetime
 from itertools import chain
 
 from kaos_backend import errors
+from kaos_backend.domain.changedlist import Base
 from kaos_backend.domain.descriptions import Description, parse, rfc3339
 from kaos_backend.domain.models import Commit, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
@@ -77,6 +78,21 @@ class Bundles:
         except errors.DataLoss as error:
             raise no_bundle(workspace, kind, "") from error
         return tree.text
+
+    def base(self, workspace: str, kind: BundleKind, bundle_id: str) -> Base:
+        """The current bundle, for one that is built on it. Raises StaleBase for another one, and for one of
+        which something is known to be damaged.
+        """
+        head = inputs.head(self._pachd, workspace, kind)
+        if head is None or head.description.id != bundle_id or not self._whole(workspace, kind, head.commit):
+            raise _stale(workspace, kind, bundle_id, head)
+        path = names.tree_path(bundle_id)
+        try:
+            tree = b"".join(self._pachd.read_file(workspace, kind, head.commit.id, path))
+        except (errors.DataLoss, errors.NotFound) as error:
+            # Damaged, or its deploy is being carried out right now.
+            raise _stale(workspace, kind, bundle_id, head) from error
+        return Base(kind, head.commit.id, bundle_id, tree)
 
     def _whole(self, workspace: str, kind: str, commit: Commit) -> bool:
         """Whether nothing of a bundle's commit is known to be damaged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kaos_backend.domain.changedlist import ChangedList
 from kaos_backend.domain.filelist import HASH_BYTES, FileList
 from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.pachd.port import IngestCall, Pachd
@@ -18,7 +19,6 @@ from kaos_backend.services.lines import TakenLine
 from kaos_formats import names
 from kaos_formats.handover import Folder
 from kaos_formats.names import BundleKind
-from kaos_formats.stored import MAP_FILE
 from kaos_formats.tree import id_of_pieces
 
 _HASHES_A_LINE = 10_000
@@ -32,19 +32,31 @@ class Takeover:
         self._bundles = bundles
 
     def take(
-        self, workspace: str, kind: BundleKind, name: str, folder: Folder, lines: Sequence[bytes]
+        self,
+        workspace: str,
+        kind: BundleKind,
+        name: str,
+        folder: Folder,
+        lines: Sequence[bytes],
+        base_id: str | None = None,
     ) -> Taking:
-        """``lines`` list the files, see ``kaos_formats.handover``.
+        """``lines`` list the files, see ``kaos_formats.handover``; with a base, how they differ from it.
 
-        Raises NoSuchWorkspace, InvalidName and InvalidBundle before anything is read.
+        Raises NoSuchWorkspace, InvalidName, InvalidBundle and StaleBase before anything is read.
         """
         names.check_bundle_name(name)
         inputs.require_workspace(self._pachd, workspace)
-        listed = FileList.of(lines)
+        if base_id is None:
+            whole = FileList.of(lines)
+            if kind == names.SOURCE:
+                check_source({file.path: file.executable for block in whole.blocks() for file in block})
+            call = self._pachd.ingest(folder, whole.stored())
+            return Taking(self._bundles, call, workspace, kind, name, whole)
+        changed = ChangedList.of(self._bundles.base(workspace, kind, base_id), lines)
         if kind == names.SOURCE:
-            check_source({file.path: file.executable for block in listed.blocks() for file in block})
-        call = self._pachd.ingest(folder, listed.stored())
-        return Taking(self._bundles, call, workspace, kind, name, listed)
+            check_source(changed.executable)
+        call = self._pachd.ingest(folder, changed.stored())
+        return Taking(self._bundles, call, workspace, kind, name, changed)
 
 
 class Taking:
@@ -59,7 +71,7 @@ class Taking:
         workspace: str,
         kind: BundleKind,
         name: str,
-        listed: FileList,
+        listed: FileList | ChangedList,
     ) -> None:
         self._bundles = bundles
         self._call = call
@@ -98,13 +110,10 @@ class Taking:
         yield TakenLine(bundle=stored, end=True)
 
     def _changes(self, bundle_id: str, tree: list[bytes], file_set: str) -> Iterator[FileOp]:
-        folder = names.bundle_dir(bundle_id)
         for piece in tree:
             yield AddFile(names.tree_path(bundle_id), piece)
-        yield CopyFile(f"{folder}/", FILE_SETS, file_set, "/")
-        map_text = None if self._listed.names is None else self._listed.names.map_text(bundle_id)
-        if map_text is not None:
-            yield AddFile(f"{folder}/{MAP_FILE}", map_text)
+        taken = CopyFile(f"{names.bundle_dir(bundle_id)}/", FILE_SETS, file_set, "/")
+        yield from self._listed.operations(bundle_id, taken)
 
     def close(self) -> None:
         """Idempotent."""

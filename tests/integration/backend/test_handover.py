@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pachyderm_sdk.api import pfs
 
 from kaos_backend import __version__
 from kaos_formats import kaos_v1
-from kaos_formats.handover import File, Folder, lines
+from kaos_formats.handover import File, Folder, lines, paths_line
 from kaos_formats.home import Home
 from tests.support.archives import tree_of
 from tests.support.backend import DATA, SOURCE, Backend, repo, traces
@@ -35,26 +35,44 @@ def lay_out(top: Path, files: Mapping[str, bytes]) -> Path:
     return top
 
 
-def listing(top: Path, hashes: Mapping[str, str] = {}) -> bytes:
+def listing(
+    top: Path, hashes: Mapping[str, str] = {}, only: Container[str] | None = None, gone: Iterable[str] = ()
+) -> bytes:
+    """The body of a request; with ``only``, of these paths after those that are ``gone``."""
     files = []
     for path in sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()):
+        if only is not None and path not in only:
+            continue
         status = (top / path).stat()
         times = status.st_mtime_ns, status.st_ctime_ns
         files.append(File(path, status.st_size, *times, status.st_ino, hash=hashes.get(path, "")))
     folder = Folder.of(top)
     head = json.dumps({"path": folder.path, "device": folder.device, "inode": folder.inode}).encode()
-    return head + b"\n" + b"".join(lines(files))
+    first = b"" if only is None else paths_line(gone)
+    return head + b"\n" + first + b"".join(lines(files))
 
 
-def hand_over(backend: Backend, workspace: str, body: bytes, kind: str = "data") -> list[dict[str, Any]]:
+def hand_over(
+    backend: Backend, workspace: str, body: bytes, kind: str = "data", base: str = ""
+) -> list[dict[str, Any]]:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(backend.place)
-    connection.request("POST", f"/v1/workspaces/{workspace}/bundles/{kind}?name=x", body, headers(backend))
+    path = f"/v1/workspaces/{workspace}/bundles/{kind}?name=x" + (f"&base={base}" if base else "")
+    connection.request("POST", path, body, headers(backend))
     response = connection.getresponse()
     answer = [json.loads(line) for line in response.read().splitlines()]
     connection.close()
     return answer
+
+
+def change(
+    backend: Backend, workspace: str, top: Path, before: Mapping[str, bytes], now: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Hand over, in a folder of its own, how ``now`` differs from the bundle of ``before``: the last line."""
+    differs = {path for path, data in now.items() if before.get(path) != data}
+    body = listing(lay_out(top, now), only=differs, gone=sorted(before.keys() - now.keys()))
+    return hand_over(backend, workspace, body, base=tree_of(before).id)[-1]
 
 
 def headers(backend: Backend) -> dict[str, str]:
@@ -87,6 +105,56 @@ def test_it_is_the_bundle_that_would_be_sent(
     backend.deploy(other, data=backend.put(other, "data", files))
     assert walked(backend, workspace) == walked(backend, other)
     assert hand_over(backend, workspace, body)[-1]["bundle"]["known"]
+
+
+OLD = {"a": b"1", "b/c": b"2", "b/d": b"3", "e/f/g": b"4" * 2_000_000}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        OLD | {"a": b"other"},
+        OLD | {"a": b"", "b/c": OLD["b/d"], "new/one": b"5", "b/d0": b"6", "e/f/g": b"7" * 3_000_000},
+        {"a/b": b"8", "b": b"9", "e/f/g": OLD["e/f/g"]},
+        {"a": b"1", "z": b"only these"},
+    ],
+    ids=["a file", "files", "files that become folders, and folders files", "next to nothing is left"],
+)
+def test_what_has_changed_makes_the_bundle_that_would_be_sent(
+    backend: Backend, workspace: str, tmp_path: Path, now: Mapping[str, bytes]
+) -> None:
+    backend.deploy(workspace, data=backend.put(workspace, "data", OLD))
+    stored = change(backend, workspace, tmp_path / "now", OLD, now)["bundle"]
+    assert (stored["id"], stored["files"], stored["bytes"]) == (
+        tree_of(now).id, len(now), sum(map(len, now.values())),
+    )  # fmt: skip
+    backend.deploy(workspace, data=stored["id"])
+    other = backend.workspace(f"{workspace}-sent")
+    backend.deploy(other, data=backend.put(other, "data", now))
+    assert walked(backend, workspace) == walked(backend, other)
+    # It is built on what is current alone.
+    refused = change(backend, workspace, tmp_path / "again", OLD, now | {"a9": b"9"})
+    assert refused["error"]["code"] == "stale_base"
+
+
+@pytest.mark.parametrize(
+    ("gone", "now", "code"),
+    [
+        (["x"], {"a": b"2"}, "invalid_bundle"),
+        ([], {"b": b"a file where a folder is"}, "invalid_bundle"),
+        ([], {"a/b": b"a folder where a file is"}, "invalid_bundle"),
+        ([], {"*": b"1"}, "stale_base"),
+    ],
+)
+def test_what_cannot_be_a_change(
+    backend: Backend, workspace: str, tmp_path: Path, gone: list[str], now: Mapping[str, bytes], code: str
+) -> None:
+    backend.deploy(workspace, data=backend.put(workspace, "data", OLD))
+    before = traces(backend.sdk(), workspace)
+    body = listing(lay_out(tmp_path / "now", now), only=now, gone=gone)
+    [answer] = hand_over(backend, workspace, body, base=tree_of(OLD).id)
+    assert answer["error"]["code"] == code
+    assert traces(backend.sdk(), workspace) == before
 
 
 def walked(backend: Backend, workspace: str) -> list[tuple[str, bytes]]:
