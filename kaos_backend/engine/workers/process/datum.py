@@ -117,8 +117,11 @@ class Datum:
         assert self.sandbox is not None
         answer = self.sandbox.answer()
         if answer is None:
-            # None of its own doing: what started it is out of its sight.
-            self.kill("error", "its sandbox was killed")
+            # What started it is out of its sight, but shares its limit: else it is none of its own doing.
+            if self._out_of_memory():
+                self.kill("oom")
+            else:
+                self.kill("error", "its sandbox was killed")
             self.status = signal.SIGKILL
         else:
             self.status, peak = answer
@@ -150,7 +153,7 @@ class Datum:
         number: int | None = -code if code < 0 else None
         if self._wrapped and 128 < code < 128 + signal.NSIG:
             number = code - 128
-        if self.ooms and self.reason in ("", "oom") and procs.oom_kills(self.ooms) > self._group_kills:
+        if self.reason in ("", "oom") and self._out_of_memory():
             self.reason, self.peak = "oom", max(self.peak, self.limit or 0)
             self.message = f"used {_mib(self.peak)} MiB of {_mib(self.limit or 0)} MiB"
         if not self.reason:
@@ -192,7 +195,7 @@ class Datum:
         used = procs.resident(pids)
         if self.ooms:
             # The kernel ends one process; the rest may wait for it for ever.
-            if procs.oom_kills(self.ooms) > self._group_kills:
+            if self._out_of_memory():
                 self.kill("oom")
         elif self.limit is not None and used > self.limit:
             # RSS counts a page once per process that maps it; before killing, count shared pages once.
@@ -200,6 +203,10 @@ class Datum:
             if used > self.limit:
                 self.kill("oom", f"used {_mib(used)} MiB of {_mib(self.limit)} MiB")
         self.peak = max(self.peak, used)
+
+    def _out_of_memory(self) -> bool:
+        """Whether the kernel has ended something of it for that."""
+        return self.ooms is not None and procs.oom_kills(self.ooms) > self._group_kills
 
     def _processes(self) -> list[int]:
         return procs.descendants(os.getpid()) if self.sandbox is None else self.sandbox.processes()

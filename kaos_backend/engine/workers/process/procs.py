@@ -7,14 +7,27 @@ import os
 from collections.abc import Iterable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+_AT_ONCE = 1 << 16
+
+
+def read(path: str) -> bytes:
+    """A file of /proc; by a third of the calls that an open file object takes. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # What is short comes at once, and the kernel gives no more than it has ready.
+        parts = []
+        while part := os.read(fd, _AT_ONCE):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
 
 
 def children(pid: int) -> list[int]:
     """Of all its threads. May miss one that is being born."""
     found: list[int] = []
     for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
-        with open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123
-            found += [int(word) for word in file.read().split()]
+        found += [int(word) for word in read(f"/proc/{pid}/task/{task}/children").split()]
     return found
 
 
@@ -33,8 +46,7 @@ def descendants(pid: int) -> list[int]:
 def is_zombie(pid: int) -> bool:
     """Whether it is over and only waits to be waited for, or is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            return file.read().rpartition(b") ")[2][:1] in (b"Z", b"X", b"")
+        return read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"Z", b"X", b"")
     except OSError:
         return True
 
@@ -53,25 +65,23 @@ def proportional(pids: Iterable[int]) -> int:
 
 def oom_kills(counters: str) -> int:
     """How many processes the kernel has ended for want of memory, by a file that counts it."""
-    with contextlib.suppress(OSError, ValueError), open(counters, "rb") as file:  # noqa: PTH123
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
+    with contextlib.suppress(OSError, ValueError):
+        _, found, rest = read(counters).partition(b"\noom_kill ")
+        if found:
+            return int(rest.partition(b"\n")[0])
     return 0
 
 
 def _rss(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * PAGE
+        return int(read(f"/proc/{pid}/statm").split()[1]) * PAGE
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def _pss(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
-            rows = [line.split() for line in file]
+        rows = [line.split() for line in read(f"/proc/{pid}/smaps_rollup").splitlines()]
         return sum(int(row[1]) * 1024 for row in rows if row[0] in (b"Pss:", b"SwapPss:"))
     except (OSError, ValueError, IndexError):
         return _rss(pid)

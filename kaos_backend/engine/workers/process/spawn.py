@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = b"500"  # should the machine itself run out of memory, trials go before anything else
 _NOT_FOUND, _NOT_RUN = 127, 126
+_DEFAULTS = (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM)
+UMASK = 0o022
+"""What every command begins with."""
 
 # The module that a fork server has imported, whose launchers run it without another interpreter.
 IMPORTED = ""
@@ -35,9 +38,35 @@ def start(request: dict[str, Any], stdin: int, output: int) -> int:
         with contextlib.suppress(OSError):
             return ahead(request, stdin, output)
     parent = os.getpid()
+    return forked(lambda: alone(request, stdin, output, parent))
+
+
+def at_once(request: dict[str, Any], stdin: int, output: int) -> int | None:
+    """The process id of the request's command, the leader of a new session, started without a copy of this
+    process: from now on that stands in the command's folder. None where it takes a copy: for a terminal, or
+    to tell what is wrong.
+    """
+    if request["tty"] or _is_imported(request["argv"]):
+        return None
+    streams = ((stdin, 0), (output, 1), (output, 2))
+    with contextlib.suppress(OSError, ValueError):
+        os.chdir(request["cwd"])
+        return os.posix_spawn(
+            _program(request["argv"][0], request["env"]),
+            request["argv"],
+            request["env"],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in streams],
+            setsid=True,
+            setsigdef=_DEFAULTS,
+        )
+    return None
+
+
+def forked(do: Callable[[], object]) -> int:
+    """The process id of a child that does this and ends."""
     pid = os.fork()
     if pid == 0:
-        in_child(lambda: alone(request, stdin, output, parent))
+        in_child(do)
     return pid
 
 
@@ -62,7 +91,7 @@ def die_with(parent: int) -> None:
 def go_first() -> None:
     """When the machine is out of memory."""
     with contextlib.suppress(OSError):
-        _write("/proc/self/oom_score_adj", _OOM_SCORE_ADJ)
+        write("/proc/self/oom_score_adj", _OOM_SCORE_ADJ)
 
 
 def pin(cores: Sequence[int]) -> None:
@@ -87,9 +116,9 @@ def become(request: dict[str, Any]) -> None:
         # Whose keys send it signals.
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM):
+    for number in _DEFAULTS:
         signal.signal(number, signal.SIG_DFL)
-    os.umask(0o022)
+    os.umask(UMASK)
     try:
         os.chdir(request["cwd"])
         if _is_imported(argv):
@@ -113,10 +142,18 @@ def alone(request: dict[str, Any], stdin: int, output: int, parent: int) -> None
     pin(request["cores"])
     go_first()
     for members in request["groups"]:
-        _write(members, b"0")
+        write(members, b"0")
     os.setsid()
     die_with(parent)
     become(request)
+
+
+def _program(name: str, env: dict[str, str]) -> str:
+    """The file that a shell would run; `name` itself where there is none."""
+    if "/" in name:
+        return name
+    places = (f"{folder}/{name}" for folder in os.get_exec_path(env))
+    return next((place for place in places if os.access(place, os.X_OK)), name)
 
 
 def _is_imported(argv: Sequence[str]) -> bool:
@@ -145,7 +182,8 @@ def _run_imported(env: dict[str, str]) -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _write(path: str, text: bytes) -> None:
+def write(path: str, text: bytes) -> None:
+    """Into a file that is there. Raises OSError."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.write(fd, text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import gc
 import json
 import os
 import resource  # noqa: F401 - what `os.wait4` imports, where our files are out of sight
@@ -19,7 +18,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kaos_backend.engine.workers.process import spawn
+from kaos_backend.engine.workers.process import procs, spawn
 from kaos_backend.engine.workers.process.spawn import libc
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
@@ -33,7 +32,8 @@ class Starter:
     """A forked process in `namespaces`: descriptors, in the order in which they can be entered.
 
     Args:
-        groups: files by which control groups are entered; for what is started.
+        groups: files by which control groups are entered; for this process too, as what it starts is then
+            born there: a process that enters a group has to wait for the kernel, often for 10 ms.
 
     Raises:
         OSError: the namespaces cannot be entered.
@@ -90,7 +90,8 @@ def _stand(
     try:
         spawn.go_first()
         # Their files are out of sight in there.
-        entrances = [os.open(members, os.O_WRONLY | os.O_CLOEXEC) for members in groups]
+        for members in groups:
+            spawn.write(members, b"0")
         for fd in namespaces:
             _checked(libc.setns(fd, 0))
         _renounce()
@@ -101,11 +102,9 @@ def _stand(
         os._exit(1)
     try:
         _send(requests, {})
-        # What is never collected need not be copied for every child.
-        gc.collect()
-        gc.freeze()
+        os.umask(spawn.UMASK)
         while True:
-            _serve(requests, entrances)
+            _serve(requests)
     except Exception as error:
         # The engine's own log has it; a traceback would want files.
         os.write(2, f"kaos: a sandbox is lost: {error!r}\n".encode("utf-8", "replace"))
@@ -113,25 +112,22 @@ def _stand(
         os._exit(0)
 
 
-def _serve(requests: socket.socket, entrances: Sequence[int]) -> None:
+def _serve(requests: socket.socket) -> None:
     size, fds, _, _ = socket.recv_fds(requests, _SIZE.size, 2)
     if not size:
         os._exit(0)
     request = json.loads(_exactly(requests, _SIZE.unpack(size)[0]))
     spawn.pin(request["cores"])
-    pid = os.fork()
-    if pid == 0:
-        spawn.in_child(lambda: _become(request, fds, entrances))
+    # A fork would copy this process for nothing. But it tells why something cannot be run.
+    pid = spawn.at_once(request, *fds) or spawn.forked(lambda: _become(request, fds))
     for fd in fds:
         os.close(fd)
     _, status, usage = os.wait4(pid, 0)
     _send(requests, {"status": status, "peak": usage.ru_maxrss, "left": _system_v()})
 
 
-def _become(request: dict[str, Any], fds: Sequence[int], entrances: Sequence[int]) -> None:
+def _become(request: dict[str, Any], fds: Sequence[int]) -> None:
     spawn.take(*fds)
-    for fd in entrances:
-        os.write(fd, b"0")
     os.setsid()
     spawn.become(request)
 
@@ -139,8 +135,8 @@ def _become(request: dict[str, Any], fds: Sequence[int], entrances: Sequence[int
 def _system_v() -> bool:
     """Whether there is shared memory, a semaphore or a queue: they outlive who made them (sysvipc(7))."""
     for kind in _SYSTEM_V:
-        with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}", "rb") as file:  # noqa: PTH123
-            if file.read().count(b"\n") > 1:
+        with contextlib.suppress(OSError):
+            if procs.read(f"/proc/sysvipc/{kind}").count(b"\n") > 1:
                 return True
     return False
 

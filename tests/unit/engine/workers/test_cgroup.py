@@ -60,6 +60,18 @@ def test_a_trial_that_waits_for_what_the_kernel_killed_ends(bench: Bench) -> Non
     assert exit_.reason == "oom"
 
 
+def test_whatever_the_kernel_ends_in_a_sandbox_the_trial_ran_out_of_memory(
+    groups: Groups, tmp_path: Path
+) -> None:
+    """The largest process in its group may be the one that starts the trials of that sandbox."""
+    kind = Kind("sandbox", KINDS["process-bubblewrap"].env | {"KAOS_ENGINE_LIMITS": "cgroup"}, "bwrap")
+    for bench in _bench(tmp_path, kind):
+        worker = bench.worker()
+        many = "for i in $(seq 60); do (head -c 4M /dev/zero; sleep 600) | tail & done; wait"
+        assert bench.run(many, worker, grant=Grant(1.0, (), 64 * MIB, ()))[0].reason == "oom"
+        assert bench.run("echo fine", worker, grant=Grant(1.0, (), 32 * MIB, ()))[1] == "fine"
+
+
 def test_limits_follow_the_grant_of_each_run(bench: Bench) -> None:
     worker = bench.worker()
     assert bench.run(GULP, worker, grant=Grant(1.0, (), 100 * MIB, ()))[0].reason == "oom"
