@@ -90,10 +90,11 @@ def test_cleaning() -> None:
 def test_the_literal_start_and_the_elements_prune_the_walk() -> None:
     glob = compile_glob("/data/set/*/x?")
     assert glob.prefix == ("data", "set")
-    assert glob.segments is not None
-    assert len(glob.segments) == 2
-    assert compile_glob("/data/**").segments is None
-    assert compile_glob("/{a/b,c}/*").segments is None
+    assert (len(glob.segments), glob.deep) == (2, False)
+    models = compile_glob("/{a,b}/**metrics*.json")
+    assert (len(models.segments), models.deep) == (1, True)
+    for pattern in ("/data/**", "/{a/b,c}/*"):
+        assert (compile_glob(pattern).segments, compile_glob(pattern).deep) == ((), True)
 
 
 @pytest.mark.timeout(20)
