@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ class _Server(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            # What was imported stays for ever: garbage need not be looked for in it.
+            gc.freeze()
             running = Running(os.getpid(), __version__, url=self._url, socket=self._place)
             write_running(self._home, "backend", running)
             _log.info("listening on %s", self._url)

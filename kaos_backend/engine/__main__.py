@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -84,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     bound = int(handle.address.rpartition(":")[2])
     running = Running(os.getpid(), __version__, host=HOST, port=bound, socket=str(place or ""))
     write_running(home, "engine", running)
+    # What was imported stays for ever: garbage need not be looked for in it.
+    gc.freeze()
     log.info(
         "serving %s, machine %s, runtime %s (%s)", handle.address, machine, runtime.name, runtime.isolation
     )
