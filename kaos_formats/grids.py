@@ -16,6 +16,8 @@ from kaos_formats.utf8 import is_utf8
 
 Scalar = str | int | float | bool | None
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 MAX_TRIALS = 100_000
 # All trials together: a long fixed value or many of them are repeated in each.
 MAX_VALUES = 2_000_000
@@ -63,7 +65,7 @@ def axes_of(raw: Mapping[str, Any]) -> Axes:
 
 def canonical_json(value: Mapping[str, Any]) -> str:
     """The one JSON text of ``value``: sorted keys, no blanks, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _canonical.encode(value)
 
 
 def _check_size(axes: Mapping[str, tuple[Scalar, ...]], fixed: Mapping[str, Scalar]) -> None:

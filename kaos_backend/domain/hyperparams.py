@@ -43,12 +43,13 @@ class Grid:
 
     def as_given(self) -> dict[str, Any]:
         """The JSON object that makes this grid again."""
-        return {**{name: list(points) for name, points in self.axes.items()}, **self.fixed}
+        return _as_given(self)
 
 
 def parse_grid(raw: object) -> Grid:
     """The grid that a user gave. Raises InvalidHyper, for ``{}`` too."""
-    return _expanded(grids.parse_grid(raw))
+    # What it is compared with, stored as and shown by is this grid again.
+    return expand(_as_given(grids.parse_grid(raw)))
 
 
 def expand(raw: Mapping[str, Any]) -> Grid:
@@ -74,6 +75,10 @@ def _expanded(grid: Axes) -> Grid:
     )
     grid_id = blake3.blake3("".join(sorted(hashes)).encode()).hexdigest()[:32]
     return Grid(grid_id, axes, fixed, trials)
+
+
+def _as_given(grid: Grid | Axes) -> dict[str, Any]:
+    return {**{name: list(points) for name, points in grid.axes.items()}, **grid.fixed}
 
 
 def varied(points: Sequence[Mapping[str, Scalar]]) -> list[str]:

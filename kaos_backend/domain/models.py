@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 
 class JobState(StrEnum):
     """Pachyderm's job states (``JOB_…`` in lower case)."""
@@ -154,8 +156,7 @@ class Queue:
     devices: tuple[Device, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Datum:
+class Datum(msgspec.Struct, frozen=True):
     """One datum of a job. ``job`` names the job that ran it (an older one if it was skipped);
     ``inputs`` lists (repo, path); ``seconds`` is its processing time, None before it ended;
     ``image`` what it ran in, by digest where that is known.
