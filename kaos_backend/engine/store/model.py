@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+import msgspec
+
 from kaos_backend.engine.errors import CommitForgotten
 
 DEFAULT_PROJECT = "default"
@@ -149,8 +151,7 @@ class Commit:
         return self.finished_us is not None
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True, gc=False):
     """A file or directory of a tree. Directory paths end in ``/``, the root is ``/``; `hash`: 32 bytes."""
 
     path: str

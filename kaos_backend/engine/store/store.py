@@ -274,6 +274,6 @@ class Store(Reads):
         with self.write() as txn:
             return txn.merge(roots)
 
-    def build_tree(self, entries: Mapping[str, Subtree | FileSource]) -> bytes | None:
+    def build_tree(self, entries: Mapping[str, Subtree | FileSource | None]) -> bytes | None:
         with self.write() as txn:
             return txn.build_tree(entries.items())

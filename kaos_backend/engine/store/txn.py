@@ -233,26 +233,34 @@ class Txn(Reads):
         self._after.append(lambda: setattr(staged.upload, "committed", True))
         return staged.root
 
-    def merge(self, roots: Iterable[bytes | None]) -> bytes | None:
+    def merge(self, roots: Iterable[bytes | None], without: Iterable[bytes] = ()) -> bytes | None:
         """Union of trees. The same path under two tags stays as two entries (finishing reports it).
 
-        What of the first tree changes is written anew; `merged_bytes` adds up how much that is.
+        `without`: trees whose files the first one has, and the result has not. What of the first tree changes
+        is written anew; `merged_bytes` adds up how much that is.
         """
         todo = [root for root in roots if root is not None]
-        if len(todo) <= 1:
+        gone = list(without)
+        if not todo or (len(todo) == 1 and not gone):
             return todo[0] if todo else None
         editor = TreeEditor(self.load, todo[0])
+        for root in gone:
+            editor.subtract(root)
         for root in todo[1:]:
             editor.overlay(root)
         return self._store(editor)
 
-    def build_tree(self, entries: Iterable[tuple[str, Subtree | FileSource]]) -> bytes | None:
-        """A tree made of files, and of files and directories of other trees by reference (tags kept)."""
+    def build_tree(self, entries: Iterable[tuple[str, Subtree | FileSource | None]]) -> bytes | None:
+        """A tree made of files, and of files and directories of other trees by reference (tags kept). None: a
+        directory that an earlier entry has brought is left out.
+        """
         editor = TreeEditor(self.load, None)
         upload = self._upload()
         with upload:
             for path, source in entries:
-                if isinstance(source, Subtree):
+                if source is None:
+                    editor.delete(f"{path}/", "")
+                elif isinstance(source, Subtree):
                     editor.graft(path, source.root, source.path)
                 elif isinstance(source.content, bytes):
                     hash_ = upload.batch.add(source.content)

@@ -91,6 +91,16 @@ def test_a_datum_that_goes_takes_its_files_and_comes_back_without_running(engine
     assert (job.data_processed, job.data_skipped) == (0, 2)
     assert engine.runs() == ["1-x", "2-x"]
     assert set(engine.files("p")) == {"/1-x", "/2-x"}
+    with engine.client.pfs.commit(branch=pfs.Branch.from_uri("a@master")) as commit:
+        commit.delete_file(path="/1")
+        commit.put_file_from_bytes(path="/2", data=b"zwei")
+        commit.put_file_from_bytes(path="/3", data=b"three")
+    job = engine.wait("p")
+    assert engine.files("p") == {"/2-x": b"zweiex", "/3-x": b"threeex"}
+    meta = pfs.Commit(repo=pfs.Repo(name="p", type="meta"), id=job.job.id)
+    told = [one.file.path for one in engine.client.pfs.glob_file(commit=meta, pattern="/*/*")]
+    ids = [datum.datum.id for datum in engine.client.pps.list_datum(job=job.job)]
+    assert told == [f"/{top}/{id}/" for top in ("meta", "pfs") for id in ids]
 
 
 def test_an_update_skips_what_is_done_and_reprocess_does_not(engine: Engine) -> None:

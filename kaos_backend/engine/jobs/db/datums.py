@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,21 +20,39 @@ from kaos_backend.engine.store.references import Column
 
 OUTPUTS = Column("pps_datums", "root")
 """What datums left: those of successes, of skipped ones that share them, and what failed ones had so far."""
+# In pps_datums twice: of one job `d`, and of another `o` whose datum is the same.
+_DONE = "{0}.state IN (2, 3) AND NOT {0}.late"
 _COUNTER = {DatumState.SUCCESS: "processed", DatumState.FAILED: "failed", DatumState.RECOVERED: "recovered"}
 
 
-def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Datum]) -> dict[str, DatumRow]:
+class Kept(NamedTuple):
+    """What of a success a datum that is skipped has as well: see `DatumRow`."""
+
+    source: str
+    root: bytes | None
+    tries: int
+    process_us: int
+    upload_bytes: int
+    started_us: int | None
+    finished_us: int | None
+    image: str
+
+
+def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Datum]) -> dict[str, Kept]:
     """Datum id → the newest earlier success of the same pipeline, id and hash."""
     found = {}
+    # A pipeline's jobs begin in order, and so do their rows: the newest is the last one of the index.
+    query = (
+        f"SELECT {', '.join(f'd.{name}' for name in Kept._fields)}"
+        " FROM pps_datums d JOIN pps_jobs j ON j.seq = d.job"
+        " WHERE d.id = ? AND d.hash = ? AND d.state IN (2, 3) AND j.pipeline = ?"
+        " ORDER BY d.rowid DESC LIMIT 1"
+    )
     for datum in datums:
-        row = db.execute(
-            "SELECT d.* FROM pps_datums d JOIN pps_jobs j ON j.seq = d.job"
-            " WHERE d.id = ? AND d.hash = ? AND d.state IN (2, 3) AND j.pipeline = ?"
-            " ORDER BY d.job DESC LIMIT 1",
-            (bytes.fromhex(datum.id), bytes.fromhex(datum.hash), pipeline_row),
-        ).fetchone()
+        key = (bytes.fromhex(datum.id), bytes.fromhex(datum.hash), pipeline_row)
+        row = db.execute(query, key).fetchone()
         if row:
-            found[datum.id] = datum_of(row)
+            found[datum.id] = Kept(*row)
     return found
 
 
@@ -41,7 +60,7 @@ def insert_datums(
     db: sqlite3.Connection,
     job: Job,
     datums: Iterable[Datum],
-    kept: Mapping[str, DatumRow],
+    kept: Mapping[str, Kept],
     *,
     counted: bool = True,
 ) -> None:
@@ -91,9 +110,10 @@ def list_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     return list(each_datum(db, seq))
 
 
-def each_datum(db: sqlite3.Connection, seq: int) -> Iterator[DatumRow]:
-    """As `list_datums`; of tens of thousands only one is in memory."""
-    return map(datum_of, db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,)))
+def each_datum(db: sqlite3.Connection, seq: int, but: Collection[str] = ()) -> Iterator[DatumRow]:
+    """As `list_datums`, without those of some ids; of tens of thousands only one is in memory."""
+    rows = db.execute("SELECT * FROM pps_datums WHERE job = ? ORDER BY position", (seq,))
+    return map(datum_of, (row for row in rows if row["id"].hex() not in but) if but else rows)
 
 
 def reasons_of(db: sqlite3.Connection, seq: int, state: DatumState) -> list[tuple[str, str]]:
@@ -138,22 +158,28 @@ def failed_datums(db: sqlite3.Connection, seq: int) -> set[str]:
     return {row[0].hex() for row in rows}
 
 
-def kept_roots(db: sqlite3.Connection, seq: int) -> list[bytes]:
-    """The outputs of the datums that a job has finished, in the order of its datums."""
+def kept_roots(db: sqlite3.Connection, seq: int, but_of: int | None = None) -> list[bytes]:
+    """The outputs of the datums that a job has finished, in the order of its datums; without those that are
+    also outputs of job `but_of`, by the same datums.
+    """
     rows = db.execute(
-        "SELECT root FROM pps_datums WHERE job = ? AND state IN (2, 3) AND NOT late AND root IS NOT NULL"
-        " ORDER BY position",
-        (seq,),
+        f"SELECT d.root FROM pps_datums d WHERE d.job = ? AND {_DONE.format('d')} AND d.root IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM pps_datums o WHERE o.job = ? AND o.id = d.id AND o.root = d.root"
+        f" AND {_DONE.format('o')}) ORDER BY d.position",
+        (seq, but_of),
     )
     return [row[0] for row in rows]
 
 
-def done_outputs(db: sqlite3.Connection, seq: int) -> dict[str, tuple[str, bytes | None]]:
-    """The hashes and the outputs of a job's datums that succeeded, by id."""
+def unchanged_datums(db: sqlite3.Connection, seq: int, before: int) -> set[str]:
+    """The ids of a job's datums that are those of an earlier job, which ran them or skipped them likewise."""
     rows = db.execute(
-        "SELECT id, hash, root FROM pps_datums WHERE job = ? AND state IN (2, 3) AND NOT late", (seq,)
+        "SELECT d.id FROM pps_datums d JOIN pps_datums o ON o.job = ? AND o.id = d.id WHERE d.job = ?"
+        f" AND {_DONE.format('d')} AND {_DONE.format('o')}"
+        " AND d.hash = o.hash AND d.root IS o.root AND d.source = o.source",
+        (before, seq),
     )
-    return {row[0].hex(): (row[1].hex(), row[2]) for row in rows}
+    return {row[0].hex() for row in rows}
 
 
 def find_datum(db: sqlite3.Connection, seq: int, id: str) -> DatumRow | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 
 from kaos_backend.engine.errors import DataLoss, EngineError
 from kaos_backend.engine.jobs.db import tables
-from kaos_backend.engine.jobs.db.datums import done_outputs, each_datum, kept_roots
+from kaos_backend.engine.jobs.db.datums import each_datum, kept_roots, unchanged_datums
 from kaos_backend.engine.jobs.db.meta import Told, entries
-from kaos_backend.engine.jobs.db.rows import DatumRow, Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.db.rows import Job, JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.states import DONE_DATUMS, TERMINAL_JOBS, JobState
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import META_REPO, USER_REPO, Commit, CommitKey, RepoKey
+from kaos_backend.engine.store.reads import Reads
 from kaos_backend.engine.store.store import Txn
 
 log = logging.getLogger(__name__)
@@ -79,8 +81,11 @@ def end_open_job(txn: Txn, seq: int, state: JobState, reason: str) -> bool:
     return True
 
 
-def show_meta(txn: Txn, job: Job, datums: Iterable[DatumRow]) -> None:
-    """Say in a job's meta commit how its datums ended, with what each read and wrote, the failed ones too."""
+def show_meta(txn: Txn, job: Job) -> None:
+    """Say in a job's meta commit how its datums ended, with what each read and wrote, the failed ones too.
+
+    What the job before has said of those that are as they were is taken over, record and all.
+    """
     if not is_open(txn, meta_commit(job.key)):
         return
     transform = tables.get_pipeline(txn.db, job.key.pipeline, job.version).spec.transform
@@ -93,25 +98,47 @@ def show_meta(txn: Txn, job: Job, datums: Iterable[DatumRow]) -> None:
             roots[key] = commit.root if commit else None
         return roots[key]
 
-    tree = entries(job, datums, transform.image if transform else "", root_of, _told_before(txn, job))
+    before = _told_before(txn, job)
+    datums = each_datum(txn.db, job.seq, but=before.kept if before is not None else ())
+    ended = (datum for datum in datums if datum.state in DONE_DATUMS)
+    tree = entries(job, ended, transform.image if transform else "", root_of, before)
     txn.set_root(meta_commit(job.key), txn.build_tree(tree))
 
 
-def _told_before(txn: Txn, job: Job) -> Told:
+def _told_before(txn: Txn, job: Job) -> Told | None:
     """What the job before has said of datums: they read and wrote the same where hash and output are."""
-    commit = txn.find_commit(meta_commit(job.key))
-    parent = commit.parent if commit is not None else None
-    before = None if parent is None else tables.find_job(txn.db, JobKey(job.key.pipeline, parent.id))
-    if parent is None or before is None:
-        return Told(None, {})
-    root = txn.inspect_commit(parent).root
+    before, commit = before_it(txn, txn.db, meta_commit(job.key))
+    if before is None or commit is None or commit.tree is None:
+        return None
     try:
-        there = {entry.path for entry in txn.list_dir(root, "/pfs")}
+        told, files = (
+            {entry.path.removeprefix(f"{top}/")[:-1] for entry in txn.list_dir(commit.tree, top)}
+            for top in ("/meta", "/pfs")
+        )
     except DataLoss:
         # What an earlier job lost costs this one nothing.
-        return Told(None, {})
-    outputs = done_outputs(txn.db, before.seq)
-    return Told(root, {id: told for id, told in outputs.items() if f"/pfs/{id}/" in there})
+        return None
+    kept = unchanged_datums(txn.db, job.seq, before.seq) & told & files
+    return Told(commit.tree, kept, (told | files) - kept) if kept else None
+
+
+def before_it(store: Reads, db: sqlite3.Connection, key: CommitKey) -> tuple[Job | None, Commit | None]:
+    """The commit that a job's output or meta commit was made on, and the job that made that."""
+    commit = store.find_commit(key)
+    parent = None if commit is None or commit.parent is None else store.find_commit(commit.parent)
+    if parent is None or parent.forgotten:
+        return None, None
+    pipeline = PipelineKey(key.repo.project, key.repo.name)
+    return tables.find_job(db, JobKey(pipeline, parent.key.id)), parent
+
+
+def output_before(store: Reads, db: sqlite3.Connection, job: Job) -> tuple[bytes, int] | None:
+    """What the job before left, and its `seq`, where that is just what its datums made."""
+    before, commit = before_it(store, db, output_commit(job.key))
+    if before is None or commit is None or commit.tree is None or before.state is not JobState.SUCCESS:
+        return None
+    # Otherwise somebody else has finished it, with what it showed by then.
+    return (commit.tree, before.seq) if commit.finished_us == before.finished_us else None
 
 
 def is_open(txn: Txn, key: CommitKey) -> bool:
@@ -126,8 +153,7 @@ def show_finished(txn: Txn, job: Job) -> None:
     try:
         if is_open(txn, output):
             txn.set_root(output, txn.merge(kept_roots(txn.db, job.seq)))
-        every = each_datum(txn.db, job.seq)
-        show_meta(txn, job, (datum for datum in every if datum.state in DONE_DATUMS))
+        show_meta(txn, job)
     except DataLoss as error:
         # Damage keeps no job from being stopped; it has what its output shows.
         log.warning("job %s is ended without some of its outputs: %s", job.key, error.message)

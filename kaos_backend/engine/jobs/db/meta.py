@@ -6,7 +6,7 @@ Reference: pachyderm-api.md 11.5.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -66,12 +66,13 @@ def _input(file: File) -> msgspec.Raw:
 
 
 class Told(NamedTuple):
-    """What an earlier meta commit (its `root`) holds: datum id → hash and output of those it has the files
-    of.
+    """What an earlier meta commit (its `root`) says: of the datums in `kept` what is still true, and of those
+    in `gone` what is not. Both by their ids.
     """
 
-    root: bytes | None
-    datums: Mapping[str, tuple[str, bytes | None]]
+    root: bytes
+    kept: Collection[str]
+    gone: Collection[str]
 
 
 def entries(
@@ -79,17 +80,19 @@ def entries(
     datums: Iterable[DatumRow],
     image: str,
     root_of: Callable[[File], bytes | None],
-    before: Told,
-) -> Iterator[tuple[str, Subtree | FileSource]]:
-    """What the meta commit holds, for `build_tree`. Inputs whose commit is gone are left out.
+    before: Told | None,
+) -> Iterator[tuple[str, Subtree | FileSource | None]]:
+    """What the meta commit holds, for `build_tree`: what was told before, and `datums`.
 
-    The files of a datum of which all is as `before` are taken from there.
+    Inputs whose commit is gone are left out.
     """
+    if before is not None:
+        for top in ("/meta", "/pfs"):
+            yield top, Subtree(before.root, top)
+            for id in before.gone:
+                yield f"{top}/{id}", None
     for datum in datums:
         yield f"/meta/{datum.id}/meta", FileSource(record_json(job, datum, image), tag=datum.id)
-        if before.root is not None and before.datums.get(datum.id) == (datum.hash, datum.root):
-            yield f"/pfs/{datum.id}", Subtree(before.root, f"/pfs/{datum.id}")
-            continue
         for file in datum.files:
             root = root_of(file)
             if root is not None and not file.empty_files:

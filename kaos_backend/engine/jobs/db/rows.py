@@ -196,8 +196,7 @@ class Job:
     failed_of: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class DatumRow:
+class DatumRow(msgspec.Struct, frozen=True):
     """A datum of one job; `source` is the job that ran it, `root` its output tree (None: empty), `image` what
     it ran in, by digest ("": its pipeline's image, of which no more is known). `ended`: the how many-th of
     its job's to end, None before that and where nobody noted it.

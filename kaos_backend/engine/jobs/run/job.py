@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 from kaos_backend.engine.errors import CommitForgotten, DataLoss, DiskFull, ImageMissing
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.datums import (
-    each_datum,
     failed_datums,
     insert_datums,
     kept_results,
-    kept_roots,
     reasons_of,
     waiting_datums,
 )
@@ -246,8 +244,8 @@ class JobRun:
         with store.read() as db:
             # Of ten thousand that are done no more is read than this.
             self._pending.extend(waiting_datums(db, self.job.seq))
-            self._recorder.resume(kept_roots(db, self.job.seq))
             self.job = tables.job_by_seq(db, self.job.seq) or self.job
+        self._recorder.resume()
         self._prepared = True
         return True
 
@@ -368,7 +366,7 @@ class JobRun:
 
             failed = next(iter(reasons_of(txn.db, job.seq, DatumState.FAILED)), None)
             output, meta = output_commit(job.key), meta_commit(job.key)
-            show_meta(txn, job, each_datum(txn.db, job.seq))
+            show_meta(txn, job)
             if failed is not None:
                 state, reason = JobState.FAILURE, f"datum {failed[0]} failed: {failed[1]}"
             else:

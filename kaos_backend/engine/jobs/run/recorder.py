@@ -5,17 +5,21 @@ Belongs to the thread of one job. Ends that come while it waits for the disk sha
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from kaos_backend.engine.jobs.db.datums import record_end
-from kaos_backend.engine.jobs.db.lifecycle import is_open, output_commit
+from kaos_backend.engine.errors import DataLoss
+from kaos_backend.engine.jobs.db.datums import kept_roots, record_end
+from kaos_backend.engine.jobs.db.lifecycle import is_open, output_before, output_commit
 from kaos_backend.engine.jobs.db.rows import Job, Result
 from kaos_backend.engine.jobs.run.progress import Outcome
 from kaos_backend.engine.jobs.schedule.states import DatumState
 from kaos_backend.engine.store.references import Held
 from kaos_backend.engine.store.store import Store, Txn
+
+log = logging.getLogger(__name__)
 
 # How often, at most, the open output commit shows what has been finished so far, which share of the time that
 # may take, and how many bytes of listings a second it may leave behind: the chunks of the listing that change
@@ -36,19 +40,25 @@ class Recorder:
         self._store = store
         self._job = job
         self._root: bytes | None = None
-        # Outputs that are recorded but not yet shown.
+        # Outputs that are recorded but not yet shown, and those that are still shown but not the job's.
         self._unmerged: list[bytes] = []
+        self._gone: list[bytes] = []
         # When to show what is new, by the monotonic clock.
         self._refresh_at = 0.0
         store.roots.hold(self)
 
     def held(self) -> Iterator[Held]:
         """The outputs that are merged next: should the job go meanwhile, so may what refers to them."""
-        yield Held(tuple(root for root in (self._root, *self._unmerged) if root is not None))
+        held = (self._root, *self._unmerged, *self._gone)
+        yield Held(tuple(root for root in held if root is not None))
 
-    def resume(self, roots: Iterable[bytes]) -> None:
+    def resume(self) -> None:
         """Take up what an earlier run or an earlier job has finished: the commit shows most of it already."""
-        self._unmerged = list(roots)
+        with self._store.read() as db:
+            base = output_before(self._store, db, self._job)
+            self._root, before = base or (None, None)
+            self._unmerged = kept_roots(db, self._job.seq, but_of=before)
+            self._gone = [] if before is None else kept_roots(db, before, but_of=self._job.seq)
         if self._unmerged:
             # First of all the others are to run.
             wait_s = max(_REFRESH_S, len(self._unmerged) * _MERGE_S / _REFRESH_SHARE)
@@ -73,7 +83,7 @@ class Recorder:
             # A commit that somebody else finished takes nothing more: then there is nothing left to show.
             self._root = self._root if merged is None else merged[0]
             now = time.monotonic()
-            self._unmerged = []
+            self._unmerged, self._gone = [], []
             for_bytes_s = min(txn.merged_bytes / _REFRESH_BYTES_PER_S, _REFRESH_BYTES_S)
             self._refresh_at = now + max(_REFRESH_S, (now - began) / _REFRESH_SHARE, for_bytes_s)
         else:
@@ -115,7 +125,12 @@ class Recorder:
         key = output_commit(self._job.key)
         if not is_open(txn, key):
             return None
-        root = txn.merge([self._root, *roots])
+        try:
+            root = txn.merge([self._root, *roots], without=self._gone)
+        except DataLoss as error:
+            # What an earlier job lost costs this one nothing.
+            log.warning("the output of job %s is put together anew: %s", self._job.key, error.message)
+            root = txn.merge(kept_roots(txn.db, self._job.seq))
         txn.set_root(key, root)
         return (root,)
 

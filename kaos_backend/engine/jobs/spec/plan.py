@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from kaos_backend.engine.jobs.spec.inputs import leaf
 from kaos_backend.engine.jobs.spec.spec import Input, PfsInput
 
 
-class File(Struct, frozen=True, array_like=True):
+class File(Struct, frozen=True, array_like=True, gc=False):
     """One matched path of one input. Directory paths end in ``/``; `size_bytes` is its total size."""
 
     name: str
@@ -47,18 +47,16 @@ class File(Struct, frozen=True, array_like=True):
         return {self.path, self.path.rstrip("/"), self.hash.hex(), base64.b64encode(self.hash).decode()}
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """What a lister says of one path a glob matched; `captures` are the glob's groups from 1 on."""
 
     path: str
     hash: bytes
     size_bytes: int
-    captures: tuple[str, ...] = field(default=())
+    captures: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Datum:
+class Datum(Struct, frozen=True):
     """`id` and `hash` are 64 hex digits; `files` in input order."""
 
     id: str
@@ -89,23 +87,25 @@ def expand(template: str, whole: str, captures: tuple[str, ...]) -> str:
 
 def datum_id(files: Tuple) -> str:
     """Hex BLAKE2b-256 over (name, repo, branch, path) of each file; stable over commits."""
-    digest = hashlib.blake2b(digest_size=32)
-    for file in files:
-        for text in (file.name, file.repo, file.branch, file.path):
-            raw = text.encode()
-            digest.update(raw)
-            digest.update(len(raw).to_bytes(8, "big"))
-    return digest.hexdigest()
+    named = [_named(file.name, file.repo, file.branch) + _told(file.path) for file in files]
+    return hashlib.blake2b(b"".join(named), digest_size=32).hexdigest()
+
+
+@lru_cache(64)
+def _named(*texts: str) -> bytes:
+    # The same for all files of an input.
+    return b"".join(map(_told, texts))
+
+
+def _told(text: str) -> bytes:
+    raw = text.encode()
+    return raw + len(raw).to_bytes(8, "big")
 
 
 def datum_hash(id: str, files: Tuple, salt: str) -> str:
     """Hex BLAKE2b-256 over the id, the content of each non-reference file, and the pipeline's salt."""
-    digest = hashlib.blake2b(id.encode(), digest_size=32)
-    for file in files:
-        if not file.reference:
-            digest.update(file.hash)
-    digest.update(salt.encode())
-    return digest.hexdigest()
+    contents = [file.hash for file in files if not file.reference]
+    return hashlib.blake2b(b"".join([id.encode(), *contents, salt.encode()]), digest_size=32).hexdigest()
 
 
 def plan(node: Input, lister: Lister, salt: str) -> list[Datum]:

@@ -176,6 +176,20 @@ class TreeEditor:
         self._last_parent = None
         self._overlay(self._root, root_node(self._load, root), None, append)
 
+    def subtract(self, root: bytes) -> None:
+        """Remove the files that another tree has, by their paths and tags."""
+        self._last_parent = None
+        todo = [(self._root, self._load(root))]
+        for draft, node in todo:
+            for ref in node.files:
+                draft.files[ref.name, ref.tag] = None
+            for directory in node.dirs:
+                there = draft.directory(directory.name)
+                if isinstance(there, DirRef) and there.key == directory.key:
+                    draft.dirs[directory.name] = None
+                elif there is not None:
+                    todo.append((self._open(draft, directory.name), self._load(directory.key)))
+
     def graft(self, path: str, root: bytes | None, src: str) -> None:
         """Put the file or directory at `src` of another tree at `path`, tags kept, by reference."""
         self._last_parent = None

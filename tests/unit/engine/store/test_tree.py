@@ -191,6 +191,35 @@ def test_merge_and_build(store: Store) -> None:
         "/pfs/1/in/a": "default",
     }
     assert b"".join(store.open_file(built, "/pfs/1/in/a")) == b"1"
+    less = store.build_tree({"/pfs": Subtree(built or b"", "/pfs"), "/pfs/1/in": None, "/pfs/2": None})
+    assert {entry.path for entry in store.walk(less) if entry.kind == "file"} == {"/pfs/1/file"}
+
+
+@given(
+    st.lists(st.dictionaries(PATHS, st.binary(min_size=1)), max_size=6),
+    st.sets(st.integers(0, 5)),
+)
+def test_what_is_taken_out_of_a_merged_tree_was_never_in_it(
+    files: list[dict[str, bytes]], gone: set[int]
+) -> None:
+    memory = Memory()
+    # The shared folder of many entries is cut into chunks.
+    wide = {f"/shared/{n:04}": b"w" for n in range(400)}
+    roots = [tree(memory, wide, "all")]
+    roots += [tree(memory, {**one, f"/shared/{n}": b"x"}, f"datum-{n}") for n, one in enumerate(files)]
+
+    def merged(base: bytes | None, without: list[bytes | None], more: list[bytes | None]) -> bytes | None:
+        editor = TreeEditor(memory.load, base)
+        for root in without:
+            assert root is not None
+            editor.subtract(root)
+        for root in more:
+            editor.overlay(root)
+        return memory.write(editor)
+
+    left = [root for n, root in enumerate(roots) if n - 1 not in gone]
+    out = [root for n, root in enumerate(roots) if n - 1 in gone]
+    assert merged(merged(None, [], roots), out, []) == merged(None, [], left)
 
 
 def test_build_from_a_file_on_disk(store: Store, tmp_path: Path) -> None:
