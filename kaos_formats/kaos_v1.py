@@ -14,6 +14,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     Pause(PauseRequest) → PausedResponse
     Paused(PausedRequest) → PausedResponse
     Find(FindRequest) → FindResponse
+    Receive(stream of ReceiveRequest, then of bytes) → ReceiveResponse
     Queue(QueueRequest) → QueueResponse
     Datums(DatumsRequest) → stream of DatumsResponse
     JobCounts(JobCountsRequest) → JobCountsResponse
@@ -282,10 +283,34 @@ class FindRequest(Message):
 class FindResponse(Message):
     """`missing`: the places in the request of those that are not there. The others are in a file set, each a
     file that is called like its hash in hex: so they stay for its time. "" where there are none.
+
+    `begun`: of missing ones that broke off within, as [place, bytes that are there].
     """
 
     file_set: str = ""
     missing: list[int] = []
+    begun: list[tuple[int, int]] = []
+
+
+class ReceiveRequest(Message):
+    """The content of an `object` of so many bytes follows from `offset` on, in messages that are nothing but
+    bytes; with 0 what there may be of it goes.
+    """
+
+    object: bytes
+    size: int
+    offset: int = 0
+
+
+class ReceiveResponse(Message, omit_defaults=True):
+    """The file set that has the object, as in FindResponse. Without one it is not whole: so many bytes of it
+    are `held` for a day, for another call to go on there. `differs`: it was whole and not that object, and
+    none are.
+    """
+
+    file_set: str = ""
+    held: int = 0
+    differs: bool = False
 
 
 class QueueRequest(Message):

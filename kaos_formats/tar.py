@@ -29,6 +29,8 @@ _KINDS: dict[bytes, Kind] = {
 _ZERO = bytes(BLOCK)
 _NAME_BYTES = 100
 _PLAIN_SIZE = 8**11
+# A keyword of our own (POSIX: VENDOR.keyword).
+_OFFSET = "KAOS.offset"
 
 
 class TarError(Exception):
@@ -42,12 +44,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One archive member; ``size`` is the payload's in bytes, ``mode`` its permission bits."""
+    """One archive member; ``size`` is the payload's in bytes, ``mode`` its permission bits. The payload is
+    the rest of a file from ``offset`` on.
+    """
 
     name: str
     size: int
     kind: Kind
     mode: int
+    offset: int = 0
 
 
 class TarReader:
@@ -80,17 +85,18 @@ class TarReader:
             name = extended.get("path") or _name(header)
             if "size" in extended:
                 size = _decimal(extended["size"])
+            offset = _decimal(extended[_OFFSET]) if _OFFSET in extended else 0
             extended = {}
             if kind not in (b"0", b"\0", b"7"):
                 size = 0 if kind in (b"1", b"2", b"3", b"4", b"5", b"6") else size
             self._left = size
             self._padding = -size % BLOCK
-            yield Member(name, size, _KINDS.get(kind, "other"), _number(header[100:108]) & 0o7777)
+            yield Member(name, size, _KINDS.get(kind, "other"), _number(header[100:108]) & 0o7777, offset)
 
-    def payload(self) -> Iterator[bytes]:
-        """The current member's content in chunks of at most 4 MiB."""
+    def payload(self, at_most: int = CHUNK) -> Iterator[bytes]:
+        """The current member's content in chunks of at most 4 MiB, or so many bytes."""
         while self._left:
-            chunk = self._exactly(min(self._left, CHUNK))
+            chunk = self._exactly(min(self._left, at_most))
             self._left -= len(chunk)
             yield chunk
 
@@ -113,15 +119,20 @@ class TarReader:
         return data
 
 
-def header(name: str, size: int, mode: int, mtime: int = 0, *, is_dir: bool = False) -> bytes:
+def header(
+    name: str, size: int, mode: int, mtime: int = 0, *, is_dir: bool = False, offset: int = 0
+) -> bytes:
     """The header blocks of a regular file or a folder, of user and group 0: equal files give equal bytes.
 
-    512 bytes of ustar, or pax format where that does not fit. ``mtime`` in Unix seconds.
+    512 bytes of ustar, or pax format where that does not fit. ``mtime`` in Unix seconds. ``size`` bytes
+    follow, those of a file from ``offset`` on.
     """
-    if len(name) > _NAME_BYTES or size >= _PLAIN_SIZE or not name.isascii():
+    if offset or len(name) > _NAME_BYTES or size >= _PLAIN_SIZE or not name.isascii():
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = size, mode, mtime
         info.type = tarfile.DIRTYPE if is_dir else tarfile.REGTYPE
+        if offset:
+            info.pax_headers = {_OFFSET: str(offset)}
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8")
     front, middle, back, fixed_sum = _frame(mode, mtime, is_dir)
     name_bytes, size_text = name.encode("ascii"), b"%011o\0" % size
@@ -171,7 +182,7 @@ def _number(field: bytes) -> int:
 
 def _decimal(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 20:
-        raise TarError("a pax header's size is broken")
+        raise TarError("a number of a pax header is broken")
     return int(text)
 
 

@@ -101,6 +101,7 @@ class Upkeep:
         """
         swept = Swept()
         swept.logs, swept.log_bytes = self._sweep_logs(dry_run)
+        broken_off = self._store.partials.sweep(dry_run=dry_run)
         # First: a large object that inputs are links to stays on the disk for as long as they do.
         swept.inputs, swept.input_bytes = self._sweep_inputs(dry_run)
         swept.images = self._sweep_images(dry_run)
@@ -109,6 +110,7 @@ class Upkeep:
                 yield told
             else:
                 swept.store = told
+                told.freed_bytes += broken_off
         yield swept
 
     def disk_use(self) -> DiskUse:
@@ -126,6 +128,8 @@ class Upkeep:
             if self._stopping.wait(_SETTLE_S):
                 return
             self._due.clear()
+            # Half objects end by the clock, whatever else goes on.
+            self._store.partials.sweep()
             # File sets end without a write.
             if not asked and self._store.changes.version() == self._seen and not self._held:
                 continue

@@ -77,6 +77,7 @@ def disk_use(store: Store, runtime: Runtime, logs: Logs, inputs: InputCache) -> 
             share.data += size
         else:
             share.models += size
+    use.shared.data += store.partials.total_bytes()
     for stored in runtime.stored_images():
         with store.read() as db:
             users = {name for image in stored.images for name in tables.projects_with(db, image)}

@@ -7,13 +7,16 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from kaos_backend.engine import ids
 from kaos_backend.engine.clock import Clock, now_us
-from kaos_backend.engine.errors import EngineError, FailedPrecondition
+from kaos_backend.engine.errors import EngineError, FailedPrecondition, Unknown
+from kaos_backend.engine.store.bytes.batch import Chunk
 from kaos_backend.engine.store.bytes.damage import Damage, erase, record
 from kaos_backend.engine.store.bytes.disk import Disk
 from kaos_backend.engine.store.bytes.objects import ObjectStore, holds_content, locate
+from kaos_backend.engine.store.bytes.partial import Partials
 from kaos_backend.engine.store.changes import ChangeBus
 from kaos_backend.engine.store.db import Database
 from kaos_backend.engine.store.model import (
@@ -46,6 +49,14 @@ Condemned = Callable[[bytes], bool]
 """Whether a collection is about to remove an object."""
 
 
+class Received(NamedTuple):
+    """How much of an object there is; when it is whole the file set that has it; whether it was another."""
+
+    size: int
+    file_set: str = ""
+    differs: bool = False
+
+
 class Store(Reads):
     """Projects, repos, branches, commits and files below one directory, for the threads of one process.
 
@@ -54,6 +65,7 @@ class Store(Reads):
         hooks: what other layers do inside every write transaction.
         filesets: temporary trees.
         damage: the objects that are known to be damaged or gone.
+        partials: what has come of large objects whose stream broke off.
         roots: what keeps content from being collected.
         leases: who counts on content that nothing may refer to.
         condemned: what a collection is about to remove: it is not there for anybody who comes now.
@@ -68,6 +80,7 @@ class Store(Reads):
         self.hooks = Hooks()
         self.damage = Damage(self._save_damage)
         self.objects = ObjectStore(root, disk, self.damage)
+        self.partials = Partials(root, disk, clock)
         self.nodes = NodeCache(self._fetch)
         self.filesets = FileSets(clock, new_id)
         self.roots = Roots()
@@ -106,6 +119,7 @@ class Store(Reads):
         with store.read() as connection:
             store.damage.load(connection)
             store.objects.sweep(connection)
+        store.partials.sweep()
         if not any(project.name == DEFAULT_PROJECT for project in store.list_projects()):
             with store.write() as txn:
                 txn.create_project(DEFAULT_PROJECT)
@@ -210,15 +224,61 @@ class Store(Reads):
                 there = {name for name, at in locate(db, known).items() if at.length == sizes[name]}
             if not there:
                 return there, ""
-            builder = TreeBuilder()
-            for name in sorted(there):
-                builder.put(f"/{name.hex()}", name, sizes[name])
-            root = builder.finish()
-            upload.seal()
-            with self.write() as txn:
-                txn.adopt(Staged(upload, root, builder.rows))
-            # While the upload still has its lease.
-            return there, self.filesets.add([Overlay(root)], root)
+            return there, self._by_name(upload, {name: sizes[name] for name in there})
+
+    def receive(self, name: bytes, size: int, offset: int, pieces: Iterable[Chunk]) -> Received:
+        """Take in a large object whose name is known, from `offset` on; what has come stays when `pieces` end
+        too early, or raise, for another call to go on with. With 0 it begins anew.
+
+        Raises:
+            Unknown: more comes than it has; nothing stays.
+            DiskFull: the disk is full; nothing stays.
+        """
+        with self.partials.open(name) as partial:
+            if partial is None:
+                # Somebody else sends it right now: what comes here stays if it is all of it.
+                return Received(0) if offset else self._receive_whole(name, size, pieces)
+            if offset == 0:
+                partial.begin_anew()
+            elif partial.size != offset:
+                return Received(partial.size)
+            for piece in pieces:
+                if partial.size + len(piece) > size:
+                    partial.drop()
+                    raise Unknown(f"object {name.hex()} is to have {size} bytes, and more came")
+                partial.write(piece)
+            if partial.size < size:
+                return Received(partial.size)
+            if partial.digest() != name:
+                partial.drop()
+                return Received(0, differs=True)
+            with self.upload() as upload:
+                upload.batch.take_large(name, size, partial.path)
+                return Received(size, self._by_name(upload, {name: size}))
+
+    def _receive_whole(self, name: bytes, size: int, pieces: Iterable[Chunk]) -> Received:
+        with self.upload() as upload, upload.batch.writer() as writer:
+            for piece in pieces:
+                if writer.size + len(piece) > size:
+                    raise Unknown(f"object {name.hex()} is to have {size} bytes, and more came")
+                writer.write(piece)
+            if writer.size < size:
+                return Received(0)
+            if writer.finish() != (name, size):
+                return Received(0, differs=True)
+            return Received(size, self._by_name(upload, {name: size}))
+
+    def _by_name(self, upload: Upload, sizes: Mapping[bytes, int]) -> str:
+        """A file set in which each of these objects is a file called like it in hex."""
+        builder = TreeBuilder()
+        for name in sorted(sizes):
+            builder.put(f"/{name.hex()}", name, sizes[name])
+        root = builder.finish()
+        upload.seal()
+        with self.write() as txn:
+            txn.adopt(Staged(upload, root, builder.rows))
+        # While the upload still has its lease.
+        return self.filesets.add([Overlay(root)], root)
 
     def stored_bytes(self) -> int:
         """The bytes of all objects."""

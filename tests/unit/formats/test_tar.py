@@ -30,6 +30,13 @@ def test_the_reader_reads_what_was_written(files: list[tuple[str, bytes, int]]) 
     assert [(m.name, b"".join(reader.payload()), m.mode) for m in reader] == files
 
 
+def test_the_rest_of_a_file() -> None:
+    data = tar.header("sub/a", 3, 0o644, offset=8**12) + b"end" + tar.padding(3) + tar.header("b", 0, 0o644)
+    reader = TarReader(io.BytesIO(data + tar.END))
+    found = [(m.name, m.offset, m.size, b"".join(reader.payload())) for m in reader]
+    assert found == [("sub/a", 8**12, 3, b"end"), ("b", 0, 0, b"")]
+
+
 @given(FILES)
 def test_the_standard_library_reads_what_was_written(files: list[tuple[str, bytes, int]]) -> None:
     with tarfile.open(fileobj=io.BytesIO(written(files))) as archive:

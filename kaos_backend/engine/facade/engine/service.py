@@ -7,8 +7,10 @@ from pathlib import Path
 
 import grpc
 
-from kaos_backend.engine.facade.rpc import Handlers, server_stream, unary
+from kaos_backend.engine.errors import InvalidArgument
+from kaos_backend.engine.facade.rpc import Handlers, client_stream, server_stream, unary
 from kaos_backend.engine.store import check
+from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, LOOSE_BYTES
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_formats import kaos_v1
@@ -28,6 +30,7 @@ class EngineService:
             "Check": server_stream(self._check, kaos_v1.CheckRequest),
             "Damaged": unary(self._damaged, kaos_v1.DamagedRequest),
             "Find": unary(self._find, kaos_v1.FindRequest),
+            "Receive": client_stream(self._receive),
         }
 
     def _check(self, request: kaos_v1.CheckRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
@@ -53,7 +56,25 @@ class EngineService:
     def _find(self, request: kaos_v1.FindRequest, _: grpc.ServicerContext) -> bytes:
         found, file_set = self._store.find(dict(zip(request.objects, request.sizes, strict=False)))
         missing = [at for at, name in enumerate(request.objects) if name not in found]
-        return bytes(kaos_v1.FindResponse(file_set=file_set, missing=missing))
+        sizes = self._store.partials.sizes([request.objects[at] for at in missing])
+        begun = [
+            (at, size)
+            for at in missing
+            if 0 < (size := sizes.get(request.objects[at], 0)) < request.sizes[at]
+        ]
+        return bytes(kaos_v1.FindResponse(file_set=file_set, missing=missing, begun=begun))
+
+    def _receive(self, messages: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
+        first = next(messages, None)
+        if first is None:
+            raise InvalidArgument("the first message must name the object")
+        request = kaos_v1.ReceiveRequest.FromString(first)
+        if len(request.object) != len(EMPTY_HASH) or request.size < LOOSE_BYTES or request.offset < 0:
+            raise InvalidArgument(f"an object of {LOOSE_BYTES} bytes or more, by its BLAKE3-256, is received")
+        received = self._store.receive(request.object, request.size, request.offset, messages)
+        return bytes(
+            kaos_v1.ReceiveResponse(file_set=received.file_set, held=received.size, differs=received.differs)
+        )
 
 
 def _finding(found: check.Finding) -> kaos_v1.Finding:
