@@ -44,6 +44,7 @@ from kaos_backend.supervisor import make_engine
 from kaos_formats.home import ensure_token
 
 OWNER_LENGTH = 16
+SWEEP_EVERY_S = 1800.0
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,10 @@ def create_app(
         to_thread.current_default_thread_limiter().total_tokens = settings.limits.threads
         # In a thread, so that the backend answers while the engine comes up; requests wait for it themselves.
         threading.Thread(target=_wake, args=(services,), name="wake", daemon=True).start()
+        stopping = threading.Event()
+        threading.Thread(target=_sweep, args=(services, stopping), name="sweep", daemon=True).start()
         yield
+        stopping.set()
 
     app = FastAPI(
         title="kaos", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -88,7 +92,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     locks = KeyedLocks()
     owner = ensure_token(settings.home.owner_file)[:OWNER_LENGTH]
     stored = Bundles(pachd, owner, locks, now)
-    recovery = Recovery(pachd, stored, locks, now)
+    recovery = Recovery(pachd, stored.staging, locks, now)
     listed = Jobs(pachd, now)
     reasons = Reasons(pachd)
     readings = Readings(pachd, MetricCache(settings.home.cache / "metrics.sqlite"))
@@ -124,3 +128,15 @@ def _wake(services: Services) -> None:
         _log.error("the engine did not come up: %s", error.message)
     except Exception:
         _log.exception("the engine did not come up")
+
+
+def _sweep(services: Services, stopping: threading.Event) -> None:
+    """Looks now and then through what was kept for a while."""
+    while not stopping.wait(SWEEP_EVERY_S):
+        try:
+            services.awake()
+            services.recovery.sweep()
+        except KaosError as error:
+            _log.warning("nothing that was kept is removed: %s", error.message)
+        except Exception:
+            _log.exception("nothing that was kept is removed")

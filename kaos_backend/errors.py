@@ -78,6 +78,13 @@ class StaleBase(KaosError):
     http_status = 409
 
 
+class StaleOffset(KaosError):
+    """What an upload goes on behind is not what is there of that file: ``fields["held"]`` bytes are."""
+
+    code = "stale_offset"
+    http_status = 409
+
+
 class JobOpen(KaosError):
     """What is asked for would end jobs that have not ended; ``fields["jobs"]`` has their ids."""
 

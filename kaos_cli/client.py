@@ -165,10 +165,15 @@ class KaosClient:
         # What has come need not be sent again.
         return self._retrying(put, repeatable=False)
 
-    def missing(self, ws: str, kind: str, bundle_id: str, objects: dict[str, int]) -> list[str]:
-        """Of contents (BLAKE3 → size) those that have to be sent for a bundle."""
+    def missing(
+        self, ws: str, kind: str, bundle_id: str, objects: dict[str, int]
+    ) -> tuple[list[str], dict[str, int]]:
+        """Of contents (BLAKE3 → size) those that have to be sent for a bundle, and how many bytes there are
+        of those that broke off within.
+        """
         path = f"/workspaces/{ws}/bundles/{kind}/{bundle_id}/missing"
-        return list(self._retrying(lambda t: t.json("POST", path, {"objects": objects}))["missing"])
+        answer = self._retrying(lambda t: t.json("POST", path, {"objects": objects}))
+        return list(answer["missing"]), dict(answer["begun"])
 
     @property
     def hands_over(self) -> bool:

@@ -72,6 +72,7 @@ EXIT_CODES: dict[str, int] = {
     "failed": FAILED,
     "waiting": FAILED,
     "stale_base": FAILED,
+    "stale_offset": FAILED,
     "no_handover": FAILED,
     "job_open": FAILED,
     "in_use": FAILED,

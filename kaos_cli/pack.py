@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import zstandard
 
@@ -23,12 +23,17 @@ WORTH = 0.9
 BLOCK_LIMIT = 128 << 10
 STORED_BYTES = CHUNK_BYTES - BLOCK_LIMIT
 """A frame of so many stored bytes is no more than a chunk."""
+NOTHING: Mapping[str, int] = {}
 
 
 def tar_stream(
-    bundle: Bundle, entries: Sequence[Entry], progress: Progress = lambda _: None
+    bundle: Bundle,
+    entries: Sequence[Entry],
+    progress: Progress = lambda _: None,
+    begun: Mapping[str, int] = NOTHING,
 ) -> Iterator[Piece]:
-    """The tar: the tree text as first member, then ``entries`` with paths relative to the bundle's root.
+    """The tar: the tree text as first member, then ``entries`` with paths relative to the bundle's root;
+    of contents (by hash) that are ``begun`` only what follows so many bytes.
 
     Yields pieces of any size, each good until the next one is asked for. Raises KaosError (changed) for a
     file that is no longer what was hashed.
@@ -38,9 +43,11 @@ def tar_stream(
     # One block for all big files: fresh ones cost a page fault for every 4 KiB read.
     largest = max((entry.file.size for entry in entries), default=0)
     block = memoryview(bytearray(min(BLOCK_BYTES, largest)))
-    for file, _, made in entries:
+    for file, hash_, made in entries:
         path = prefix + file.path
-        pending += header(file.path, file.size, 0o755 if file.executable else 0o644)
+        offset = begun.get(hash_, 0) if made is None else 0
+        rest = file.size - offset
+        pending += header(file.path, rest, 0o755 if file.executable else 0o644, offset=offset)
         if made is not None:
             pending += made + padding(file.size)
             progress(file.size)
@@ -50,15 +57,17 @@ def tar_stream(
         except OSError as error:
             raise unreadable(path, error) from error
         try:
-            if file.size < CHUNK_BYTES:
-                content = os.read(fd, file.size + 1)
-                done = len(content)
+            done = offset
+            if offset:
+                os.lseek(fd, offset, os.SEEK_SET)
+            if rest < CHUNK_BYTES:
+                content = os.read(fd, rest + 1)
+                done += len(content)
                 pending += content
-                progress(done)
+                progress(len(content))
             else:
                 yield pending
                 pending = bytearray()
-                done = 0
                 while done <= file.size and (count := os.readv(fd, [block])):
                     done += count
                     if done <= file.size:
@@ -70,7 +79,7 @@ def tar_stream(
             raise unreadable(path, error) from error
         finally:
             os.close(fd)
-        pending += padding(file.size)
+        pending += padding(rest)
         if len(pending) >= CHUNK_BYTES:
             yield pending
             pending = bytearray()
@@ -125,7 +134,12 @@ def stored(data: memoryview) -> bytes:
     return b"".join(parts)
 
 
-def pack(bundle: Bundle, entries: Sequence[Entry], progress: Progress = lambda _: None) -> Iterator[bytes]:
-    """The body of an upload that carries ``entries`` of ``bundle``."""
-    size_hint = sum(entry.file.size for entry in entries) + len(bundle.tree)
-    return compressed(tar_stream(bundle, entries, progress), size_hint)
+def pack(
+    bundle: Bundle,
+    entries: Sequence[Entry],
+    progress: Progress = lambda _: None,
+    begun: Mapping[str, int] = NOTHING,
+) -> Iterator[bytes]:
+    """The body of an upload that carries ``entries`` of ``bundle``; see ``tar_stream``."""
+    size_hint = sum(entry.file.size - begun.get(entry.hash, 0) for entry in entries) + len(bundle.tree)
+    return compressed(tar_stream(bundle, entries, progress, begun), size_hint)

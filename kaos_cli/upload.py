@@ -23,7 +23,7 @@ from kaos_formats.tree import bundle_id, content_hashes
 
 # Waits before an upload that broke off goes on, while it gets nowhere.
 PAUSES_S = (0.5, 2.0, 5.0, 10.0)
-BROKEN_OFF = frozenset({"connection_lost", "backend_unavailable", "engine_unavailable"})
+BROKEN_OFF = frozenset({"connection_lost", "backend_unavailable", "engine_unavailable", "stale_offset"})
 _AT_A_TIME = 20_000
 
 
@@ -187,22 +187,32 @@ class _Sending:
 
         client, ws, bundle = self._client, self._ws, self._bundle
         base_tree = client.head_tree(ws, bundle.kind)
-        entries = self._wanted(missing(bundle, base_tree))
-        self._left_bytes = sum(entry.file.size for entry in entries)
-        sent = Sent(bundle, len(entries), self._left_bytes, known=False)
+        new, begun = self._wanted(missing(bundle, base_tree))
+        # One file of each content travels.
+        entries = list({entry.hash: entry for entry in reversed(new)}.values())[::-1]
+        self._left_bytes = sum(entry.file.size - begun.get(entry.hash, 0) for entry in entries)
+        sent = Sent(bundle, len(new), sum(entry.file.size for entry in new), known=False)
         self._first = self._first or sent
         base = None if base_tree is None else bundle_id(base_tree)
-        with stage(self._terminal, f"send {bundle.kind}", sent.new_bytes, in_bytes=True) as progress:
+        with stage(self._terminal, f"send {bundle.kind}", self._left_bytes, in_bytes=True) as progress:
             client.put_bundle(
-                ws, bundle.kind, bundle.id, bundle.name, base, lambda: pack(bundle, entries, progress.advance)
+                ws,
+                bundle.kind,
+                bundle.id,
+                bundle.name,
+                base,
+                lambda: pack(bundle, entries, progress.advance, begun),
             )
         return self._first
 
-    def _wanted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Those whose content is nowhere at the backend."""
+    def _wanted(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], dict[str, int]]:
+        """Those whose content is nowhere at the backend, and how many bytes of it have come, by hash."""
         sizes = list({entry.hash: entry.file.size for entry in entries}.items())
         wanted: set[str] = set()
+        begun: dict[str, int] = {}
         for at in range(0, len(sizes), _AT_A_TIME):
             part = dict(sizes[at : at + _AT_A_TIME])
-            wanted.update(self._client.missing(self._ws, self._bundle.kind, self._bundle.id, part))
-        return [entry for entry in entries if entry.hash in wanted]
+            lacking, halves = self._client.missing(self._ws, self._bundle.kind, self._bundle.id, part)
+            wanted.update(lacking)
+            begun |= halves
+        return [entry for entry in entries if entry.hash in wanted], begun

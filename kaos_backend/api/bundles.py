@@ -46,14 +46,18 @@ def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake
 def missing_contents(
     workspace: str, kind: BundleKind, bundle_id: str, body: requests.Missing, services: Awake
 ) -> views.Missing:
-    """Of the contents that a bundle is made of, those that are not stored yet and must be sent with it."""
-    return views.Missing(missing=services.bundles.missing(workspace, kind, bundle_id, body.objects))
+    """Of the contents that a bundle is made of, those that are not stored yet and must be sent with it; and
+    of large ones that broke off, how much is there.
+    """
+    return services.bundles.missing(workspace, kind, bundle_id, body.objects)
 
 
 @router.put(
     "/{bundle_id}",
     status_code=201,
-    responses=ends_in(errors.NoSuchWorkspace, errors.InvalidBundle, errors.InvalidName, errors.StaleBase),
+    responses=ends_in(
+        errors.NoSuchWorkspace, errors.InvalidBundle, errors.InvalidName, errors.StaleBase, errors.StaleOffset
+    ),
     openapi_extra={
         PLACE: "uploads",
         "requestBody": {
@@ -71,7 +75,8 @@ async def put_bundle(
     name: Annotated[str, Query()],
     base: Annotated[str | None, Query()] = None,
 ) -> views.UploadedBundle:
-    """Stores a bundle from a streamed tar in zstd. 400 invalid_bundle, 409 stale_base. Idempotent."""
+    """Stores a bundle from a streamed tar in zstd. 400 invalid_bundle, 409 stale_base, stale_offset.
+    Idempotent."""
     pipe = BodyPipe()
     feeding = asyncio.create_task(pipe.feed(request.stream()))
     try:

@@ -51,10 +51,14 @@ class UploadPlan:
     sources: Mapping[str, str]
 
 
-def plan_upload(new: Layout, base: Layout | None) -> UploadPlan:
-    """The plan for uploading ``new`` on top of ``base`` (None: from nothing)."""
+def plan_upload(new: Layout, base: Layout | None, *, is_begun: bool = False) -> UploadPlan:
+    """The plan for uploading ``new`` on top of ``base`` (None: from nothing), where it ``is_begun`` without
+    a copy of the whole.
+    """
     if base is None:
         return UploadPlan(False, (), frozenset(), {})
+    if is_begun:
+        return UploadPlan(False, (), frozenset(), _sources(base))
     kept: set[str] = set()
     removed: list[str] = []
     for path, entry in base.entries.items():
@@ -65,25 +69,47 @@ def plan_upload(new: Layout, base: Layout | None) -> UploadPlan:
             removed.append(path)
     if base.map_text is not None:
         removed.append(MAP_FILE)
-    sources = {entry.hash: path for path, entry in base.entries.items()}
+    sources = _sources(base)
     # Copying everything and deleting costs one change per deleted file, copying piecemeal one per kept file.
     if len(kept) > len(removed):
         return UploadPlan(True, tuple(removed), frozenset(kept), sources)
     return UploadPlan(False, (), frozenset(), sources)
 
 
-def from_base(plan: UploadPlan, new: Layout, received: Iterable[str]) -> list[tuple[str, str]]:
-    """(path in the base, path) for every file that neither came nor is there already; all stored paths.
+def _sources(base: Layout) -> dict[str, str]:
+    return {entry.hash: path for path, entry in base.entries.items()}
 
-    Raises InvalidBundle if the base does not have the content of one.
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Files made by reference, as (path that has the content, path): of the base and of the bundle itself."""
+
+    of_base: list[tuple[str, str]]
+    of_itself: list[tuple[str, str]]
+
+
+def copies(plan: UploadPlan, new: Layout, received: Iterable[str]) -> Copies:
+    """What every file is made of that neither came nor is there already; all stored paths.
+
+    Raises InvalidBundle if neither the base nor a file that came has the content of one.
     """
     there = set(received) | plan.kept
-    missing = [(path, entry) for path, entry in new.entries.items() if path not in there]
-    unknown = [entry.path for _, entry in missing if entry.hash not in plan.sources]
+    made = Copies([], [])
+    left: list[tuple[str, TreeEntry]] = []
+    for path, entry in new.entries.items():
+        if path not in there:
+            source = plan.sources.get(entry.hash)
+            if source is None:
+                left.append((path, entry))
+            else:
+                made.of_base.append((source, path))
+    twins = {new.entries[path].hash: path for path in there} if left else {}
+    unknown = [entry.path for _, entry in left if entry.hash not in twins]
     if unknown:
         raise InvalidBundle(
             f"{len(unknown)} file(s) of the bundle were not sent, the first is {unknown[0]!r}",
             hint="deploy again; the folder may have changed while it was being read",
             paths=unknown[:5],
         )
-    return [(plan.sources[entry.hash], path) for path, entry in missing]
+    made.of_itself.extend((twins[entry.hash], path) for path, entry in left)
+    return made

@@ -106,8 +106,13 @@ class Pachd(Protocol):
         stream and is raised from here. ``ops`` is consumed in another thread.
         """
 
-    def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
-        """Closes a commit and returns it when it is finished; one that is closed already is no error."""
+    def finish_commit(
+        self, project: str, repo: str, commit_id: str, error: str = "", description: str = ""
+    ) -> Commit:
+        """Closes a commit and returns it when it is finished; one that is closed already is no error.
+
+        ``description``: another one than it was opened with.
+        """
 
     def drop_branch(self, project: str, repo: str, branch: str) -> None:
         """Deletes a branch that nothing depends on; a missing one is no error. Its commits stay."""
@@ -141,6 +146,9 @@ class Pachd(Protocol):
         Nothing matched: NotFound at the first ``next``.
         """
 
+    def sizes(self, project: str, repo: str, commit_id: str, folder: str) -> Mapping[str, int]:
+        """Of all files below a folder their paths in it, and their bytes; a missing folder has none."""
+
     def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
         """The folders of a commit's top level that ``glob`` matches, each with a name for its content."""
 
@@ -171,6 +179,14 @@ class Pachd(Protocol):
     def find(self, objects: Mapping[bytes, int]) -> kaos_v1.FindResponse:
         """What of ``objects`` (BLAKE3 → size) is stored, under whatever name; see ``kaos_v1.FindRequest``.
         Raises NeedsEmbeddedEngine.
+        """
+
+    def receive(
+        self, name: bytes, size: int, offset: int, pieces: Iterable[bytes]
+    ) -> kaos_v1.ReceiveResponse:
+        """Takes in a large content by its BLAKE3 from ``offset`` on; what has come stays when ``pieces`` end
+        too early or raise (then that is raised from here), see ``kaos_v1.ReceiveRequest``. They are consumed
+        in another thread. Raises NeedsEmbeddedEngine.
         """
 
     def job_set(self, project: str, job_id: str) -> list[Job]:

@@ -1,4 +1,6 @@
-"""Datums and jobs: many to a message from the embedded engine, as Pachyderm lists them elsewhere."""
+"""What comes by the thousand: files; datums and jobs, many to a message from the embedded engine, and as
+Pachyderm lists them elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,17 @@ def stream(
         return cast(Iterator[_Answer], method(request))
 
     return call
+
+
+def sizes(connection: Connection, commit: pfs.Commit, folder: str) -> Mapping[str, int]:
+    """See ``port.Pachd.sizes``."""
+    walk = pfs.WalkFileRequest(file=pfs.File(commit=commit, path=folder))
+    try:
+        found = connection.read(lambda c: list(read_by_hand(c, "/pfs_v2.API/WalkFile", wire.file_size)(walk)))
+    except errors.NotFound:
+        return {}
+    prefix = folder.rstrip("/") + "/"
+    return {path.removeprefix(prefix): size for path, size in found if not path.endswith("/")}
 
 
 def datums(connection: Connection, request: kaos_v1.DatumsRequest) -> list[Datum]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from pachyderm_sdk import Client
@@ -28,15 +28,14 @@ from kaos_backend.domain.models import (
     RunningDatum,
     StartCommit,
 )
-from kaos_backend.pachd import convert, reading, wire
+from kaos_backend.pachd import convert, reading, sending
 from kaos_backend.pachd.connection import Connection, in_transaction
 from kaos_backend.pachd.endpoint import Engine
-from kaos_backend.pachd.errors import CommitFinished, translate
+from kaos_backend.pachd.errors import CommitFinished
 from kaos_backend.pachd.foreground import SdkForeground
 from kaos_backend.pachd.handover import SdkIngest, export
 from kaos_backend.pachd.logs import SdkLogStream
 from kaos_backend.pachd.port import ForegroundCall, IngestCall, LogStream
-from kaos_backend.pachd.prefetch import prefetch
 from kaos_backend.pachd.reading import stream, unary
 from kaos_formats import kaos_v1
 from kaos_formats.handover import File, Folder
@@ -111,29 +110,16 @@ class SdkPachd:
         return str(commit.id)
 
     def modify(self, project: str, repo: str, commit_id: str, ops: Iterable[FileOp]) -> None:
-        failure: list[BaseException] = []
+        sending.modify(self._connection, project, repo, commit_id, ops)
 
-        def requests() -> Iterator[wire.Encoded]:
-            yield wire.set_commit(project, repo, commit_id)
-            try:
-                yield from prefetch(wire.encode(project, op) for op in ops)
-            except BaseException as error:
-                failure.append(error)
-                raise
-
-        try:
-            # Not `write`: the iterator can be consumed only once.
-            with self._connection.client() as client:
-                client.pfs.modify_file(cast(Any, requests()))
-        except (grpc.RpcError, ConnectionError) as error:
-            if failure:
-                raise failure[0] from error
-            raise translate(error) from error
-
-    def finish_commit(self, project: str, repo: str, commit_id: str, error: str = "") -> Commit:
+    def finish_commit(
+        self, project: str, repo: str, commit_id: str, error: str = "", description: str = ""
+    ) -> Commit:
         commit = _commit(project, repo, commit_id)
         with contextlib.suppress(CommitFinished):
-            self._connection.write(lambda c: c.pfs.finish_commit(commit=commit, error=error))
+            self._connection.write(
+                lambda c: c.pfs.finish_commit(commit=commit, error=error, description=description)
+            )
         info = self._connection.read(
             lambda c: c.pfs.inspect_commit(commit=commit, wait=pfs.CommitState.FINISHED)
         )
@@ -212,6 +198,10 @@ class SdkPachd:
         for message in self._connection.stream(lambda c: c.pfs.get_file_tar(file=file)):
             yield message.value
 
+    def sizes(self, project: str, repo: str, commit_id: str, folder: str) -> Mapping[str, int]:
+        commit = _commit(project, repo, commit_id)
+        return reading.sizes(self._connection, commit, folder)
+
     def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
         commit = _commit(project, repo, commit_id)
         infos = self._list(lambda c: c.pfs.glob_file(commit=commit, pattern=glob))
@@ -260,6 +250,11 @@ class SdkPachd:
     def find(self, objects: Mapping[bytes, int]) -> kaos_v1.FindResponse:
         request = kaos_v1.FindRequest(objects=list(objects), sizes=list(objects.values()))
         return self._connection.read(unary("Find", request, kaos_v1.FindResponse))
+
+    def receive(
+        self, name: bytes, size: int, offset: int, pieces: Iterable[bytes]
+    ) -> kaos_v1.ReceiveResponse:
+        return sending.receive(self._connection, name, size, offset, pieces)
 
     def job_set(self, project: str, job_id: str) -> list[Job]:
         try:

@@ -67,6 +67,17 @@ def _commit(project: str, repo: str, commit_id: str) -> bytes:
     return text(2, commit_id) + field(3, place)
 
 
+def file_size(message: bytes) -> tuple[str, int]:
+    """The path and the bytes of an encoded FileInfo{file 1, size_bytes 4}; folders end in ``/``."""
+    path, size = "", 0
+    for number, value in values(memoryview(message)):
+        if number == 1 and not isinstance(value, int):
+            path = _string(value, 2)
+        elif number == 4 and isinstance(value, int):
+            size = value
+    return path, size
+
+
 def datum(message: bytes) -> Datum:
     """An encoded DatumInfo, read.
 

@@ -14,44 +14,52 @@ class BrokenOff(InvalidBundle):
     """Whoever sent a bundle has gone before its end: what has come is good, and the rest may follow."""
 
 
-class Batches:
-    """Iterate over it, and over each batch to its end before the next one is asked for; a file is never in
-    two.
+class Cut:
+    """Among changes: all before it are stored by the time that the next one is asked for."""
 
-    When the stream breaks off, the batch that is at hand ends there, and BrokenOff is raised after it.
+
+CUT = Cut()
+Step = FileOp | Cut
+
+
+class Batches:
+    """Iterate over it, and over each batch to its end before the next one is asked for.
+
+    With ``whole_files`` a file is never in two. When the stream breaks off, the batch that is at hand ends
+    there, and BrokenOff is raised after it.
     """
 
-    def __init__(self, operations: Iterable[FileOp]) -> None:
-        self._operations = iter(operations)
-        self._next: FileOp | None = None
-        self._ended = False
+    def __init__(self, steps: Iterable[Step], *, whole_files: bool = True) -> None:
+        self._steps = iter(steps)
+        self._whole_files = whole_files
+        self._next: Step | None = CUT
         self._broken: BrokenOff | None = None
 
     def __iter__(self) -> Iterator[Iterator[FileOp]]:
-        while not self._ended:
-            yield self._batch()
+        while self._next is not None:
+            if isinstance(self._next, Cut):
+                self._advance()
+            else:
+                yield self._batch()
         if self._broken is not None:
             raise self._broken
 
     def _batch(self) -> Iterator[FileOp]:
-        if self._next is None:
-            self._advance()
         size = 0
-        while (operation := self._next) is not None:
-            yield operation
+        while (step := self._next) is not None and not isinstance(step, Cut):
+            yield step
             self._advance()
-            if isinstance(operation, AddFile):
-                size += len(operation.data)
-                if size >= BATCH_BYTES and not _goes_on(operation, self._next):
+            if isinstance(step, AddFile):
+                size += len(step.data)
+                if size >= BATCH_BYTES and not (self._whole_files and _goes_on(step, self._next)):
                     return
 
     def _advance(self) -> None:
         try:
-            self._next = next(self._operations, None)
+            self._next = next(self._steps, None)
         except BrokenOff as error:
             self._next, self._broken = None, error
-        self._ended = self._next is None
 
 
-def _goes_on(one: AddFile, after: FileOp | None) -> bool:
+def _goes_on(one: AddFile, after: Step | None) -> bool:
     return isinstance(after, AddFile) and after.path == one.path

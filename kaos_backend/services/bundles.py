@@ -1,27 +1,22 @@
-"""Bundles: what is current, what is staged, and storing an upload on a staging branch.
-
-A staged bundle is a finished commit on ``staging-<bundle id>-<owner>`` that holds the complete content; its
-commit's description names it. Nothing depends on such a branch, so nothing runs because of it. While a bundle
-comes the commit is open; when it breaks off it stays so, and keeps what has come until the rest does, or
-until recovery finds it too old.
-"""
+"""Bundles: what is current, what is staged, and storing an upload on a staging branch."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 
 from kaos_backend import errors
 from kaos_backend.domain.changedlist import Base
-from kaos_backend.domain.descriptions import Description, parse, rfc3339
+from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.models import Commit, DeleteFile, FileOp
+from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import contents, inputs, views
-from kaos_backend.services.batches import Batches, BrokenOff
+from kaos_backend.services.arrivals import Arrival, ElsewhereArrival, EmbeddedArrival
 from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.staging import Staging, upload_key
 from kaos_backend.services.upload import BundleUpload
 from kaos_formats import names
 from kaos_formats.names import BundleKind
@@ -29,13 +24,9 @@ from kaos_formats.shape import find_shape
 from kaos_formats.tar import Source
 
 PATIENCE_S = 5.0
-
-_log = logging.getLogger(__name__)
-
-
-def upload_key(workspace: str, kind: str, bundle_id: str) -> tuple[str, ...]:
-    """Key of the lock that is held while this bundle is being stored, deployed from or discarded."""
-    return ("upload", workspace, kind, bundle_id)
+# A connection that is dead without anybody having been told is cut off before that (``Limits.stall_s``), and
+# what it brought put in its place.
+DEAD_S = 35.0
 
 
 class Bundles:
@@ -44,7 +35,7 @@ class Bundles:
     def __init__(self, pachd: Pachd, owner: str, locks: KeyedLocks, now: Callable[[], datetime]) -> None:
         """``owner``: this backend among those that share a pachd; each stages on branches of its own."""
         self._pachd = pachd
-        self.owner = owner
+        self.staging = Staging(pachd, owner)
         self._locks = locks
         self._now = now
 
@@ -100,16 +91,7 @@ class Bundles:
 
     def staged(self, workspace: str, kind: BundleKind, bundle_id: str) -> tuple[Commit, Description] | None:
         """The finished staging commit of a bundle, if there is one."""
-        if not names.is_id(bundle_id):
-            return None
-        try:
-            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id, self.owner))
-        except errors.NotFound:
-            return None
-        description = parse(commit.description)
-        if description is None or commit.open or commit.error or description.id != bundle_id:
-            return None
-        return commit, description
+        return self.staging.finished(workspace, kind, bundle_id)
 
     def put(
         self, workspace: str, kind: BundleKind, bundle_id: str, name: str, base_id: str | None, body: Source
@@ -136,27 +118,32 @@ class Bundles:
             stored = self._store(workspace, kind, bundle_id, name, base, body)
             if head is not None and head.description.id == bundle_id:
                 # It was sent to heal the current one, whose content is whole again by now.
-                self.discard_quietly(workspace, kind, bundle_id)
+                self.staging.discard_quietly(workspace, kind, bundle_id)
             return stored
 
     def missing(
         self, workspace: str, kind: BundleKind, bundle_id: str, sizes: Mapping[str, int]
-    ) -> list[str]:
-        """Of contents (BLAKE3 in hex → size in bytes) those that must be sent for a bundle. All of them where
-        Pachyderm cannot tell. Raises NoSuchWorkspace.
+    ) -> views.Missing:
+        """Of contents (BLAKE3 in hex → size in bytes) those that must be sent for a bundle, and how much of
+        them is there. Raises NoSuchWorkspace.
         """
         inputs.require_workspace(self._pachd, workspace)
         # What breaks off right now is put in its place first.
         with (
             contextlib.suppress(errors.Busy),
-            self._locks.hold(*upload_key(workspace, kind, bundle_id), patience_s=PATIENCE_S),
+            self._locks.hold(*upload_key(workspace, kind, bundle_id), patience_s=DEAD_S),
         ):
             pass
+        stored: Container[str] = ()
+        begun: Mapping[str, int] = {}
         try:
-            found = contents.find(self._pachd, sizes)
+            stored, begun = contents.find(self._pachd, sizes)
         except errors.NeedsEmbeddedEngine:
-            return list(sizes)
-        return [name for name in sizes if name not in found]
+            arrived = self.staging.arrived(workspace, kind, bundle_id)
+            if arrived is not None:
+                stored, begun = arrived.stored, arrived.begun
+        missing = [name for name in sizes if name not in stored]
+        return views.Missing(missing=missing, begun={one: begun[one] for one in missing if one in begun})
 
     def forget(self, workspace: str, kind: BundleKind, bundle_id: str) -> None:
         """Removes a bundle that was sent and not deployed; one that is not there is no error.
@@ -167,21 +154,7 @@ class Bundles:
             key = upload_key(workspace, kind, bundle_id)
             # Whoever sends it may be slow; a call that waits for an upload would hold a place of other calls.
             with self._locks.hold(*key, patience_s=PATIENCE_S):
-                self.discard(workspace, kind, bundle_id)
-
-    def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
-        """Removes a staging branch and its commit; what is not there is no error.
-
-        The branch goes first: dropping the head of a branch would leave a new empty commit in its place.
-        """
-        branch = names.staging_branch(bundle_id, self.owner)
-        if commit_id is None:
-            try:
-                commit_id = self._pachd.commit(workspace, kind, branch).id
-            except errors.NotFound:
-                return
-        self._pachd.drop_branch(workspace, kind, branch)
-        self._pachd.drop_commit_set(commit_id)
+                self.staging.discard(workspace, kind, bundle_id)
 
     def _known(
         self, workspace: str, kind: BundleKind, bundle_id: str, head: inputs.Head | None
@@ -222,27 +195,30 @@ class Bundles:
         except errors.NotFound as error:
             # Its deploy is being carried out right now: there, but without content yet.
             raise _stale(workspace, kind, base.description.id if base else "", base) from error
-        can_find = True
+        is_embedded = contents.can_be_found(self._pachd)
+        about = self._about(bundle_id, name, tree.files, tree.size_bytes)
+        # Elsewhere it tells what has come, if it has the tree.
+        arrived = None if is_embedded else self.staging.arrived(workspace, kind, bundle_id)
+        opened = self.staging.open(workspace, about, kind, anew=arrived is None and not is_embedded)
+        arrival: Arrival
+        if is_embedded:
+            arrival = EmbeddedArrival(self._pachd)
+        else:
+            arrival = arrived or ElsewhereArrival(
+                self._pachd, workspace, kind, opened.id, Layout(tree), is_begun=False
+            )
+        steps = upload.operations(kind, tree, base_tree, base_commit, opened.id, arrival)
+        if is_embedded and opened.is_begun:
+            # Its contents are found like all that is stored, and come again with the rest, in one change.
+            folder, path = names.bundle_dir(bundle_id), names.tree_path(bundle_id)
+            steps = chain((DeleteFile(f"{folder}/"), DeleteFile(path)), steps)
 
-        def find(sizes: Mapping[str, int]) -> Mapping[str, str]:
-            nonlocal can_find
-            try:
-                return contents.find(self._pachd, sizes)
-            except errors.NeedsEmbeddedEngine:
-                can_find = False
-                return {}
+        def worth_keeping() -> bool:
+            # Of a large file the embedded engine keeps what has come by itself.
+            return upload.new_files > 0 or (not is_embedded and upload.new_bytes > 0)
 
-        operations = upload.operations(kind, tree, base_tree, base_commit, find)
-        about = self._commit(
-            workspace,
-            kind,
-            bundle_id,
-            name,
-            tree.files,
-            tree.size_bytes,
-            operations,
-            # Without any file of it there is nothing to go on with.
-            lambda: can_find and upload.new_files > 0,
+        self.staging.fill(
+            workspace, kind, about, opened, steps, worth_keeping, whole_files=arrival.whole_files
         )
         return _uploaded(about, upload.new_files, upload.new_bytes)
 
@@ -268,81 +244,24 @@ class Bundles:
             if known is not None:
                 # What has come has healed it.
                 return _uploaded(known, *new, known=True)
-            about = self._commit(workspace, kind, bundle_id, name, files, size_bytes, operations)
+            about = self._about(bundle_id, name, files, size_bytes)
+            opened = self.staging.open(workspace, about, kind, anew=True)
+            self.staging.fill(workspace, kind, about, opened, operations, lambda: False)
             if head is not None and head.description.id == bundle_id:
                 # It was sent to heal the current one, whose content is whole again by now.
-                self.discard_quietly(workspace, kind, bundle_id)
+                self.staging.discard_quietly(workspace, kind, bundle_id)
             return _uploaded(about, *new)
 
-    def _commit(
-        self,
-        workspace: str,
-        kind: BundleKind,
-        bundle_id: str,
-        name: str,
-        files: int,
-        size_bytes: int,
-        operations: Iterable[FileOp],
-        worth_keeping: Callable[[], bool] = lambda: False,
-    ) -> Description:
-        """Puts a bundle on its staging branch, or nothing at all; if what sends it is gone, or the engine,
-        what has come if that is ``worth_keeping``.
-        """
-        description = Description(
+    def _about(self, bundle_id: str, name: str, files: int, size_bytes: int) -> Description:
+        return Description(
             kind="staging",
             id=bundle_id,
             name=name,
             created=rfc3339(self._now()) or "",
             files=files,
             bytes=size_bytes,
-            owner=self.owner,
+            owner=self.staging.owner,
         )
-        self._pachd.ensure_repos(workspace, [kind])
-        begun = self._begun(workspace, kind, bundle_id, name)
-        if begun is None:
-            # A damaged one. Nobody else can be writing it: the branch is ours, and we hold its lock.
-            self.discard(workspace, kind, bundle_id)
-            branch = names.staging_branch(bundle_id, self.owner)
-            commit_id = self._pachd.start_commit(workspace, kind, branch, description.to_json())
-        else:
-            commit_id = begun
-            # Its contents were found like all that is stored, and come again with the rest, in one change.
-            folder, tree = names.bundle_dir(bundle_id), names.tree_path(bundle_id)
-            operations = chain((DeleteFile(f"{folder}/"), DeleteFile(tree)), operations)
-        try:
-            for batch in Batches(operations):
-                self._pachd.modify(workspace, kind, commit_id, batch)
-            finished = self._pachd.finish_commit(workspace, kind, commit_id)
-            if finished.error:
-                raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
-        except (BrokenOff, errors.EngineUnavailable):
-            if begun is None and not worth_keeping():
-                self.discard_quietly(workspace, kind, bundle_id, commit_id)
-            raise
-        except BaseException:
-            self.discard_quietly(workspace, kind, bundle_id, commit_id)
-            raise
-        return description
-
-    def _begun(self, workspace: str, kind: str, bundle_id: str, name: str) -> str | None:
-        """The open commit of a bundle that broke off, if there is one."""
-        try:
-            commit = self._pachd.commit(workspace, kind, names.staging_branch(bundle_id, self.owner))
-        except errors.NotFound:
-            return None
-        description = parse(commit.description)
-        if not commit.open or commit.error or description is None:
-            return None
-        return commit.id if (description.id, description.name) == (bundle_id, name) else None
-
-    def discard_quietly(
-        self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None
-    ) -> None:
-        """As ``discard``, after an error that matters more; what cannot be removed now, recovery removes."""
-        try:
-            self.discard(workspace, kind, bundle_id, commit_id)
-        except errors.KaosError as error:
-            _log.warning("left for recovery: staging of %s %s: %s", kind, bundle_id, error.message)
 
 
 def check_source(executable: Mapping[str, bool]) -> None:

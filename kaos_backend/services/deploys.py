@@ -23,13 +23,14 @@ from kaos_backend.domain.models import Job, PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, stages, views
-from kaos_backend.services.bundles import Bundles, no_bundle, upload_key
+from kaos_backend.services.bundles import Bundles, no_bundle
 from kaos_backend.services.fill import fill, heal
 from kaos_backend.services.jobs import stop
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import Deploy, check_author
 from kaos_backend.services.stages import STAGES
+from kaos_backend.services.staging import upload_key
 from kaos_formats import build_secrets, names
 from kaos_formats.arguments import check_arguments, variant
 
@@ -109,7 +110,7 @@ class Deploys:
         ids = _ids(heads)
         current = heads[names.HYPER]
         if grid is not None and current is not None and current.description.id == grid.id:
-            heal(self._pachd, workspace, current, self._bundles.owner)
+            heal(self._pachd, workspace, current, self._bundles.staging.owner)
         deployed = ids | request.bundles
         # Without a grid there is one trial, with the training code's own defaults.
         default = hyperparams.expand({})
@@ -312,13 +313,13 @@ class Deploys:
             commit, about = staged
             description = Description(
                 kind=kind, id=bundle_id, name=about.name, author=request.author, created=created,
-                files=about.files, bytes=about.bytes, staging=commit.id, owner=self._bundles.owner,
+                files=about.files, bytes=about.bytes, staging=commit.id, owner=self._bundles.staging.owner,
             )  # fmt: skip
             parts.append(_Part(kind, description))
         if names.HYPER in plan.changed and grid is not None:
             description = Description(
                 kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
-                grid=grid.as_given(), owner=self._bundles.owner,
+                grid=grid.as_given(), owner=self._bundles.staging.owner,
             )  # fmt: skip
             parts.append(_Part(names.HYPER, description))
         return parts
@@ -334,7 +335,9 @@ class Deploys:
                 key = upload_key(workspace, part.repo, part.description.id)
                 # Sent once more at this moment, it is left for recovery.
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
-                    self._bundles.discard(workspace, part.repo, part.description.id, part.description.staging)
+                    self._bundles.staging.discard(
+                        workspace, part.repo, part.description.id, part.description.staging
+                    )
         return job_id
 
     def _discard_staged(self, workspace: str, request: Deploy) -> None:
@@ -343,7 +346,7 @@ class Deploys:
             if names.is_id(bundle_id):
                 key = upload_key(workspace, kind, bundle_id)
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
-                    self._bundles.discard_quietly(workspace, kind, bundle_id)
+                    self._bundles.staging.discard_quietly(workspace, kind, bundle_id)
 
 
 def _ids(heads: Mapping[str, inputs.Head | None]) -> dict[str, str | None]:

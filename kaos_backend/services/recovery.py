@@ -2,7 +2,8 @@
 
 Everything needed is in Pachyderm: an open input commit's description names the staging commit that has its
 content (or the grid itself). Runs when the backend starts, when the engine was started anew, and before the
-next request after a deploy that failed half-way. Repeatable at any point.
+next request after a deploy that failed half-way. Repeatable at any point. What is kept for a while is looked
+through now and then as well.
 
 Other backends may share the Pachyderm. What one of them has begun is its own, by the owner in descriptions
 and branch names, until it is so old that nobody will go on with it.
@@ -20,9 +21,9 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
 from kaos_backend.domain.models import Commit, Repo
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services.bundles import Bundles, upload_key
 from kaos_backend.services.fill import fill
 from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.staging import Staging, upload_key
 from kaos_formats import names
 
 # A bundle that was sent but never deployed is kept this long for the deploy to be tried again.
@@ -39,10 +40,10 @@ class Recovery:
     """Finishes what a crash interrupted."""
 
     def __init__(
-        self, pachd: Pachd, bundles: Bundles, locks: KeyedLocks, now: Callable[[], datetime]
+        self, pachd: Pachd, staging: Staging, locks: KeyedLocks, now: Callable[[], datetime]
     ) -> None:
         self._pachd = pachd
-        self._bundles = bundles
+        self._staging = staging
         self._locks = locks
         self._now = now
         self._guard = threading.Lock()
@@ -76,14 +77,10 @@ class Recovery:
 
     def run(self) -> None:
         """Recovers all workspaces; what goes wrong in one is logged and does not keep the others."""
-        dropped = self._pachd.delete_abandoned_transactions(self._bundles.owner, self._now() - KEEP_BEGUN)
+        dropped = self._pachd.delete_abandoned_transactions(self._staging.owner, self._now() - KEEP_BEGUN)
         if dropped:
             _log.warning("dropped %d unfinished transactions", dropped)
-        by_workspace: dict[str, list[Repo]] = {}
-        for repo in self._pachd.repos():
-            if repo.name in names.INPUT_REPOS:
-                by_workspace.setdefault(repo.project, []).append(repo)
-        for workspace, repos in by_workspace.items():
+        for workspace, repos in self._by_workspace().items():
             try:
                 self._recover(workspace, repos)
             except errors.EngineUnavailable:
@@ -91,6 +88,23 @@ class Recovery:
             except errors.KaosError as error:
                 _log.error("recovery of workspace %s: %s", workspace, error.message)
                 self._dirty.add(workspace)
+
+    def sweep(self) -> None:
+        """Removes what was kept and is too old by now, while requests are served; a workspace in which
+        something is being deployed has its turn the next time.
+        """
+        for workspace, repos in self._by_workspace().items():
+            with contextlib.suppress(errors.Busy), self._locks.hold("workspace", workspace, patience_s=0):
+                for repo in repos:
+                    if any(names.parse_staging_branch(branch) for branch in repo.branches):
+                        self._sweep_branches(workspace, repo, None)
+
+    def _by_workspace(self) -> dict[str, list[Repo]]:
+        found: dict[str, list[Repo]] = {}
+        for repo in self._pachd.repos():
+            if repo.name in names.INPUT_REPOS:
+                found.setdefault(repo.project, []).append(repo)
+        return found
 
     def _recover(self, workspace: str, repos: Iterable[Repo]) -> None:
         with self._locks.hold("workspace", workspace):
@@ -124,18 +138,7 @@ class Recovery:
     def _sweep(self, workspace: str, repo: Repo, commits: list[Commit]) -> None:
         """Removes staging commits that nobody will deploy: half-written, deployed and forgotten ones."""
         deployed = next((d.id for c in commits if (d := parse(c.description)) and d.kind != "staging"), None)
-        kept: set[str] = set()
-        for branch in repo.branches:
-            if names.parse_staging_branch(branch) is None:
-                continue
-            with contextlib.suppress(errors.NotFound):
-                head = self._pachd.commit(workspace, repo.name, branch)
-                if self._wanted(workspace, repo.name, branch, head, deployed):
-                    kept.add(head.id)
-                else:
-                    # The branch goes first, see ``Bundles.discard``.
-                    self._pachd.drop_branch(workspace, repo.name, branch)
-                    self._pachd.drop_commit_set(head.id)
+        kept = self._sweep_branches(workspace, repo, deployed)
         for commit in commits:
             description = parse(commit.description)
             if description is None or description.kind != "staging" or commit.id in kept:
@@ -147,13 +150,32 @@ class Recovery:
             if not wanted:
                 self._pachd.drop_commit_set(commit.id)
 
-    def _wanted(self, workspace: str, repo: str, branch: str, head: Commit, deployed: str | None) -> bool:
-        """Whether the head of a staging branch may still be deployed, or be written right now."""
-        bundle_id, owner = names.parse_staging_branch(branch) or ("", "")
-        if owner != self._bundles.owner:
+    def _sweep_branches(self, workspace: str, repo: Repo, deployed: str | None) -> set[str]:
+        """Removes staging branches that nobody wants, with their commits; the ids of commits that stay."""
+        kept: set[str] = set()
+        for branch in repo.branches:
+            staged = names.parse_staging_branch(branch)
+            if staged is None:
+                continue
+            bundle_id, owner = staged
+            key = upload_key(workspace, repo.name, bundle_id)
+            # One that is being written or deployed right now is wanted.
+            with contextlib.suppress(errors.NotFound, errors.Busy), self._locks.hold(*key, patience_s=0):
+                head = self._pachd.commit(workspace, repo.name, branch)
+                if self._wanted(workspace, repo.name, bundle_id, owner, head, deployed):
+                    kept.add(head.id)
+                else:
+                    # The branch goes first, see ``Staging.discard``.
+                    self._pachd.drop_branch(workspace, repo.name, branch)
+                    self._pachd.drop_commit_set(head.id)
+        return kept
+
+    def _wanted(
+        self, workspace: str, repo: str, bundle_id: str, owner: str, head: Commit, deployed: str | None
+    ) -> bool:
+        """Whether the head of a staging branch may still be deployed, or be gone on with."""
+        if owner != self._staging.owner:
             return self._younger(head, KEEP_STAGED)
-        if self._locks.held(*upload_key(workspace, repo, bundle_id)):
-            return True
         if head.error or bundle_id == deployed or not self._younger(head, KEEP_STAGED):
             return False
         return not head.open or self._has_begun(workspace, repo, head, bundle_id)
@@ -167,7 +189,8 @@ class Recovery:
             return False
 
     def _ours(self, description: Description) -> bool:
-        return description.owner in ("", self._bundles.owner)
+        return description.owner in ("", self._staging.owner)
 
     def _younger(self, commit: Commit, age: timedelta) -> bool:
-        return commit.started is not None and self._now() - commit.started < age
+        since = commit.finished or commit.started
+        return since is not None and self._now() - since < age

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, cast
 
-import blake3
 import zstandard
 
 from kaos_backend.domain import uploads
-from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
+from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile
 from kaos_backend.errors import InvalidBundle
 from kaos_backend.services import contents
-from kaos_backend.services.batches import BrokenOff
+from kaos_backend.services.arrivals import Arrival
+from kaos_backend.services.batches import CUT, BrokenOff, Step
 from kaos_formats import names
 from kaos_formats.stored import MAP_FILE
 from kaos_formats.tar import CHUNK, Member, Source, TarError, TarReader
@@ -22,6 +22,8 @@ from kaos_formats.tree import MAX_TREE_BYTES, TREE_FILE, Tree, TreeEntry, parse_
 MAX_WINDOW_BYTES = 8 * 1024 * 1024
 MAX_TRAILING_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
+# What is lost at most when the archive breaks off.
+_PIECE_BYTES = 1024 * 1024
 
 
 class BundleUpload:
@@ -29,7 +31,8 @@ class BundleUpload:
 
     ``tree()`` must be called first, then ``operations`` once. Both raise InvalidBundle for anything that is
     not exactly what the tree says, and BrokenOff when the archive ends too early because its sender has gone;
-    nothing is kept of the content but one chunk at a time.
+    nothing is kept of the content but one chunk at a time. ``new_files`` have come whole so far, and
+    ``new_bytes`` of content.
     """
 
     def __init__(self, body: Source, bundle_id: str) -> None:
@@ -56,6 +59,7 @@ class BundleUpload:
         tree = parse_tree(b"".join(self._payload()))
         if tree.id != self._bundle_id:
             raise InvalidBundle(f"the archive holds bundle {tree.id}, not {self._bundle_id}")
+        self.new_bytes = 0
         return tree
 
     def operations(
@@ -64,30 +68,33 @@ class BundleUpload:
         tree: Tree,
         base: Tree | None,
         base_commit: str,
-        find: Callable[[Mapping[str, int]], Mapping[str, str]] = lambda _: {},
-    ) -> Iterator[FileOp]:
-        """The changes that put the bundle into an empty commit of ``repo``; ``base`` lies in
-        ``base_commit``. ``find``: see ``contents.find``, it is asked for what the base lacks.
+        commit_id: str = "",
+        arrival: Arrival | None = None,
+    ) -> Iterator[Step]:
+        """The changes that put the bundle into the open commit of ``repo``; ``base`` lies in ``base_commit``.
+        ``arrival`` knows what is there already.
 
         When BrokenOff is raised, they have put those files there that have come whole.
         """
         folder = names.bundle_dir(tree.id)
         layout = uploads.Layout(tree)
-        plan = uploads.plan_upload(layout, uploads.Layout(base) if base is not None else None)
+        arrival = arrival or Arrival()
+        base_layout = uploads.Layout(base) if base is not None else None
+        plan = uploads.plan_upload(layout, base_layout, is_begun=arrival.is_begun)
         if plan.copy_all and base is not None:
             yield CopyFile(f"{folder}/", repo, base_commit, f"{names.bundle_dir(base.id)}/")
             for path in plan.removed:
                 yield DeleteFile(f"{folder}/{path}")
-        if layout.map_text is not None:
+        if layout.map_text is not None and not arrival.is_begun:
             for start in range(0, len(layout.map_text), CHUNK):
                 yield AddFile(f"{folder}/{MAP_FILE}", layout.map_text[start : start + CHUNK])
         # Before all that is waited for: what was found is only sure to stay for some minutes.
         lacking = {path: one for path, one in layout.entries.items() if one.hash not in plan.sources}
-        found = find({one.hash: one.size for one in lacking.values()}) if lacking else {}
+        found = arrival.find({one.hash: one.size for one in lacking.values()}) if lacking else {}
         stored = {path for path, one in lacking.items() if one.hash in found}
         for path in stored:
             yield contents.copy(found, lacking[path].hash, f"{folder}/{path}")
-        for start in range(0, len(tree.text), CHUNK):
+        for start in range(0, 0 if arrival.is_begun else len(tree.text), CHUNK):
             yield AddFile(names.tree_path(tree.id), tree.text[start : start + CHUNK])
         expected = tree.by_path()
         received: set[str] = set()
@@ -102,34 +109,25 @@ class BundleUpload:
                 under_way = f"{folder}/{path}"
                 if path in plan.kept or path in stored:
                     yield DeleteFile(under_way)
-                yield from self._file(under_way, entry)
+                yield from arrival.take(under_way, entry, member.offset, self._payload())
                 under_way = ""
+                self.new_files += 1
             self._end()
         except BrokenOff:
-            if under_way:
+            if under_way and arrival.whole_files:
                 yield DeleteFile(under_way)
             raise
         # Raises InvalidBundle without a base, too.
-        copied = uploads.from_base(plan, layout, received | stored)
+        copies = uploads.copies(plan, layout, received | stored | set(arrival.there))
         if base is not None:
-            for source, path in copied:
+            for source, path in copies.of_base:
                 yield CopyFile(f"{folder}/{path}", repo, base_commit, f"{names.bundle_dir(base.id)}/{source}")
-
-    def _file(self, path: str, entry: TreeEntry) -> Iterator[FileOp]:
-        digest = blake3.blake3()
-        if entry.size == 0:
-            yield AddFile(path, b"")
-        for chunk in self._payload():
-            digest.update(chunk)
-            yield AddFile(path, chunk)
-        if digest.hexdigest() != entry.hash:
-            raise InvalidBundle(
-                f"the content of {entry.path!r} is not what the file list says",
-                hint="deploy again; the file may have changed while it was being read",
-                path=entry.path,
-            )
-        self.new_files += 1
-        self.new_bytes += entry.size
+        if copies.of_itself:
+            yield CUT
+            for source, path in copies.of_itself:
+                yield CopyFile(f"{folder}/{path}", repo, commit_id, f"{folder}/{source}")
+        yield CUT
+        arrival.verify()
 
     def _next(self) -> Member | None:
         try:
@@ -139,7 +137,9 @@ class BundleUpload:
 
     def _payload(self) -> Iterator[bytes]:
         try:
-            yield from self._reader.payload()
+            for piece in self._reader.payload(_PIECE_BYTES):
+                self.new_bytes += len(piece)
+                yield piece
         except (TarError, zstandard.ZstdError) as error:
             raise _broken(error) from error
 
@@ -163,9 +163,9 @@ def _expected(member: Member, expected: dict[str, TreeEntry]) -> TreeEntry:
         raise InvalidBundle(
             f"the archive has {member.name!r}, which its file list does not", path=member.name
         )
-    if member.size != entry.size:
+    if member.offset + member.size != entry.size:
         raise InvalidBundle(
-            f"{member.name!r} has {member.size} bytes, its file list says {entry.size}",
+            f"{member.name!r} has {member.offset + member.size} bytes, its file list says {entry.size}",
             hint="deploy again; the file may have changed while it was being read",
             path=member.name,
         )

@@ -350,9 +350,12 @@ class Room(Answer):
 
 
 class Missing(Answer):
-    """``missing``: the contents that must be sent."""
+    """``missing``: the contents that must be sent. ``begun``: of those that broke off within, how many bytes
+    are there; what follows is enough.
+    """
 
     missing: list[str]
+    begun: dict[str, int]
 
 
 class Typed(Answer):

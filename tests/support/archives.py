@@ -44,10 +44,15 @@ def compress(data: bytes) -> bytes:
     return zstandard.compress(data)
 
 
-def archive(files: Mapping[str, bytes], tree: Tree | None = None) -> tuple[str, bytes]:
-    """(bundle id, body) of an honest upload; ``tree`` if the archive holds only some of its files."""
+def archive(files: Mapping[str, bytes], tree: Tree | None = None, offset: int = 0) -> tuple[str, bytes]:
+    """(bundle id, body) of an honest upload; ``tree`` if the archive holds only some of its files; of each
+    what follows ``offset``.
+    """
     whole = tree or tree_of(files)
-    members = [member(TREE_FILE, whole.text), *(member(path, data) for path, data in files.items())]
+    members = [member(TREE_FILE, whole.text), *(member(path, data[offset:]) for path, data in files.items())]
+    if offset:
+        for info, _ in members[1:]:
+            info.pax_headers = {"KAOS.offset": str(offset)}
     return whole.id, compress(tar(members))
 
 

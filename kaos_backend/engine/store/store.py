@@ -210,9 +210,10 @@ class Store(Reads):
         return self._db.readers_before()
 
     def missing_bytes(self, sizes: Mapping[bytes, int]) -> int:
-        """The bytes of those objects, given by name and size, that are not stored."""
+        """The bytes of those objects, given by name and size, that are not stored; nor a part of them."""
         known = self._known(list(sizes))
-        return sum(size for name, size in sizes.items() if name not in known)
+        begun = self.partials.sizes(sizes)
+        return sum(size - min(size, begun.get(name, 0)) for name, size in sizes.items() if name not in known)
 
     def find(self, sizes: Mapping[bytes, int]) -> tuple[set[bytes], str]:
         """Which of those objects, given by name and size, are stored; and a file set in which each is a file

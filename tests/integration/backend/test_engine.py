@@ -73,7 +73,7 @@ def test_a_second_backend_adopts_the_living_engine(home: Path) -> None:
 
 
 def owner(backend: Backend) -> str:
-    return str(backend.app.state.services.bundles.owner)
+    return str(backend.app.state.services.bundles.staging.owner)
 
 
 def staging(backend: Backend, workspace: str, kind: str, bundle_id: str) -> tuple[pfs.Branch, pfs.Commit]:

@@ -2,130 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs
 
+from kaos_backend import app
 from kaos_backend.services import batches
+from kaos_backend.services.staging import upload_key
 from kaos_cli import upload
-from kaos_cli.bundle import list_folder
-from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
-from kaos_cli.terminal import Terminal
-from kaos_cli.transport import Endpoint, Transport
 from kaos_formats.files import read_json
 from tests.support.archives import archive, tree_of
 from tests.support.backend import Backend, eventually, repo, stop_engine, traces
-from tests.support.process import Process
-
-TERMINAL = Terminal(rich=False, bars=False, colour=False, width=80, quiet=True)
-# Requests, file lists, and the file that was under way.
-OVERHEAD = 250_000
-
-
-class Wire:
-    """A way to a backend on which bytes are counted, and which is cut after ``cut_after`` of them, once."""
-
-    def __init__(self, url: str, cut_after: int | None = None) -> None:
-        self._to = urlsplit(url)
-        self._cut_after = cut_after
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.bytes = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection((self._to.hostname, self._to.port))
-            threading.Thread(target=self._up, args=(near, far), daemon=True).start()
-            threading.Thread(target=self._down, args=(near, far), daemon=True).start()
-
-    def _up(self, near: socket.socket, far: socket.socket) -> None:
-        try:
-            while data := near.recv(1 << 16):
-                if self._cut_after is not None and self.bytes + len(data) >= self._cut_after:
-                    self._cut_after = None
-                    near.shutdown(socket.SHUT_RDWR)
-                    break
-                far.sendall(data)
-                self.bytes += len(data)
-            far.shutdown(socket.SHUT_WR)
-        except OSError:
-            near.close()
-
-    def _down(self, near: socket.socket, far: socket.socket) -> None:
-        try:
-            while data := far.recv(1 << 16):
-                near.sendall(data)
-            near.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        finally:
-            near.close()
-            far.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-@contextmanager
-def wire(url: str, cut_after: int | None = None) -> Iterator[Wire]:
-    opened = Wire(url, cut_after)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-def send(way: Wire, token: str, workspace: str, folder: Path) -> upload.Sent:
-    """As the command line does from another machine."""
-    client = KaosClient(lambda: Transport(Endpoint(way.url, token, local=False)))
-    try:
-        return upload.send(client, workspace, list_folder(folder, "data", folder.parent / "cache"), TERMINAL)
-    finally:
-        client.close()
-
-
-def noise(count: int, size: int) -> dict[str, bytes]:
-    return {f"f{i:03d}": os.urandom(size) for i in range(count)}
-
-
-def lay_out(top: Path, files: Mapping[str, bytes]) -> Path:
-    top.mkdir(parents=True)
-    for path, data in files.items():
-        (top / path).write_bytes(data)
-    return top
+from tests.support.wire import OVERHEAD, lay_out, noise, send, stored, wire
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "PAUSES_S", (0.0, 0.0, 0.0))
-
-
-def stored(backend: Backend, workspace: str, files: Mapping[str, bytes]) -> None:
-    """Deploys it, and compares every byte."""
-    bundle_id = tree_of(files).id
-    backend.deploy(workspace, data=bundle_id)
-    client = backend.sdk()
-    for path, content in files.items():
-        commit = pfs.Commit(repo=repo(workspace, "data"), id="master")
-        with client.pfs.pfs_file(pfs.File(commit=commit, path=f"/{bundle_id}/{path}")) as opened:
-            assert opened.read() == content
 
 
 def test_a_connection_that_is_cut_costs_the_file_under_way(
@@ -223,14 +122,40 @@ def test_what_nobody_goes_on_with_is_given_back(
     recovery = backend.app.state.services.recovery
     monkeypatch.setattr(recovery, "_now", lambda: datetime.now(UTC) + timedelta(hours=23))
     recovery.run()
+    recovery.sweep()
     assert has_content(backend.sdk(), workspace)
     monkeypatch.setattr(recovery, "_now", lambda: datetime.now(UTC) + timedelta(hours=25))
-    recovery.run()
+    # Whoever is at it right now may take longer.
+    locks, bundle_id = recovery._locks, tree_of(files).id
+    for key in (upload_key(workspace, "data", bundle_id), ("workspace", workspace)):
+        with locks.hold(*key):
+            recovery.sweep()
+        assert has_content(backend.sdk(), workspace)
+    recovery.sweep()
     assert traces(backend.sdk(), workspace) == {"jobs": []}
     collect(backend)
     sizes = {entry.hash: entry.size for entry in tree_of(files).entries}
     path = f"/workspaces/{workspace}/bundles/data/{'a' * 32}/missing"
     assert set(backend.call("POST", path, json={"objects": sizes})["missing"]) == set(sizes)
+
+
+def test_a_backend_looks_through_it_by_itself(
+    backend: Backend, workspace: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = read_json(backend.home / "engine.json")
+    monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.01)
+    later = Backend(home, engine=f"grpc://{info['host']}:{info['port']}", token=backend.token)
+    recovery = later.app.state.services.recovery
+    later.start()
+    try:
+        later.call("GET", "/workspaces")
+        bundle_id = backend.put(workspace, "data", {"f": b"staged"})
+        assert len(traces(backend.sdk(), workspace)["data"][1]) == 1
+        monkeypatch.setattr(recovery, "_now", lambda: datetime.now(UTC) + timedelta(hours=25))
+        eventually(lambda: traces(backend.sdk(), workspace) == {"jobs": []})
+        backend.error("GET", f"/workspaces/{workspace}/bundles/data/{bundle_id}", 404, "no_bundle")
+    finally:
+        later.close()
 
 
 def test_what_another_workspace_has_does_not_travel(backend: Backend, workspace: str, tmp_path: Path) -> None:
@@ -252,31 +177,3 @@ def test_a_list_that_lies_about_a_size_gets_nothing(backend: Backend, workspace:
     path = f"/workspaces/{workspace}/bundles/data/{'a' * 32}/missing"
     assert backend.call("POST", path, json={"objects": {entry.hash: 1000}})["missing"] == []
     assert backend.call("POST", path, json={"objects": {entry.hash: 999}})["missing"] == [entry.hash]
-
-
-def test_a_backend_that_is_killed_on_the_way(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    files = noise(36, 1_000_000)
-    body = archive(files)[1]
-    first = Process(home).wait()
-    try:
-        place, token = urlsplit(first.url), (home / "token").read_text().strip()
-        with socket.create_connection((place.hostname, place.port)) as connection:
-            connection.sendall(
-                f"PUT /v1/workspaces/default/bundles/data/{tree_of(files).id}?name=d HTTP/1.1\r\n"
-                f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/zstd\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n".encode()
-                + body[:35_600_000]
-            )
-            engine = read_json(home / "engine.json")
-            client = Client(host=engine["host"], port=engine["port"], auth_token=token)
-            eventually(lambda: has_content(client, "default"))
-            first.end(signal.SIGKILL)
-        second = Process(home).wait()
-        with wire(second.url) as way:
-            sent = send(way, token, "default", lay_out(tmp_path / "d", files))
-            assert way.bytes < 3_000_000
-        assert sent.new_files <= 3
-        second.end()
-    finally:
-        stop_engine(home)

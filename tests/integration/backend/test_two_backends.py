@@ -42,7 +42,7 @@ def start_second(backend: Backend, home: Path) -> Iterator[Callable[[], Backend]
 
 
 def owner(backend: Backend) -> str:
-    return str(backend.app.state.services.bundles.owner)
+    return str(backend.app.state.services.bundles.staging.owner)
 
 
 def recover(backend: Backend, later: timedelta = timedelta(0)) -> None:
@@ -63,7 +63,7 @@ def test_each_home_is_an_owner_of_its_own_and_stays_it(
     assert owner(second) != owner(backend)
     settings = second.app.state.services.settings
     again = make_services(settings, make_engine(settings), lambda: datetime.now(UTC))
-    assert again.bundles.owner == owner(second)
+    assert again.bundles.staging.owner == owner(second)
 
 
 def test_an_upload_goes_on_while_another_backend_starts(

@@ -198,7 +198,7 @@ class FakeBackend:
                     raise Refused(404, "no_bundle")
                 return {k: v for k, v in found.items() if k not in ("tree", "contents")}
             case "POST", ["bundles", kind, bundle_id, "missing"]:
-                return {"missing": list(json.loads(body)["objects"])}
+                return {"missing": list(json.loads(body)["objects"]), "begun": {}}
             case "PUT", ["bundles", kind, bundle_id]:
                 return self._put(ws, kind, bundle_id, query, body)
             case "DELETE", ["bundles", kind, bundle_id]:
@@ -236,6 +236,7 @@ class FakeBackend:
             known = {blake3.blake3(content).hexdigest(): content for content in head["contents"].values()}
         whole = {}
         sent = 0
+        known |= {blake3.blake3(content).hexdigest(): content for content in contents.values()}
         for line in tree.splitlines():
             entry = json.loads(line)
             path = entry["path"]

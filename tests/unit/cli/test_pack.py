@@ -74,6 +74,20 @@ def test_chunks_are_big_and_memory_is_not(tmp_path: Path) -> None:
     assert len([one for one in sizes if one < 256 << 10]) <= 4
 
 
+def test_what_has_come_of_a_file_is_not_packed_again(tmp_path: Path) -> None:
+    files = {"a": os.urandom(3 << 20), "b": os.urandom(100_000), "c": b"small", "d": os.urandom(2 << 20)}
+    made = bundle.read(write_data(tmp_path / "d", files), "data", tmp_path / "c")
+    begun = {entry.hash: entry.file.size - left for entry, left in zip(made.entries, (5, 7, 5), strict=False)}
+    begun[made.entries[3].hash] = 1000
+    seen: list[int] = []
+    body = b"".join(pack.pack(made, made.entries, seen.append, begun))
+    rests = {path: content for path, (content, _) in unpacked(body).items() if path in files}
+    starts = {path: len(files[path]) - len(rest) for path, rest in rests.items()}
+    assert starts == {"a": (3 << 20) - 5, "b": 99_993, "c": 0, "d": 1000}
+    assert all(files[path][start:] == rests[path] for path, start in starts.items())
+    assert sum(seen) == sum(map(len, rests.values()))
+
+
 def frames(body: bytes) -> list[tuple[int, bool]]:
     """(bytes, is it all stored) of each frame."""
     found = []

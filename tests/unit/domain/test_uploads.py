@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.uploads import Layout, from_base, plan_upload
+from kaos_backend.domain.uploads import Layout, copies, plan_upload
 from kaos_backend.errors import InvalidBundle
 from kaos_formats.stored import MAP_FILE
 from kaos_formats.tree import TreeEntry, make_tree
@@ -31,17 +31,18 @@ def stored(files: dict[str, str]) -> dict[str, str]:
     return held if layout.map_text is None else {**held, MAP_FILE: layout.map_text.decode()}
 
 
-@given(FILES, FILES, st.sets(st.sampled_from(NAMES)))
-def test_base_and_upload_make_the_bundle(base: dict[str, str], new: dict[str, str], extra: set[str]) -> None:
-    """Applies the plan to a dict, as the engine does to a tree."""
+@given(FILES, FILES, st.sets(st.sampled_from(NAMES)), st.booleans())
+def test_base_and_upload_make_the_bundle(
+    base: dict[str, str], new: dict[str, str], extra: set[str], begun: bool
+) -> None:
+    """Applies the plan to a dict, as the engine does to a tree. One file of each content is sent."""
     layout, held = bundle(new), stored(base)
     known = set(base.values())
-    sent = {
-        path: new[entry.path]
-        for path, entry in layout.entries.items()
-        if new[entry.path] not in known or entry.path in extra
-    }
-    plan = plan_upload(layout, bundle(base))
+    sent: dict[str, str] = {}
+    for path, entry in layout.entries.items():
+        if entry.path in extra or new[entry.path] not in known | set(sent.values()):
+            sent[path] = new[entry.path]
+    plan = plan_upload(layout, bundle(base), is_begun=begun)
     result = dict(held) if plan.copy_all else {}
     for path in plan.removed:
         del result[path]
@@ -49,8 +50,11 @@ def test_base_and_upload_make_the_bundle(base: dict[str, str], new: dict[str, st
         assert MAP_FILE not in result
         result[MAP_FILE] = layout.map_text.decode()
     result.update(sent)
-    for source, path in from_base(plan, layout, sent):
+    made = copies(plan, layout, sent)
+    for source, path in made.of_base:
         result[path] = held[source]
+    for source, path in made.of_itself:
+        result[path] = result[source]
     assert result == stored(new)
 
 
@@ -58,7 +62,7 @@ def test_base_and_upload_make_the_bundle(base: dict[str, str], new: dict[str, st
 def test_what_was_not_sent_is_missed(new: dict[str, str]) -> None:
     plan = plan_upload(bundle(new), None)
     with pytest.raises(InvalidBundle, match="were not sent"):
-        from_base(plan, bundle(new), [])
+        copies(plan, bundle(new), [])
 
 
 def test_one_changed_file_of_many_is_one_change() -> None:

@@ -51,6 +51,8 @@ def test_in_three_goes_with_a_restart_between_and_a_collection(tmp_path: Path) -
     store = Store.open(tmp_path / "engine")
     list(collect(store))
     assert (held(store), store.find({NAME: len(OBJECT)})) == (1_000_000, (set(), ""))
+    # What has room for the rest has room for all.
+    assert store.missing_bytes({NAME: len(OBJECT)}) == len(OBJECT) - 1_000_000
     done = receive(store, 1_000_000)
     assert (done.size, content(store, done), held(store)) == (len(OBJECT), OBJECT, 0)
     assert findings(store) == []
