@@ -59,7 +59,6 @@ class Batch:
         self.store = store
         self.disk = store.disk
         self._known = known
-        self._seen: set[bytes] = set()
         self._buffer: dict[bytes, bytes] = {}
         self._buffered = 0
         self._inline: dict[bytes, bytes] = {}
@@ -68,7 +67,8 @@ class Batch:
         self._pack_name = ""
         self._pack_end = 0
         self._unsynced = False
-        self._packed: dict[bytes, tuple[int, int]] = {}
+        # Where in the pack each is, see `_place`: there may be a million, and pairs take four times as much.
+        self._packed: dict[bytes, int] = {}
         self._large: dict[bytes, tuple[int, Path | None]] = {}
         self._healed: set[bytes] = set()
         self._arriving: list[bytes] = []
@@ -76,18 +76,17 @@ class Batch:
     def add(self, data: Chunk) -> bytes:
         """Take a whole object in (the caller may pass a view; it is copied); return its hash."""
         hash_ = blake3(data).digest()
-        if hash_ not in self._seen and hash_ != EMPTY_HASH:
-            self._seen.add(hash_)
-            if len(data) >= LOOSE_BYTES:
-                self._seen.discard(hash_)
-                with ObjectWriter(self) as writer:
-                    writer.write(data)
-                    writer.finish()
-                return hash_
-            self._buffer[hash_] = bytes(data)
-            self._buffered += len(data)
-            if self._buffered >= _FLUSH_BYTES or len(self._buffer) >= _FLUSH_COUNT:
-                self._flush()
+        if hash_ == EMPTY_HASH or hash_ in self._buffer or self.brings(hash_):
+            return hash_
+        if len(data) >= LOOSE_BYTES:
+            with ObjectWriter(self) as writer:
+                writer.write(data)
+                writer.finish()
+            return hash_
+        self._buffer[hash_] = bytes(data)
+        self._buffered += len(data)
+        if self._buffered >= _FLUSH_BYTES or len(self._buffer) >= _FLUSH_COUNT:
+            self._flush()
         return hash_
 
     def known(self, hashes: list[bytes]) -> set[bytes]:
@@ -110,7 +109,7 @@ class Batch:
             _, tmp = self._large[hash_]
             return _pieces_of(tmp or self.store.loose_path(hash_))
         if hash_ in self._packed and self._pack is not None:
-            offset, length = self._packed[hash_]
+            offset, length = _place(self._packed[hash_])
             data = read_at(self._pack, length, offset)
             if blake3(data).digest() != hash_:
                 raise DataLoss(hash_, f"has changed in packs/{self._pack_name}, which is being written")
@@ -162,7 +161,7 @@ class Batch:
             pack = db.execute("INSERT INTO packs (name) VALUES (?)", (self._pack_name,)).lastrowid
         # There may be a million: one row at a time.
         rows = chain(
-            ((hash_, pack, offset, length) for hash_, (offset, length) in self._packed.items()),
+            ((hash_, pack, *_place(at)) for hash_, at in self._packed.items()),
             ((hash_, None, 0, size) for hash_, (size, _) in self._large.items()),
             ((hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()),
         )
@@ -216,7 +215,7 @@ class Batch:
             for hash_, data in objects.items():
                 length = len(data)
                 parts += (PACK_HEAD.pack(hash_, length), data)
-                self._packed[hash_] = (end + PACK_HEAD.size, length)
+                self._packed[hash_] = (end + PACK_HEAD.size) * LOOSE_BYTES + length
                 end += PACK_HEAD.size + length
             self.disk.write(self._pack, b"".join(parts))
             self.disk.start_writing_back(self._pack, self._pack_end, end - self._pack_end)
@@ -227,7 +226,7 @@ class Batch:
     def take_large(self, hash_: bytes, size: int, tmp: Path) -> None:
         """A finished writer's file. It is dropped again when the store has the object already."""
         try:
-            known = hash_ in self._seen or bool(self._known([hash_]))
+            known = hash_ in self._large or bool(self._known([hash_]))
         except BaseException:
             tmp.unlink()
             raise
@@ -235,7 +234,6 @@ class Batch:
             tmp.unlink()
         else:
             self._large[hash_] = (size, tmp)
-        self._seen.add(hash_)
 
 
 class ObjectWriter:
@@ -334,6 +332,11 @@ class ObjectWriter:
         self._pending.clear()
         os.close(fd)
         self._fd = None
+
+
+def _place(at: int) -> tuple[int, int]:
+    """Offset and length of an object in a pack, where none has LOOSE_BYTES."""
+    return divmod(at, LOOSE_BYTES)
 
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
