@@ -41,7 +41,16 @@ def path_problem(path: str) -> str | None:
 
 def check_paths(paths: Sequence[str]) -> None:
     """Raises InvalidBundle, which lists the first offenders, unless a bundle can have all of ``paths``."""
-    problems = [(path, why) for path in _suspects(paths) if (why := path_problem(path)) is not None]
+    refuse(path_problems(paths))
+
+
+def path_problems(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of ``paths`` that a bundle cannot have, each with what is wrong with it."""
+    return [(path, why) for path in _suspects(paths) if (why := path_problem(path)) is not None]
+
+
+def refuse(problems: Sequence[tuple[str, str]]) -> None:
+    """Raises InvalidBundle, which lists the first of them, unless there are none."""
     if not problems:
         return
     listed = "".join(f"\n  {shown(path)}: {why}" for path, why in problems[:MAX_SHOWN])

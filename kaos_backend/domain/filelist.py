@@ -12,8 +12,8 @@ from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.errors import InvalidBundle
 from kaos_formats.handover import FILES_A_LINE, File, read_line
 from kaos_formats.names import bundle_dir
-from kaos_formats.paths import check_paths
-from kaos_formats.stored import MAP_FILE, StoredNames, stored_names
+from kaos_formats.paths import UNSAFE, path_problems, refuse
+from kaos_formats.stored import MAP_FILE, StoredNames
 from kaos_formats.tree import TreeEntry, check_length, format_tree
 
 HASH_BYTES = 32
@@ -27,7 +27,7 @@ class FileList:
     files as they are stored, sorted by that, and ``order`` their places in the list.
     """
 
-    lines: Sequence[bytes]
+    lines: list[bytes]
     files: int
     size_bytes: int
     names: StoredNames | None = None
@@ -35,31 +35,38 @@ class FileList:
     order: Sequence[int] = ()
 
     @classmethod
-    def of(cls, lines: Sequence[bytes]) -> FileList:
+    def of(cls, lines: list[bytes]) -> FileList:
         """Raises InvalidBundle for a list of files that no bundle can have."""
-        paths: list[str] = []
-        size = 0
+        problems: list[tuple[str, str]] = []
+        count = size = 0
+        last = ""
+        in_order = plain = True
         try:
-            for line in lines:
-                block = read_line(line)
-                paths += [file.path for file in block]
+            # There may be a million: no more than a line of them is looked at at a time.
+            for block in map(read_line, lines):
+                paths = [file.path for file in block]
+                problems += path_problems(paths)
+                in_order = in_order and all(a < b for a, b in pairwise((last, *paths)))
+                plain = plain and not UNSAFE.search("/".join(paths))
+                last = paths[-1] if paths else last
+                count += len(paths)
                 size += sum(file.size for file in block)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidBundle(f"the list of files is broken: {error}") from error
-        if not paths:
+        if not count:
             raise InvalidBundle("the bundle has no files", hint="an empty folder can not be deployed")
-        check_paths(paths)
-        if any(a >= b for a, b in pairwise(paths)):
+        refuse(problems)
+        if not in_order:
             raise InvalidBundle("the list of files is not sorted by path, each once")
-        names = stored_names(paths)
-        if names is None:
-            return cls(lines, len(paths), size)
+        if plain:
+            return cls(lines, count, size)
         files = [file for line in lines for file in read_line(line)]
+        names = StoredNames([file.path for file in files])
         for file in files:
             file.source = file.source or file.path
             file.path = names.path(file.path)
         order = sorted(range(len(files)), key=lambda at: files[at].path)
-        return cls(lines, len(paths), size, names, [files[at] for at in order], order)
+        return cls(lines, count, size, names, [files[at] for at in order], order)
 
     def blocks(self) -> Iterator[list[File]]:
         """The files under their true names."""
@@ -90,12 +97,15 @@ class FileList:
             yield AddFile(f"{bundle_dir(bundle_id)}/{MAP_FILE}", map_text)
 
     def tree(self, hashes: bytes | bytearray) -> list[bytes]:
-        """The tree text in pieces; ``hashes`` in the order of the list. Raises InvalidBundle if it is too
-        long.
+        """The tree text in pieces; ``hashes`` in the order of the list. Raises InvalidBundle: too long.
+
+        Once: a line is let go when it is done with, as those of a million files take as much as the text.
         """
         pieces: list[bytes] = []
         at = size = 0
-        for block in self.blocks():
+        for number, line in enumerate(self.lines):
+            self.lines[number] = b""
+            block = read_line(line)
             end = at + len(block) * HASH_BYTES
             pieces.append(format_tree(entries_of(block, hashes[at:end])))
             at = end

@@ -6,7 +6,7 @@ and the bundle's id follow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from kaos_backend.domain.changedlist import ChangedList
 from kaos_backend.domain.filelist import HASH_BYTES, FileList
@@ -37,10 +37,11 @@ class Takeover:
         kind: BundleKind,
         name: str,
         folder: Folder,
-        lines: Sequence[bytes],
+        lines: list[bytes],
         base_id: str | None = None,
     ) -> Taking:
         """``lines`` list the files, see ``kaos_formats.handover``; with a base, how they differ from it.
+        They are let go one by one.
 
         Raises NoSuchWorkspace, InvalidName, InvalidBundle and StaleBase before anything is read.
         """
