@@ -92,7 +92,7 @@ class Listed:
 
     @cached_property
     def _compared(self) -> tuple[Sequence[bytes], set[str]]:
-        return (stat_index.split(self.index.hashes), set()) if self.same else self.index.compare(self.files)
+        return (stat_index.Hashes(self.index.hashes), set()) if self.same else self.index.compare(self.files)
 
     @property
     def size_bytes(self) -> int:
@@ -107,12 +107,13 @@ class Listed:
         made = Bundle(self, hashes)
         if not self.same:
             settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
+            whole = all(settled)
             stat_index.save(
                 self.cache,
                 self.rules,
-                made.id if all(settled) and self.generated is None else "",
+                made.id if whole and self.generated is None else "",
                 b"".join(compress(hashes, settled)),
-                list(compress(self.files, settled)),
+                self.files if whole else list(compress(self.files, settled)),
             )
         return made
 
@@ -232,7 +233,8 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
     same_rules = index.rules == (rules or "")
     let_in = index.paths() if rules and same_rules else ()
     found = walk(folder, matcher(rules, let_in))
-    files = sorted(found.files)
+    files = found.files
+    files.sort()
     same = same_rules and index.has_just(files)
     made = _generate(root, [file.path for file in files], folder) if kind == "source" else None
     try:

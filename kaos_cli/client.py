@@ -181,7 +181,7 @@ class KaosClient:
         return bool(self.transport().endpoint.socket)
 
     def take_bundle(
-        self, ws: str, kind: str, name: str, lines: Iterable[bytes], base: str | None = None
+        self, ws: str, kind: str, name: str, lines: Callable[[], Iterable[bytes]], base: str | None = None
     ) -> Iterator[Json]:
         """Hand a folder over, listed in ``lines``: what was read, hashes, and the bundle, as lines of JSON.
         ``base``: the bundle that ``lines`` differ from.
@@ -190,8 +190,7 @@ class KaosClient:
         """
         path = f"/workspaces/{ws}/bundles/{kind}" + _query({"name": name, "base": base})
         headers = {"Content-Type": "application/x-ndjson"}
-        body = list(lines)
-        response = self._retrying(lambda t: t.open("POST", path, iter(body), headers, WRITE_TIMEOUT_S))
+        response = self._retrying(lambda t: t.open("POST", path, lines(), headers, WRITE_TIMEOUT_S))
         try:
             yield from json_lines(response)
         except (OSError, http.client.HTTPException, ConnectionLost) as error:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import overload
 
 import blake3
 import msgspec
@@ -30,6 +32,7 @@ TICK_NS = 20_000_000
 COARSE_TICK_NS = 2_000_000_000
 """For file systems that keep whole seconds only."""
 
+_FILES_A_PIECE = 10_000
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -59,16 +62,22 @@ class Index:
 
     def has_just(self, files: Sequence[Found]) -> bool:
         """Whether its files are these (sorted by path), all as they were."""
+        there = memoryview(self.files)
+        at = 0
         try:
-            return bool(self.hashes) and memoryview(self.files) == _encoder.encode(files)
+            for piece in _pieces(files):
+                if there[at : at + len(piece)] != piece:
+                    return False
+                at += len(piece)
         except UnicodeEncodeError:
             return False
+        return bool(self.hashes) and at == len(there)
 
     def compare(self, files: Sequence[Found]) -> tuple[list[bytes], set[str]]:
         """The hashes of those of ``files`` that are as they were, empty for what has to be read; and the
         paths that are gone.
         """
-        known = dict(zip(self._files(), split(self.hashes), strict=True))
+        known = dict(zip(self._files(), Hashes(self.hashes), strict=True))
         gone = {file.path for file in known} - {file.path for file in files}
         return [known.get(file, b"") for file in files], gone
 
@@ -79,9 +88,29 @@ class Index:
 EMPTY = Index("", "", b"", _encoder.encode([]))
 
 
-def split(hashes: bytes | bytearray) -> list[bytes]:
-    """Each of some hashes that are in one piece."""
-    return [hash_ for (hash_,) in struct.iter_unpack(f"{HASH_BYTES}s", hashes)]
+class Hashes(Sequence[bytes]):
+    """Hashes in one piece: those of a million files take a third of what a list of them would."""
+
+    def __init__(self, whole: bytes | bytearray) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self.whole) // HASH_BYTES
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (hash_ for (hash_,) in struct.iter_unpack(f"{HASH_BYTES}s", self.whole))
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        start = range(len(self))[at] * HASH_BYTES
+        return bytes(self.whole[start : start + HASH_BYTES])
 
 
 def path_of(cache: Path, root: Path) -> Path:
@@ -106,15 +135,30 @@ def load(path: Path) -> Index:
     return Index(content.rules, content.id, content.hashes, content.files)
 
 
-def save(path: Path, rules: str, id_: str, hashes: bytes, files: Sequence[Found]) -> None:
+def save(path: Path, rules: str, id_: str, hashes: bytes | bytearray, files: Sequence[Found]) -> None:
     """Write an `Index`. A cache that cannot be written is no reason to fail."""
-    raw = bytearray(HASH_BYTES)
-    _encoder.encode_into((VERSION, rules, id_, hashes, files), raw, HASH_BYTES)
-    with memoryview(raw) as view:
-        view[:HASH_BYTES] = blake3.blake3(view[HASH_BYTES:]).digest()
+    head = _encoder.encode((VERSION, rules, id_, hashes, msgspec.Raw()))
+    hasher = blake3.blake3(head)
+    for piece in _pieces(files):
+        hasher.update(piece)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, raw, durable=False)
+        write_atomically(path, chain((hasher.digest(), head), _pieces(files)), durable=False)
+
+
+def _pieces(files: Sequence[Found]) -> Iterator[bytes]:
+    """A list of files as msgpack has it, which for a million of them would take 100 MB in one piece."""
+    yield _array_head(len(files))
+    for start in range(0, len(files), _FILES_A_PIECE):
+        some = files[start : start + _FILES_A_PIECE]
+        yield _encoder.encode(some)[len(_array_head(len(some))) :]
+
+
+def _array_head(length: int) -> bytes:
+    """How msgpack begins an array."""
+    if length < 1 << 4:
+        return bytes([0x90 | length])
+    return struct.pack(">BH", 0xDC, length) if length < 1 << 16 else struct.pack(">BI", 0xDD, length)
 
 
 def is_settled(file: Found, walk_started_ns: int) -> bool:

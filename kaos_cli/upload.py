@@ -13,7 +13,7 @@ from kaos_cli import text
 from kaos_cli.bundle import Bundle, Entry, Listed, hashed
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
-from kaos_cli.index import split
+from kaos_cli.index import Hashes
 from kaos_cli.progress import stage
 from kaos_cli.room import refuse_what_cannot_fit
 from kaos_cli.terminal import Terminal
@@ -80,10 +80,15 @@ def take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal) -> Sen
 def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base: str | None) -> Sent | None:
     """``base``: the bundle of which only what has changed is listed."""
     try:
-        lines = [msgspec.json.encode(Folder.of(listed.root)) + b"\n"]
-        lines += handover.lines(_files(listed)) if base is None else _changes(listed)
+        head = msgspec.json.encode(Folder.of(listed.root)) + b"\n"
+        "".join(listed.linked.values()).encode()
     except (OSError, UnicodeEncodeError):
         return None
+
+    def lines() -> Iterator[bytes]:
+        yield head
+        yield from handover.lines(_files(listed)) if base is None else _changes(listed)
+
     total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
     taken = bytearray()
     bundle: dict[str, Any] = {}
@@ -92,8 +97,7 @@ def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base:
             progress.advance(line.get("read_bytes", 0))
             taken += bytes.fromhex(line.get("hashes", ""))
             bundle = line.get("bundle", bundle)
-    del lines
-    hashes: Sequence[bytes] = split(taken)
+    hashes: Sequence[bytes] = Hashes(taken)
     if base is not None:
         new = iter(hashes)
         hashes = [known or next(new) for known in listed.known]
@@ -105,7 +109,9 @@ def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base:
 
 def _files(listed: Listed) -> Iterator[File]:
     for file, known in zip(listed.files, listed.known, strict=True):
-        yield File(*file, known.hex(), listed.linked.get(file.path, ""))
+        times = file.mtime_ns, file.ctime_ns
+        source = listed.linked.get(file.path, "")
+        yield File(file.path, file.size, *times, file.inode, file.executable, known.hex(), source)
 
 
 def _changes(listed: Listed) -> Iterator[bytes]:

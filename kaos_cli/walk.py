@@ -10,7 +10,8 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import IGNORE_FILE, Ignored, is_virtual_environment
@@ -21,7 +22,7 @@ MAX_LINKED_FOLDERS = 1000
 MAX_SHOWN = 5
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """One file. ``path`` is relative to the bundle's root with ``/``; times in nanoseconds; size in bytes."""
 
     path: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes | bytearray, *, durable: bool = True) -> None:
-    """Replace ``path``, even a folder, by a file of mode 0600 with this content.
+def write_atomically(path: Path, content: bytes | Iterable[bytes], *, durable: bool = True) -> None:
+    """Replace ``path``, even a folder, by a file of mode 0600 with this content, whole or in pieces.
 
     A reader sees the old one or the new one.
 
@@ -19,7 +20,7 @@ def write_atomically(path: Path, content: bytes | bytearray, *, durable: bool = 
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             if durable:
                 os.fsync(fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kaos_cli import bundle, index
 from kaos_cli.errors import KaosError
@@ -203,10 +204,10 @@ def test_cache_that_cannot_be_written_is_no_reason_to_fail(data: Path, cache: Pa
 
 def test_whole_second_stamps_need_more_distance() -> None:
     fine = Found("f", 1, 1_000_000_001, 1_000_000_001, 1, False)
-    coarse = fine._replace(mtime_ns=1_000_000_000, ctime_ns=1_000_000_000)
+    coarse = replace(fine, mtime_ns=1_000_000_000, ctime_ns=1_000_000_000)
     assert index.is_settled(fine, 1_500_000_000)
     assert not index.is_settled(coarse, 1_500_000_000)
-    assert not index.is_settled(fine._replace(mtime_ns=9_000_000_000), 1_500_000_000)
+    assert not index.is_settled(replace(fine, mtime_ns=9_000_000_000), 1_500_000_000)
 
 
 def test_changed_ignore_rules_hold_for_known_files(data: Path, cache: Path) -> None:
