@@ -201,11 +201,15 @@ class Queries:
         with self.store.read() as db:
             return datum_sql.list_datums(db, job.seq)
 
-    def list_ended(self, job: Job, since: int = 0, path: str = "") -> list[DatumRow]:
-        """The datums of a job that have ended since so many of them had; `path`: only those that read it."""
+    def each_ended(self, job: Job, since: int = 0, path: str = "") -> Iterator[DatumRow]:
+        """The datums of a job that have ended since so many of them had; `path`: only those that read it.
+
+        To be gone through at once: what is read is held until then.
+        """
         with self.store.read() as db:
-            found = list(datum_sql.list_ended(db, job.seq, since, path))
-        return [datum for datum in found if not path or any(path == file.path for file in datum.files)]
+            for datum in datum_sql.list_ended(db, job.seq, since, path):
+                if not path or any(path == file.path for file in datum.files):
+                    yield datum
 
     def ended_datums(self, job: Job, *, everything: bool = False) -> set[str]:
         """The ids of a job's datums that have ended; all of them with `everything`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,11 +26,13 @@ from kaos_backend.engine.store.trees.cache import NodeCache
 from kaos_backend.engine.store.trees.edit import Copy, Operation, TreeEditor
 from kaos_backend.engine.store.trees.files import Staged
 from kaos_backend.engine.store.trees.nodes import Node
-from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree
+from kaos_backend.engine.store.trees.upload import Upload, edit_tree, insert_trees, store_tree, write_tree
 from kaos_backend.engine.store.versions import branches, commits, history, repos, sets, triggers
 from kaos_backend.engine.store.versions.state import WriteState
 
 log = logging.getLogger(__name__)
+
+_ENTRIES_AT_ONCE = 8000
 
 
 @dataclass
@@ -254,26 +257,17 @@ class Txn(Reads):
         """A tree made of files, and of files and directories of other trees by reference (tags kept). None: a
         directory that an earlier entry has brought is left out.
         """
-        editor = TreeEditor(self.load, None)
-        upload = self._upload()
-        with upload:
-            for path, source in entries:
-                if source is None:
-                    editor.delete(f"{path}/", "")
-                elif isinstance(source, Subtree):
-                    editor.graft(path, source.root, source.path)
-                elif isinstance(source.content, bytes):
-                    hash_ = upload.batch.add(source.content)
-                    editor.put(path, source.tag, hash_, len(source.content))
-                else:
-                    upload.add(path, source.tag, b"")
-                    with source.content.open("rb") as file:
-                        while data := file.read(1 << 20):
-                            upload.add(path, source.tag, data)
-                    upload.end_file()
-                    put = upload.operations[-1]
-                    editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
-            root = store_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch).root
+        root = None
+        rest = iter(entries)
+        with self._upload() as upload:
+            # What is being changed takes a kilobyte an entry: of more than so many a part is written first.
+            while some := list(itertools.islice(rest, _ENTRIES_AT_ONCE)):
+                editor = TreeEditor(self.load, root)
+                for path, source in some:
+                    _add(editor, upload, path, source)
+                root = write_tree(self.db, editor, self._nodes.keep, self.objects, upload.batch).root
+            upload.batch.seal()
+            upload.batch.record(self.db)
             # Should the transaction fail, what was written is an orphan for the next sweep.
             upload.committed = True
         return root
@@ -314,6 +308,24 @@ class Txn(Reads):
                 action()
             except Exception:
                 log.exception("something that follows a committed transaction failed")
+
+
+def _add(editor: TreeEditor, upload: Upload, path: str, source: Subtree | FileSource | None) -> None:
+    if source is None:
+        editor.delete(f"{path}/", "")
+    elif isinstance(source, Subtree):
+        editor.graft(path, source.root, source.path)
+    elif isinstance(source.content, bytes):
+        hash_ = upload.batch.add(source.content)
+        editor.put(path, source.tag, hash_, len(source.content))
+    else:
+        upload.add(path, source.tag, b"")
+        with source.content.open("rb") as file:
+            while data := file.read(1 << 20):
+                upload.add(path, source.tag, data)
+        upload.end_file()
+        put = upload.operations[-1]
+        editor.put(path, source.tag, put.object, put.size)  # type: ignore[union-attr]
 
 
 def fetch_tree(db: sqlite3.Connection, key: bytes) -> bytes:

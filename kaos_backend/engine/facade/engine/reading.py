@@ -34,9 +34,12 @@ class ReadingService:
     def _datums(self, request: kaos_v1.DatumsRequest, _: grpc.ServicerContext) -> Iterator[bytes]:
         job = self._jobs.job(JobKey(PipelineKey(request.project, request.pipeline), request.job))
         image = self._jobs.image(job)
-        ended = iter(self._jobs.list_ended(job, request.since, request.path))
+        ended = self._jobs.each_ended(job, request.since, request.path)
+        answers: list[bytes] = []
         while datums := [_datum(row, image) for row in itertools.islice(ended, _TOGETHER)]:
-            yield bytes(kaos_v1.DatumsResponse(datums=datums))
+            answers.append(bytes(kaos_v1.DatumsResponse(datums=datums)))
+        # However slow the client is, nothing is read any more.
+        yield from answers
 
     def _counts(self, request: kaos_v1.JobCountsRequest, _: grpc.ServicerContext) -> bytes:
         return bytes(kaos_v1.JobCountsResponse(jobs=self._jobs.job_counts(request.pipelines)))

@@ -15,7 +15,7 @@ import msgspec
 
 from kaos_backend.engine.jobs.db.rows import DatumRow, Job, Result, datum_of
 from kaos_backend.engine.jobs.schedule.states import TERMINAL_JOBS, DatumState, JobState, move_datum
-from kaos_backend.engine.jobs.spec.plan import Datum
+from kaos_backend.engine.jobs.spec.plan import Datum, File
 from kaos_backend.engine.store.references import Column
 
 OUTPUTS = Column("pps_datums", "root")
@@ -138,7 +138,14 @@ def list_ended(db: sqlite3.Connection, seq: int, since: int, path: str) -> Itera
 def waiting_datums(db: sqlite3.Connection, seq: int) -> list[DatumRow]:
     """Those of a running job's datums that have not ended, in the order in which they are to run."""
     rows = db.execute("SELECT * FROM pps_datums WHERE job = ? AND state = 0 ORDER BY position", (seq,))
-    return [datum_of(row) for row in rows]
+    # What all of them read is in memory once.
+    same: dict[File, File] = {}
+    return [_sharing(datum_of(row), same) for row in rows]
+
+
+def _sharing(datum: DatumRow, same: dict[File, File]) -> DatumRow:
+    files = tuple([same.setdefault(file, file) for file in datum.files])
+    return msgspec.structs.replace(datum, files=files)
 
 
 def ended_datums(db: sqlite3.Connection, seq: int, *, everything: bool = False) -> set[str]:

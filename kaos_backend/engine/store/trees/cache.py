@@ -7,9 +7,10 @@ from threading import Lock
 
 from kaos_backend.engine.store.trees.nodes import Fetch, Node, decode
 
-# 210 to 290 bytes each.
+# 210 to 290 bytes each; what a node has besides takes as much as four of them.
 _CACHE_ENTRIES = 100_000
 _MOST_OF_CACHE = 90_000
+_BESIDES = 4
 
 
 class NodeCache:
@@ -45,4 +46,4 @@ class NodeCache:
 
 def _weight(node: Node) -> int:
     # However large a directory is, there is room beside it for those on the way to it.
-    return min(len(node.files) + len(node.dirs) + 1, _MOST_OF_CACHE)
+    return min(len(node.files) + len(node.dirs) + _BESIDES, _MOST_OF_CACHE)

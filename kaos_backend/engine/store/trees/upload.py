@@ -158,6 +158,16 @@ def store_tree(
     db: sqlite3.Connection, editor: TreeEditor, keep: Keep, objects: ObjectStore, batch: Batch
 ) -> Written:
     """Write an edited tree and what its files need; its wide directories are given to `keep`."""
+    written = write_tree(db, editor, keep, objects, batch)
+    batch.seal()
+    batch.record(db)
+    return written
+
+
+def write_tree(
+    db: sqlite3.Connection, editor: TreeEditor, keep: Keep, objects: ObjectStore, batch: Batch
+) -> Written:
+    """As `store_tree`, but what its files need is not recorded yet."""
 
     def concat(pieces: Pieces) -> Piece:
         with batch.writer() as writer:
@@ -167,8 +177,6 @@ def store_tree(
             return writer.finish()
 
     written = editor.write(concat)
-    batch.seal()
-    batch.record(db)
     insert_trees(db, written.rows)
     for key, node in written.wide:
         keep(key, node)
