@@ -108,11 +108,15 @@ class Listed:
         if not self.same:
             settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
             whole = all(settled)
+            # One by one: `join` would make a list of all of them first.
+            kept = bytearray()
+            for hash_ in compress(hashes, settled):
+                kept += hash_
             stat_index.save(
                 self.cache,
                 self.rules,
                 made.id if whole and self.generated is None else "",
-                b"".join(compress(hashes, settled)),
+                kept,
                 self.files if whole else list(compress(self.files, settled)),
             )
         return made

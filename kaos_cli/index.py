@@ -78,7 +78,8 @@ class Index:
         paths that are gone.
         """
         known = dict(zip(self._files(), Hashes(self.hashes), strict=True))
-        gone = {file.path for file in known} - {file.path for file in files}
+        gone = {file.path for file in known}
+        gone.difference_update(file.path for file in files)
         return [known.get(file, b"") for file in files], gone
 
     def _files(self) -> list[Found]:

@@ -61,13 +61,15 @@ def sizes(connection: Connection, commit: pfs.Commit, folder: str) -> Mapping[st
 def datums(connection: Connection, request: kaos_v1.DatumsRequest) -> list[Datum]:
     """See ``port.Pachd.datums``."""
     call = stream("Datums", request, kaos_v1.DatumsResponse)
+
+    def read(client: Client) -> list[Datum]:
+        shared = _Shared()
+        return [_datum(told, shared) for part in call(client) for told in part.datums]
+
     try:
-        parts = connection.read(lambda c: list(call(c)))
+        return connection.read(read)
     except errors.NeedsEmbeddedEngine:
         return _elsewhere(connection, request)
-    # Most inputs are the same for every datum of a grid.
-    shared: dict[tuple[str, str], tuple[str, str]] = {}
-    return [_datum(told, shared) for part in parts for told in part.datums]
 
 
 def _elsewhere(connection: Connection, request: kaos_v1.DatumsRequest) -> list[Datum]:
@@ -105,15 +107,28 @@ def job_ids(
         return [id for id in ids if id.startswith(prefix)]
 
 
-def _datum(told: kaos_v1.Datum, shared: dict[tuple[str, str], tuple[str, str]]) -> Datum:
-    inputs = ((one.repo, one.path) for one in told.inputs)
+class _Shared:
+    """What is the same for most datums of a grid, in memory once."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[tuple[str, str], tuple[str, str]] = {}
+        self._texts: dict[str, str] = {}
+
+    def input(self, repo: str, path: str) -> tuple[str, str]:
+        return self._inputs.setdefault((repo, path), (repo, path))
+
+    def text(self, value: str) -> str:
+        return self._texts.setdefault(value, value)
+
+
+def _datum(told: kaos_v1.Datum, shared: _Shared) -> Datum:
     return Datum(
         id=told.id,
-        job=told.job,
+        job=shared.text(told.job),
         state=wire.datum_state(told.state),
-        inputs=tuple(shared.setdefault(one, one) for one in inputs),
+        inputs=tuple([shared.input(one.repo, one.path) for one in told.inputs]),
         seconds=told.process_us / 1e6,
-        image=told.image,
+        image=shared.text(told.image),
         ended=told.ended,
         output=told.output,
         bytes=told.size_bytes,

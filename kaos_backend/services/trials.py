@@ -29,6 +29,7 @@ _REMEMBERED = 20_000
 _NOTES = 20
 
 FAILED = (DatumState.FAILED, DatumState.RECOVERED)
+_NOTHING = metrics.Reading({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +70,31 @@ class Trials:
         job_id = self._jobs.resolve(workspace, ref)
         jobs = self._jobs.explained(workspace, self._jobs.of_set(workspace, job_id))
         read = self._jobs.inputs_of(workspace, job_id)
+        trials: list[TrialDatum] = []
+        readings: list[metrics.Reading] = []
         rows: list[views.Trial] = []
-        settings = None
+        failed: list[views.Trial] = []
+        settings = metric = None
+        known: list[str] = []
         for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True):
             if stage.trials:
                 settings = self._settings(workspace, job.id)
                 found = self._read(workspace, job, read)
-                rows = [_row(trial, job, outcome, found) for trial in found.trials]
-        known = sorted({name for row in rows for name in row.metrics})
-        metric = metrics.choose(known, sort_by, order)
-        if metric is not None:
-            rows = metrics.sort_best_first(rows, [row.metrics for row in rows], metric)
-        notes = [views.TrialNote(trial=row.trial, note=note) for row in rows for note in row.notes]
+                read_of = {trial.model: found.reading(trial) for trial in found.trials}
+                known = sorted({name for reading in read_of.values() for name in reading.metrics})
+                metric = metrics.choose(known, sort_by, order)
+                trials = metrics.sort_best_first(
+                    found.trials, [read_of[trial.model].metrics for trial in found.trials], metric
+                )
+                # Of thousands of trials few are shown.
+                rows = [_row(trial, job, outcome, found) for trial in trials[:limit]]
+                failed = [_row(trial, job, outcome, found) for trial in trials if _failed(trial)]
+                readings = [read_of[trial.model] for trial in trials]
+        notes = [
+            views.TrialNote(trial=trial.point.number, note=note)
+            for trial, reading in zip(trials, readings, strict=True)
+            for note in reading.notes
+        ]
         about = read.descriptions
         built = self._build(workspace, read)
         return views.JobDetail(
@@ -93,12 +107,12 @@ class Trials:
             settings=None if settings is None else views.settings(settings),
             build_args=views.arguments(deploys.arguments_of(built)),
             build_secrets=ids_of(built),
-            trials=rows[:limit],
-            count=len(rows),
+            trials=rows,
+            count=len(trials),
             notes=notes[:_NOTES],
             noted=len(notes),
-            varied=hyperparams.varied([row.params for row in rows]),
-            failures=_failures(rows),
+            varied=hyperparams.varied([trial.point.params for trial in trials]),
+            failures=_failures(failed),
             metric=metric,
             metrics=known,
         )
@@ -281,7 +295,7 @@ def standing(trial: TrialDatum, train: Job, outcome: Outcome) -> tuple[rules.Tri
 
 def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Read) -> views.Trial:
     state, reason = standing(trial, train, outcome)
-    datum, reading = trial.datum, results.readings.get(trial.model, metrics.Reading({}))
+    datum, reading = trial.datum, results.reading(trial)
     why = results.reasons.get(datum.id, "") if datum is not None else ""
     return views.Trial(
         trial=trial.point.number,
@@ -298,6 +312,10 @@ def _row(trial: TrialDatum, train: Job, outcome: Outcome, results: _Read) -> vie
     )
 
 
+def _failed(trial: TrialDatum) -> bool:
+    return trial.datum is not None and trial.datum.state in FAILED
+
+
 def _code(state: rules.TrialState, why: str) -> str:
     """The code of a trial that did not succeed; "" for the others."""
     if state == "failed":
@@ -306,9 +324,9 @@ def _code(state: rules.TrialState, why: str) -> str:
 
 
 def _failures(rows: Sequence[views.Trial]) -> list[views.Failure]:
-    """The failed trials, those together that failed alike; the kind that failed most often first."""
+    """Trials that failed, those together that failed alike; the kind that failed most often first."""
     kinds: dict[tuple[str, str], list[views.Trial]] = {}
-    for row in sorted((row for row in rows if row.state == "failed"), key=lambda row: row.trial):
+    for row in sorted(rows, key=lambda row: row.trial):
         kinds.setdefault((row.code, alike(row.reason)), []).append(row)
     return [
         views.Failure(code=code, reason=found[0].reason, trials=[row.trial for row in found])
@@ -326,6 +344,10 @@ class _Read:
 
     def __len__(self) -> int:
         return len(self.trials)
+
+    def reading(self, trial: TrialDatum) -> metrics.Reading:
+        """The metrics of its model, none if it is not shown."""
+        return self.readings.get(trial.model, _NOTHING)
 
     def revision(self) -> int:
         """So many trials have ended of which all is told: what came later may have more to tell."""
