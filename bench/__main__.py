@@ -55,7 +55,7 @@ def main() -> int:
                 print(f"({name}) was not measured: {error}", file=sys.stderr)
     finally:
         if not options.keep:
-            many = not options.parts or not {"d", "l"}.isdisjoint(options.parts)
+            many = not options.parts or not {"d", "l", "s"}.isdisjoint(options.parts)
             run.sweep(big=not options.quick and many)
     print(report.table(rows))
     print(f"\nkept as {report.save(lines, rows, REPOSITORY / 'bench' / 'results').relative_to(REPOSITORY)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 from bench.grid import Grid
-from bench.kaos import Kaos, started, write_source
+from bench.kaos import started, write_source
 from bench.measure import Row, Timing, seconds
+from bench.memory import SERVERS, peak_mb
 from bench.places import Run
 
 AIM_MORE_S = 0.3
@@ -43,7 +42,7 @@ def measure(run: Run) -> list[Row]:
         grid(1)  # builds the image
         a_few = grid(hundred) / hundred
         a_lot = grid(huge) / huge
-        memory = [_peak_mb(kaos, program) for program in ("engine", "backend")]
+        memory = [peak_mb(kaos, server) for server in SERVERS]
     rows += [
         Row(
             "r",
@@ -95,11 +94,3 @@ def _more(what: str, few: Timing, many: Timing, small: int, large: int, aim_s: f
         f"≤ {aim_s:g} s more",
         more_s <= aim_s,
     )
-
-
-def _peak_mb(kaos: Kaos, program: str) -> float:
-    """The most memory that a server had resident."""
-    pid = json.loads((kaos.home / f"{program}.json").read_text())["pid"]
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None, "Linux tells"
-    return int(found[1]) * 1024 / 1e6

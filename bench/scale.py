@@ -10,7 +10,7 @@ from pathlib import Path
 from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, pps
 
-from bench import bigstore
+from bench import bigstore, memory
 from bench.engine import Engine
 from bench.measure import BenchError, Row, Timing, seconds
 from bench.places import Run
@@ -49,7 +49,7 @@ def measure(run: Run) -> list[Row]:
         rows.append(_look(engine, files, n))
     rows += _commits(run, commits)
     rows.append(_open(run, home, jobs, n))
-    return rows
+    return rows + memory.measure(run)
 
 
 def _ratio(what: str, kaos: list[float], against: str, other: list[float], most: float | None) -> Row:
