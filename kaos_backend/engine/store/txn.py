@@ -32,7 +32,7 @@ from kaos_backend.engine.store.versions.state import WriteState
 
 log = logging.getLogger(__name__)
 
-_ENTRIES_AT_ONCE = 8000
+_ENTRIES_AT_ONCE = 2000
 
 
 @dataclass
