@@ -7,7 +7,7 @@ text for one set of files, so a text that parses but is not the canonical one is
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import islice
 from json.encoder import encode_basestring_ascii
@@ -142,12 +142,22 @@ def _check_entries(entries: tuple[TreeEntry, ...]) -> None:
 
 def check_clashes(paths: Collection[str]) -> None:
     """Raise InvalidBundle for a path that is also a folder of another one."""
+    refuse_clashes(folders_of(paths).intersection(paths))
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """All folders that these files lie in, at any depth."""
     folders: set[str] = set()
     for path in paths:
         folder = path.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
-    if clash := folders.intersection(paths):
-        path = min(clash)
+    return folders
+
+
+def refuse_clashes(clashes: Set[str]) -> None:
+    """Raise InvalidBundle, unless there are none of these paths, which are files and folders."""
+    if clashes:
+        path = min(clashes)
         raise InvalidBundle(f"{path!r} is listed both as a file and as a folder", path=path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
+from operator import itemgetter
 
 import msgspec
 
@@ -12,9 +14,12 @@ from kaos_backend.domain.filelist import entries_of
 from kaos_backend.domain.models import CopyFile, DeleteFile, FileOp
 from kaos_backend.errors import InvalidBundle, StaleBase
 from kaos_formats import names
-from kaos_formats.handover import File, read_line, read_paths
+from kaos_formats.handover import FILES_A_LINE, File, read_line, read_paths
 from kaos_formats.paths import UNSAFE, check_paths
-from kaos_formats.tree import TreeEntry, check_clashes, check_length, format_tree
+from kaos_formats.tree import TreeEntry, check_length, folders_of, format_tree, refuse_clashes
+
+_BLOCK_BYTES = 1 << 20
+_decode_lines = msgspec.json.Decoder(TreeEntry).decode_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +31,28 @@ class Base:
     id: str
     tree: bytes
 
+    def blocks(self) -> Iterator[tuple[bytes, list[TreeEntry]]]:
+        """Parts of the text in whole lines, with what they say: there may be a million of them."""
+        start = 0
+        while start < len(self.tree):
+            end = self.tree.find(b"\n", start + _BLOCK_BYTES) + 1 or len(self.tree)
+            block = self.tree[start:end]
+            yield block, _decode_lines(block)
+            start = end
+
 
 @dataclass(frozen=True, slots=True)
 class ChangedList:
-    """The files that are not as in the ``base``, sorted by path; of all others, the lines of its tree.
+    """The files that are not as in the ``base``, sorted by path.
 
-    ``replaced`` are the paths of the base that have another content now, or none; ``executable`` has all
-    paths of the bundle.
+    ``replaced`` are the paths of the base that have another content now, or none. ``files`` and
+    ``size_bytes`` count the whole bundle.
     """
 
     base: Base
     changed: Sequence[File]
-    replaced: Sequence[str]
-    kept: dict[str, bytes]
-    executable: Mapping[str, bool]
+    replaced: Set[str]
+    files: int
     size_bytes: int
 
     @classmethod
@@ -49,50 +62,71 @@ class ChangedList:
         Raises InvalidBundle for a list that cannot be, StaleBase where names need a map.
         """
         try:
-            removed = read_paths(lines[0]) if lines else []
+            gone = set(read_paths(lines[0]) if lines else [])
             changed = [file for line in lines[1:] for file in read_line(line)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidBundle(f"the list of files is broken: {error}") from error
         if any(a.path >= b.path for a, b in pairwise(changed)):
             raise InvalidBundle("the list of files is not sorted by path, each once")
-        entries = {entry.path: entry for entry in msgspec.json.Decoder(TreeEntry).decode_lines(base.tree)}
-        added = [file.path for file in changed if file.path not in entries]
-        if UNSAFE.search("/".join((*entries, *added))):
+        new = {file.path for file in changed}
+        replaced: set[str] = set()
+        clash = _Clash(new)
+        count, size = len(new), sum(file.size for file in changed)
+        plain = True
+        for _, entries in base.blocks():
+            plain = plain and not UNSAFE.search("/".join([entry.path for entry in entries]))
+            for entry in entries:
+                if entry.path in new or entry.path in gone:
+                    replaced.add(entry.path)
+                else:
+                    clash.look_at(entry.path)
+                    count += 1
+                    size += entry.size
+        added = [file.path for file in changed if file.path not in replaced]
+        if not plain or UNSAFE.search("/".join(added)):
             raise StaleBase("a folder with names that Pachyderm cannot hold is listed as a whole")
-        kept = dict(zip(entries, base.tree.splitlines(keepends=True), strict=True))
-        executable = {path: entry.mode == "755" for path, entry in entries.items()}
-        for path in removed:
-            if executable.pop(path, None) is None:
-                raise InvalidBundle(f"the base has no file {path!r} that could be gone", path=path)
-        executable |= {file.path: file.executable for file in changed}
-        if not executable:
+        if unknown := gone - replaced:
+            path = min(unknown)
+            raise InvalidBundle(f"the base has no file {path!r} that could be gone", path=path)
+        if not count:
             raise InvalidBundle("the bundle has no files", hint="an empty folder can not be deployed")
         if added:
             check_paths(added)
-            check_clashes(executable)
-        gone = (*removed, *(file.path for file in changed))
-        replaced = [path for path in gone if kept.pop(path, None) is not None]
-        size = sum(entry.size for path, entry in entries.items() if path in kept)
-        size += sum(file.size for file in changed)
-        return cls(base, changed, replaced, kept, executable, size)
+            clash.check()
+        return cls(base, changed, replaced, count, size)
 
-    @property
-    def files(self) -> int:
-        return len(self.executable)
+    def executable(self) -> dict[str, bool]:
+        """By path, of the whole bundle."""
+        kept = {entry.path: entry.mode == "755" for _, entries in self.base.blocks() for entry in entries}
+        for path in self.replaced:
+            del kept[path]
+        return kept | {file.path: file.executable for file in self.changed}
 
     def stored(self) -> Iterator[list[File]]:
         """The files that are to be taken."""
-        yield list(self.changed)
+        for start in range(0, len(self.changed) or 1, FILES_A_LINE):
+            yield list(self.changed[start : start + FILES_A_LINE])
 
     def tree(self, hashes: bytes | bytearray) -> list[bytes]:
         """The tree text of the whole bundle, in pieces; ``hashes`` are those of what was ``stored``. Raises
         InvalidBundle if it is too long.
         """
-        new = {entry.path: format_tree([entry]) for entry in entries_of(self.changed, hashes)}
-        lines = self.kept | new
-        text = b"".join(lines[path] for path in sorted(lines))
-        check_length(len(text))
-        return [text]
+        new = ((entry.path, format_tree([entry])) for entry in entries_of(self.changed, hashes))
+        lines = map(itemgetter(1), heapq.merge(self._kept(), new, key=itemgetter(0)))
+        pieces: list[bytes] = []
+        size = 0
+        while piece := b"".join(islice(lines, FILES_A_LINE)):
+            pieces.append(piece)
+            size += len(piece)
+            check_length(size)
+        return pieces
+
+    def _kept(self) -> Iterator[tuple[str, bytes]]:
+        """The lines of the base that stay, by their paths."""
+        for block, entries in self.base.blocks():
+            for entry, line in zip(entries, block.splitlines(keepends=True), strict=True):
+                if entry.path not in self.replaced:
+                    yield entry.path, line
 
     def in_order(self, hashes: bytes | bytearray) -> bytes | bytearray:
         """As of a `FileList`: nothing has another name."""
@@ -102,6 +136,28 @@ class ChangedList:
         """The changes that make the bundle's folder, of which one copies what was taken."""
         folder, before = names.bundle_dir(bundle_id), names.bundle_dir(self.base.id)
         yield CopyFile(f"{folder}/", self.base.repo, self.base.commit_id, f"{before}/")
-        for path in self.replaced:
+        for path in sorted(self.replaced):
             yield DeleteFile(f"{folder}/{path}")
         yield taken
+
+
+class _Clash:
+    """Looks for a file that is also a folder: among new paths, and between them and each that was there."""
+
+    def __init__(self, new: Set[str]) -> None:
+        self._new = new
+        self._folders = folders_of(new)
+        self._folder = ""
+        self._found: set[str] = set()
+
+    def look_at(self, path: str) -> None:
+        if path in self._folders:
+            self._found.add(path)
+        folder = path.rpartition("/")[0]
+        if folder != self._folder:
+            self._folder = folder
+            self._found |= self._new & folders_of([path])
+
+    def check(self) -> None:
+        """Raises InvalidBundle."""
+        refuse_clashes(self._found | (self._folders & self._new))

@@ -55,7 +55,7 @@ class Takeover:
             return Taking(self._bundles, call, workspace, kind, name, whole)
         changed = ChangedList.of(self._bundles.base(workspace, kind, base_id), lines)
         if kind == names.SOURCE:
-            check_source(changed.executable)
+            check_source(changed.executable())
         call = self._pachd.ingest(folder, changed.stored())
         return Taking(self._bundles, call, workspace, kind, name, changed)
 

@@ -219,3 +219,21 @@ def test_changed_ignore_rules_hold_for_known_files(data: Path, cache: Path) -> N
     assert [e.file.path for e in read(data, cache).entries] == ["a.txt"]
     (data / ".kaosignore").unlink()
     assert read(data, cache).id == first.id
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.integers(0, 1)),
+    st.dictionaries(st.integers(0, 9), st.integers(0, 1)),
+)
+def test_what_is_as_it_was_and_what_is_gone(before: dict[int, int], after: dict[int, int]) -> None:
+    def found(files: dict[int, int]) -> list[Found]:
+        return [Found(f"f{name}", 1, time, 0, 0, False) for name, time in sorted(files.items())]
+
+    hashes = [bytes([name]) * index.HASH_BYTES for name in sorted(before)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index"
+        index.save(path, "", "", b"".join(hashes), found(before))
+        known, gone = index.load(path).compare(found(after))
+    assert gone == {f"f{name}" for name in before.keys() - after.keys()}
+    assert [bool(hash_) for hash_ in known] == [before.get(name) == after[name] for name in sorted(after)]
+    assert all(not hash_ or hash_[0] == name for hash_, name in zip(known, sorted(after), strict=True))
