@@ -66,6 +66,11 @@ class Terminal:
         if not self.quiet and not self.json:
             print(text, file=sys.stderr, flush=True)
 
+    def flush(self) -> None:
+        """Let whoever reads stdout, through a pipe too, have what was printed while the command goes on."""
+        with while_read():
+            sys.stdout.flush()
+
     def hint(self, *lines: str) -> None:
         """What to type next, a line for each, below what was printed so far."""
         sys.stdout.flush()

@@ -123,6 +123,7 @@ def _ended(session: Session, ws: str, job: dict[str, Any]) -> int:
 
 def watch(session: Session, ws: str, job_id: str) -> None:
     """Return when the job has ended; meanwhile a bar shows how far it is."""
+    session.terminal.flush()
     started = time.monotonic()
     seen = started
     with ExitStack() as open_bars:

@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 # Also where a Docker engine answers: what needs that one says so.
 os.environ["KAOS_RUNTIME"] = "process"
+# What tests start is as users have it: its stdout has a buffer, and no server compiles kaos anew.
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
 
 # Both measure how busy the machine is, not what is tested.
 settings.register_profile(

@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.support.bundles import write_grid, write_source
 from tests.support.gate import Gate
@@ -129,32 +128,30 @@ def test_up_status_down_and_up_again(tmp_path: Path) -> None:
         kaos.down()
 
 
-@pytest.mark.parametrize(
-    "waiting", [["train", "deploy", "--wait"], ["train", "wait"], ["train", "logs", "-f"]], ids=" ".join
-)
-def test_who_waits_does_not_start_what_was_stopped(
-    tmp_path: Path, data: Path, gate: Gate, waiting: list[str]
-) -> None:
+def test_who_waits_does_not_start_what_was_stopped(tmp_path: Path, data: Path, gate: Gate) -> None:
     kaos = Home(tmp_path / "home")
     try:
         bundles = ["-s", str(write_source(tmp_path / "src", body=gate.wait)), "-d", str(data)]
         job = kaos.json("train", "deploy", *bundles)["job"]
         eventually(lambda: kaos.json("train", "info")["stages"][-1]["state"] == "running", "training")
-        client = kaos.spawn(*waiting, *(bundles if "deploy" in waiting else [job]))
-        assert client.stdout is not None
-        if "wait" in waiting:
-            eventually(lambda: psutil.Process(client.pid).net_connections("all"), "a connection")
-        else:
-            # It has said which bundle it deploys, or shown a line of the log.
-            client.stdout.readline()
+        waiting = [["deploy", *bundles, "--wait"], ["wait", job], ["logs", "-f", job]]
+        clients = [kaos.spawn("train", *arguments) for arguments in waiting]
+        for client, arguments in zip(clients, waiting, strict=True):
+            if "wait" in arguments:
+                eventually(lambda pid=client.pid: psutil.Process(pid).net_connections("all"), "a connection")
+            else:
+                # It has said which bundle it deploys, or shown a line of the log.
+                assert client.stdout is not None
+                client.stdout.readline()
         assert f"{job[:8]}  running  default" in kaos.run("status").stdout
         assert f"job {job[:8]} in default, running, goes on" in kaos.run("down").stdout
-        _, told = client.communicate(timeout=60)
-        assert client.returncode == 4, told
-        assert "stopped (kaos down)" in told
-        assert f"job {job[:8]} goes on when they are started again" in told
-        assert f"kaos train stop {job[:8]}" in told
-        assert "Traceback" not in told
+        for client in clients:
+            _, told = client.communicate(timeout=60)
+            assert client.returncode == 4, told
+            assert "stopped (kaos down)" in told
+            assert f"job {job[:8]} goes on when they are started again" in told
+            assert f"kaos train stop {job[:8]}" in told
+            assert "Traceback" not in told
         assert not kaos.json("status")["up"]
         gate.open()
         kaos.run("train", "wait", job)
