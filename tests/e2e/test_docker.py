@@ -33,11 +33,33 @@ def dockerfile(api: docker.APIClient) -> str:
     return f"FROM {base_image(api)}\n{STEPS}"
 
 
-@pytest.fixture
-def docked(api: docker.APIClient, ws: str, tmp_path: Path) -> Iterator[Home]:
-    """A home whose trials are containers, with one workspace."""
+def home_of_containers(path: Path) -> Home:
     host = {"DOCKER_HOST": os.environ["DOCKER_HOST"]} if "DOCKER_HOST" in os.environ else {}
-    home = Home(tmp_path / "home", {"KAOS_RUNTIME": "docker", "KAOS_ENGINE_CPUS": "2", **host})
+    return Home(path, {"KAOS_RUNTIME": "docker", "KAOS_ENGINE_CPUS": "2", **host})
+
+
+@pytest.fixture(scope="module")
+def kept(api: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home whose trials are containers, for all tests that leave it as it is."""
+    home = home_of_containers(tmp_path_factory.mktemp("docked") / "home")
+    yield home
+    home.down()
+    assert containers_of(api, home) == []
+
+
+@pytest.fixture
+def docked(kept: Home, ws: str, api: docker.APIClient) -> Iterator[Home]:
+    """That home, with a workspace for this test alone, whose containers and images go with it."""
+    kept.run("workspace", "create", ws)
+    yield kept
+    kept.run("workspace", "kill", ws, "--yes", check=False)
+    eventually(lambda: containers_of(api, kept) == [], "the containers to go with the workspace")
+
+
+@pytest.fixture
+def own(api: docker.APIClient, ws: str, tmp_path: Path) -> Iterator[Home]:
+    """Another such home with one workspace, for a test that stops it."""
+    home = home_of_containers(tmp_path / "home")
     home.run("workspace", "create", ws)
     yield home
     home.down()
@@ -103,25 +125,25 @@ def test_the_whole_dockerfile_is_built_and_every_trial_runs_in_it_once(
 
 
 def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(
-    docked: Home, ws: str, api: docker.APIClient, tmp_path: Path
+    own: Home, ws: str, api: docker.APIClient, tmp_path: Path
 ) -> None:
     registry = Registry(tmp_path / "registry")
     try:
-        docked.run("down")
-        docked.env["KAOS_REGISTRY"] = f"{registry.address}/team"
+        own.run("down")
+        own.env["KAOS_REGISTRY"] = f"{registry.address}/team"
         src = write_source(tmp_path / "src", "", f"FROM {base_image(api, python=False)}\n{STEPS}")
         (src / "train").write_text('#!/bin/sh\necho made > "$1/model"\n')
         data, grid = write_data(tmp_path / "d"), write_grid(tmp_path / "grid.json", {"x": [1]})
-        deploy(docked, ws, "-s", src, "-d", data, "-h", grid)
-        (first,) = docked.json("train", "info", "-w", ws)["trials"]
+        deploy(own, ws, "-s", src, "-d", data, "-h", grid)
+        (first,) = own.json("train", "info", "-w", ws)["trials"]
         assert first["image"].startswith(f"{registry.address}/team/kaos/{ws}@sha256:")
 
         # As on another engine.
-        docked.run("down")
+        own.run("down")
         for image in api.images(f"kaos/{ws}"):
             api.remove_image(image["Id"], force=True)
-        deploy(docked, ws, "-h", write_grid(grid, {"x": [1, 2]}))
-        job = docked.json("train", "info", "-w", ws)
+        deploy(own, ws, "-h", write_grid(grid, {"x": [1, 2]}))
+        job = own.json("train", "info", "-w", ws)
         assert [stage["name"] for stage in job["stages"]] == ["train"]
         assert [trial["image"] for trial in job["trials"]] == [first["image"]] * 2
     finally:
@@ -129,13 +151,14 @@ def test_what_ran_is_known_by_its_digest_and_pulled_where_it_is_missing(
 
 
 def test_build_secrets_are_kept_sealed_until_others_are_given(
-    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+    docked: Home, ws: str, dockerfile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = "hunter22", "correct horse"
     read = "RUN --mount=type=secret,id=TOKEN,required=true t=$(cat /run/secrets/TOKEN);"
     # Nothing of what an earlier run of this test left in Docker's cache.
     dockerfile += f"ENV RUN={uuid.uuid4()}\n{read} [ ${{#t}} = {len(values[1])} ] || {{ echo $t; exit 9; }}\n"
-    docked.env |= {"TOKEN": values[0], "OTHER": values[1]}
+    for name, value in zip(("TOKEN", "OTHER"), values, strict=True):
+        monkeypatch.setitem(docked.env, name, value)
     src, data = write_source(tmp_path / "src", "", dockerfile), write_data(tmp_path / "d")
     failed = docked.json("train", "deploy", "-w", ws, "-s", src, "-d", data, "--secret", "TOKEN")
     assert failed["build_secrets"] == ["TOKEN"]
@@ -218,44 +241,44 @@ def test_a_docker_engine_that_is_killed_and_comes_back_costs_no_result(tmp_path:
         dockerd.stop()
 
 
-def test_the_runtime_of_a_home_is_chosen_by_kaos_up(docked: Home, ws: str, tmp_path: Path) -> None:
-    docked.env.pop("KAOS_RUNTIME")
-    assert docked.json("status")["runtime"]["name"] == "docker"
-    refused = docked.run("up", "--runtime", "process", check=False)
+def test_the_runtime_of_a_home_is_chosen_by_kaos_up(own: Home, ws: str, tmp_path: Path) -> None:
+    own.env.pop("KAOS_RUNTIME")
+    assert own.json("status")["runtime"]["name"] == "docker"
+    refused = own.run("up", "--runtime", "process", check=False)
     assert refused.returncode == 2
     assert "kaos down && kaos up --runtime process" in refused.stderr
-    docked.run("down")
-    docked.run("up", "--runtime", "process")
-    docked.run("down")
-    assert docked.json("up")["runtime"]["name"] == "process"
-    assert docked.run("up", "--runtime", "podman", check=False).returncode == 2
+    own.run("down")
+    own.run("up", "--runtime", "process")
+    own.run("down")
+    assert own.json("up")["runtime"]["name"] == "process"
+    assert own.run("up", "--runtime", "podman", check=False).returncode == 2
 
 
 def test_a_docker_engine_that_is_down_is_said_and_nothing_else_is_used(
-    docked: Home, ws: str, dockerfile: str, tmp_path: Path
+    own: Home, ws: str, dockerfile: str, tmp_path: Path
 ) -> None:
     src, data = write_source(tmp_path / "src", "", dockerfile), write_data(tmp_path / "d")
-    deploy(docked, ws, "-s", src, "-d", data)
-    docked.run("down")
-    host, choice = docked.env.get("DOCKER_HOST"), docked.env.pop("KAOS_RUNTIME")
+    deploy(own, ws, "-s", src, "-d", data)
+    own.run("down")
+    host, choice = own.env.get("DOCKER_HOST"), own.env.pop("KAOS_RUNTIME")
     assert choice == "docker"
-    docked.env["DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"
+    own.env["DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"
     # What is there can still be looked at.
-    assert len(stamps(docked, ws)) == 1
+    assert len(stamps(own, ws)) == 1
     write_source(src, "print('other')", dockerfile)
-    docked.run("train", "deploy", "-w", ws, "-s", src)
+    own.run("train", "deploy", "-w", ws, "-s", src)
 
     def reason() -> bool:
-        job = docked.json("train", "info", "-w", ws)
+        job = own.json("train", "info", "-w", ws)
         return job["state"] == "waiting" and "no Docker engine answers" in str(job["reason"])
 
     eventually(reason, "the job's reason")
-    (row,) = docked.json("status")["jobs"]
+    (row,) = own.json("status")["jobs"]
     # Nobody can tell until when.
     assert (row["waits_for"], row["left_s"]) == (["docker"], None)
-    docked.run("down")
-    docked.env.pop("DOCKER_HOST")
-    docked.env |= {"DOCKER_HOST": host} if host else {}
-    docked.run("train", "wait", "-w", ws)
-    assert len(stamps(docked, ws)) == 1
-    assert docked.json("status")["runtime"]["name"] == "docker"
+    own.run("down")
+    own.env.pop("DOCKER_HOST")
+    own.env |= {"DOCKER_HOST": host} if host else {}
+    own.run("train", "wait", "-w", ws)
+    assert len(stamps(own, ws)) == 1
+    assert own.json("status")["runtime"]["name"] == "docker"

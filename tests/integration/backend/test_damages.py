@@ -151,19 +151,27 @@ def emptied_inputs(home: Path, held: Stubborn) -> None:
 
 
 # What can befall one part has nothing to do with what befalls another, so each round takes one of every part.
-DAMAGES: dict[str, list[Damage]] = {
+LATER = [None] * 5
+DAMAGES: dict[str, list[Damage | None]] = {
     "scratch": [
         gone("engine/scratch"),
         a_file("engine/scratch"),
         a_link("engine/scratch"),
         unchangeable("engine/scratch"),
         mounted("engine/scratch"),
+    ],
+    # In the rounds after those that take all of it.
+    "scratch of trials": [
+        *LATER,
         undeletable("engine/scratch/datums/1"),
         deep("engine/scratch/datums/1/x"),
+        a_file("engine/scratch/datums"),
+    ],
+    "scratch of workers": [
+        *LATER,
         undeletable("engine/scratch/workers/x"),
         deep("engine/scratch/workers/x/root/tmp"),
         mounted("engine/scratch/workers/x/root/tmp"),
-        a_file("engine/scratch/datums"),
     ],
     "inputs": [
         gone("engine/trees"),

@@ -21,7 +21,9 @@ from tests.support.archives import archive
 from tests.support.backend import SOURCE, eventually, repo, stop_engine
 from tests.support.process import Process
 
-KILLS = 10
+KILLS = 6
+DEPLOY_S = 0.15
+"""What a deploy takes, about: the kills are spread evenly over it."""
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_kill_9_at_any_moment_of_a_deploy(home: Path) -> None:
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        thread.join(chance.uniform(0, 0.15))
+        thread.join(DEPLOY_S * (number - chance.random()) / KILLS)
         process.end(signal.SIGKILL)
         thread.join(20)
         process = Process(home).wait()

@@ -132,18 +132,20 @@ def test_output_floods_and_garbage(bench: Bench) -> None:
 
 def test_memory_limit_kills_that_datum_by_name(bench: Bench) -> None:
     hog = bench.datum(HOG.join(("python3 - 900 60 <<'EOF'\n", "\nEOF")), grant=Grant(1, (), 200 * MIB, ()))
-    other = bench.datum("sleep 2; echo fine")
+    other, cancel = bench.datum("echo up; sleep 1000"), threading.Event()
     calm, exits = bench.worker(), []
-    thread = threading.Thread(target=lambda: exits.append(calm.run(other, threading.Event())))
+    thread = threading.Thread(target=lambda: exits.append(calm.run(other, cancel)))
     thread.start()
+    until(lambda: text_of(other.log) == "up", "the other datum to start")
     exit_ = bench.worker().run(hog, threading.Event())
     assert exit_.reason == "oom"
     used = int(exit_.message.removeprefix("used ").removesuffix(" MiB of 200 MiB"))
     assert 200 <= used < 900
     assert exit_.max_rss_bytes >= 200 * MIB
+    assert exits == []
+    cancel.set()
     thread.join(20)
-    assert exits[0].code == 0
-    assert text_of(other.log) == "fine"
+    assert exits[0].reason == "canceled"
 
 
 def test_memory_is_that_of_the_whole_tree(bench: Bench) -> None:
