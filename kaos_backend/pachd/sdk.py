@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import grpc
-from pachyderm_sdk import Client
-from pachyderm_sdk.api import pfs, pps, transaction
+from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend import errors
 from kaos_backend.domain.metas import reason_of
@@ -28,8 +26,8 @@ from kaos_backend.domain.models import (
     RunningDatum,
     StartCommit,
 )
-from kaos_backend.pachd import convert, reading, sending
-from kaos_backend.pachd.connection import Connection, in_transaction
+from kaos_backend.pachd import convert, keys, reading, sending, transactions
+from kaos_backend.pachd.connection import Connection
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.errors import CommitFinished
 from kaos_backend.pachd.foreground import SdkForeground
@@ -85,27 +83,27 @@ class SdkPachd:
         existing = {repo.name for repo in self.repos(project)}
         for name in names:
             if name not in existing:
-                repo = _repo(project, name)
+                repo = keys.repo(project, name)
                 with contextlib.suppress(errors.Exists):
                     self._connection.write(lambda c, repo=repo: c.pfs.create_repo(repo=repo))  # type: ignore[misc]
 
     # -- commits
 
     def commit(self, project: str, repo: str, ref: str) -> Commit:
-        commit = _commit(project, repo, ref)
+        commit = keys.commit(project, repo, ref)
         return convert.commit(self._connection.read(lambda c: c.pfs.inspect_commit(commit=commit)))
 
     def commits(self, project: str, repo: str, number: int) -> list[Commit]:
         try:
             infos = self._list(
-                lambda c: c.pfs.list_commit(repo=_repo(project, repo), number=number, all=True)
+                lambda c: c.pfs.list_commit(repo=keys.repo(project, repo), number=number, all=True)
             )
         except errors.NotFound:
             return []
         return [convert.commit(info) for info in infos]
 
     def start_commit(self, project: str, repo: str, branch: str, description: str) -> str:
-        target = pfs.Branch(repo=_repo(project, repo), name=branch)
+        target = pfs.Branch(repo=keys.repo(project, repo), name=branch)
         commit = self._connection.write(lambda c: c.pfs.start_commit(branch=target, description=description))
         return str(commit.id)
 
@@ -115,7 +113,7 @@ class SdkPachd:
     def finish_commit(
         self, project: str, repo: str, commit_id: str, error: str = "", description: str = ""
     ) -> Commit:
-        commit = _commit(project, repo, commit_id)
+        commit = keys.commit(project, repo, commit_id)
         with contextlib.suppress(CommitFinished):
             self._connection.write(
                 lambda c: c.pfs.finish_commit(commit=commit, error=error, description=description)
@@ -126,7 +124,7 @@ class SdkPachd:
         return convert.commit(info)
 
     def drop_branch(self, project: str, repo: str, branch: str) -> None:
-        target = pfs.Branch(repo=_repo(project, repo), name=branch)
+        target = pfs.Branch(repo=keys.repo(project, repo), name=branch)
         with contextlib.suppress(errors.NotFound):
             self._connection.write(lambda c: c.pfs.delete_branch(branch=target))
 
@@ -136,7 +134,7 @@ class SdkPachd:
             self._connection.write(lambda c: c.pfs.drop_commit_set(commit_set=commit_set))
 
     def forget_commit(self, project: str, repo: str, commit_id: str) -> None:
-        commit = _commit(project, repo, commit_id)
+        commit = keys.commit(project, repo, commit_id)
         with contextlib.suppress(errors.NotFound):
             info = self._connection.read(lambda c: c.pfs.inspect_commit(commit=commit))
             if made := info.direct_subvenance:
@@ -150,60 +148,29 @@ class SdkPachd:
             self._connection.write(lambda c: getattr(c.pfs, remove)(commit=commit))
 
     def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
-        def run(client: Client) -> str:
-            # The generated stub: the SDK's own would put the transaction's id into the shared client.
-            stub = transaction.ApiStub(client._channel)
-            started = stub.start_transaction()
-            stubs = in_transaction(client, started.id)
-            try:
-                for start in commits:
-                    branch = pfs.Branch(repo=_repo(project, start.repo), name=start.branch)
-                    stubs.pfs.start_commit(branch=branch, description=start.description)
-                for put in pipelines:
-                    stubs.pps.create_pipeline_v2(
-                        create_pipeline_request_json=json.dumps(put.spec),
-                        update=True,
-                        reprocess=put.reprocess,
-                    )
-                stub.finish_transaction(transaction=started)
-            except grpc.RpcError:
-                with contextlib.suppress(grpc.RpcError, ConnectionError):
-                    stub.delete_transaction(transaction=started)
-                raise
-            return str(started.id)
-
-        return self._connection.write(run)
+        return transactions.transact(self._connection, project, commits, pipelines)
 
     def delete_abandoned_transactions(self, owner: str, before: datetime) -> int:
-        infos = self._connection.read(
-            lambda c: transaction.ApiStub(c._channel).list_transaction()
-        ).transaction_info
-        ours = [info.transaction for info in infos if convert.is_abandoned(info, owner, before)]
-        for abandoned in ours:
-            with contextlib.suppress(errors.NotFound):
-                self._connection.write(
-                    lambda c, t=abandoned: transaction.ApiStub(c._channel).delete_transaction(transaction=t)  # type: ignore[misc]
-                )
-        return len(ours)
+        return transactions.delete_abandoned(self._connection, owner, before)
 
     # -- files
 
     def read_file(self, project: str, repo: str, commit_id: str, path: str) -> Iterator[bytes]:
-        file = pfs.File(commit=_commit(project, repo, commit_id), path=path)
+        file = pfs.File(commit=keys.commit(project, repo, commit_id), path=path)
         for message in self._connection.stream(lambda c: c.pfs.get_file(file=file)):
             yield message.value
 
     def read_tar(self, project: str, repo: str, commit_id: str, glob: str) -> Iterator[bytes]:
-        file = pfs.File(commit=_commit(project, repo, commit_id), path=glob)
+        file = pfs.File(commit=keys.commit(project, repo, commit_id), path=glob)
         for message in self._connection.stream(lambda c: c.pfs.get_file_tar(file=file)):
             yield message.value
 
     def sizes(self, project: str, repo: str, commit_id: str, folder: str) -> Mapping[str, int]:
-        commit = _commit(project, repo, commit_id)
+        commit = keys.commit(project, repo, commit_id)
         return reading.sizes(self._connection, commit, folder)
 
     def folders(self, project: str, repo: str, commit_id: str, glob: str) -> Mapping[str, str]:
-        commit = _commit(project, repo, commit_id)
+        commit = keys.commit(project, repo, commit_id)
         infos = self._list(lambda c: c.pfs.glob_file(commit=commit, pattern=glob))
         return {i.file.path.strip("/"): i.hash.hex() for i in infos if i.file_type == pfs.FileType.DIR}
 
@@ -224,7 +191,7 @@ class SdkPachd:
         if before is not None:
             request["pagination_marker"] = before
         if project is not None and pipeline is not None:
-            request["pipeline"] = _pipeline(project, pipeline)
+            request["pipeline"] = keys.pipeline(project, pipeline)
         elif project is not None:
             request["projects"] = [pfs.Project(name=project)]
         try:
@@ -268,10 +235,10 @@ class SdkPachd:
 
     def delete_job(self, project: str, pipeline: str, job_id: str) -> None:
         with contextlib.suppress(errors.NotFound):
-            self._connection.write(lambda c: c.pps.delete_job(job=_job(project, pipeline, job_id)))
+            self._connection.write(lambda c: c.pps.delete_job(job=keys.job(project, pipeline, job_id)))
 
     def stop_job(self, project: str, pipeline: str, job_id: str, reason: str) -> None:
-        job = _job(project, pipeline, job_id)
+        job = keys.job(project, pipeline, job_id)
         self._connection.write(lambda c: c.pps.stop_job(job=job, reason=reason))
 
     def datums(
@@ -293,11 +260,13 @@ class SdkPachd:
         return [convert.running_datum(s) for s in status if s.job_id == job_id]
 
     def _job_details(self, project: str, pipeline: str, job_id: str) -> pps.JobInfoDetails:
-        job = _job(project, pipeline, job_id)
+        job = keys.job(project, pipeline, job_id)
         return self._connection.read(lambda c: c.pps.inspect_job(job=job, details=True)).details
 
     def datum_reason(self, project: str, pipeline: str, job_id: str, datum_id: str) -> str:
-        file = pfs.File(commit=_commit(project, meta_repo(pipeline), job_id), path=f"/meta/{datum_id}/meta")
+        file = pfs.File(
+            commit=keys.commit(project, meta_repo(pipeline), job_id), path=f"/meta/{datum_id}/meta"
+        )
         try:
             content = b"".join(m.value for m in self._connection.stream(lambda c: c.pfs.get_file(file=file)))
         except (errors.NotFound, errors.Internal):
@@ -315,7 +284,7 @@ class SdkPachd:
         follow: bool = False,
         tail: int = 0,
     ) -> LogStream:
-        job = _job(project, pipeline, job_id)
+        job = keys.job(project, pipeline, job_id)
         request = pps.GetLogsRequest(job=job, follow=follow, tail=tail)
         if path:
             request.data_filters = [path]
@@ -406,20 +375,3 @@ class SdkPachd:
 
 def _project(info: pfs.ProjectInfo) -> Project:
     return Project(info.project.name, info.description, convert.moment(info.created_at))
-
-
-def _repo(project: str, name: str) -> pfs.Repo:
-    name, _, kind = name.partition(".")
-    return pfs.Repo(name=name, type=kind or "user", project=pfs.Project(name=project))
-
-
-def _commit(project: str, repo: str, ref: str) -> pfs.Commit:
-    return pfs.Commit(repo=_repo(project, repo), id=ref)
-
-
-def _pipeline(project: str, name: str) -> pps.Pipeline:
-    return pps.Pipeline(name=name, project=pfs.Project(name=project))
-
-
-def _job(project: str, pipeline: str, job_id: str) -> pps.Job:
-    return pps.Job(pipeline=_pipeline(project, pipeline), id=job_id)

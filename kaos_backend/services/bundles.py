@@ -13,7 +13,7 @@ from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.models import Commit, DeleteFile, FileOp
 from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import contents, inputs, views
+from kaos_backend.services import contents, inputs, presenters, views
 from kaos_backend.services.arrivals import Arrival, ElsewhereArrival, EmbeddedArrival
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.staging import Staging, upload_key
@@ -46,12 +46,12 @@ class Bundles:
         inputs.require_workspace(self._pachd, workspace)
         head = inputs.head(self._pachd, workspace, kind)
         if head is not None and bundle_id in ("head", head.description.id):
-            found = views.bundle(head.description)
+            found = presenters.bundle(head.description)
             if found is not None and (bundle_id == "head" or self._whole(workspace, kind, head.commit)):
                 return found
         if bundle_id != "head":
             staged = self.staged(workspace, kind, bundle_id)
-            found = views.bundle(staged[1]) if staged else None
+            found = presenters.bundle(staged[1]) if staged else None
             if staged is not None and found is not None and self._whole(workspace, kind, staged[0]):
                 return found
         raise no_bundle(workspace, kind, "" if bundle_id == "head" else bundle_id)

@@ -22,7 +22,7 @@ from kaos_backend.domain.machine import builder_of, check_fits, machine_of
 from kaos_backend.domain.models import Job, PutPipeline, StartCommit
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, stages, views
+from kaos_backend.services import inputs, presenters, stages, views
 from kaos_backend.services.bundles import Bundles, no_bundle
 from kaos_backend.services.fill import fill, heal
 from kaos_backend.services.jobs import stop
@@ -132,12 +132,12 @@ class Deploys:
             message=done.plan.message,
             hint=done.plan.hint,
             parts=done.plan.changed,
-            source=views.bundle(shown[names.SOURCE]),
-            data=views.bundle(shown[names.DATA]),
-            grid=views.grid(grid, shown[names.HYPER]),
+            source=presenters.bundle(shown[names.SOURCE]),
+            data=presenters.bundle(shown[names.DATA]),
+            grid=presenters.grid(grid, shown[names.HYPER]),
             stages=running,
             parallelism=done.parallelism if trains else None,
-            build_args=views.arguments(done.arguments),
+            build_args=presenters.arguments(done.arguments),
             build_secrets=done.secrets,
         )
 

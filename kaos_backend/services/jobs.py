@@ -15,7 +15,7 @@ from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Job, JobState
 from kaos_backend.domain.stages import Stage, StageJobs, fold, outcomes, with_jobs
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, presenters, views
 from kaos_backend.services.requests import check_author
 from kaos_backend.services.stages import NAMES, STAGES
 from kaos_formats import loglines, names
@@ -155,7 +155,7 @@ class Jobs:
             reason=whole.reason,
             code=whole.code,
             stages=[
-                views.stage_job(stage, job, outcome, trials if stage.trials else 1)
+                presenters.stage_job(stage, job, outcome, trials if stage.trials else 1)
                 for (stage, job), outcome in zip(jobs, outcomes(jobs), strict=True)
             ],
             created=rfc3339(created),

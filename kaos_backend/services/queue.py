@@ -8,7 +8,7 @@ from kaos_backend.domain.models import OpenJob
 from kaos_backend.domain.queue import is_held, left_s, waits_for
 from kaos_backend.domain.stages import fold
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import views
+from kaos_backend.services import presenters, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.stages import NAMES
 from kaos_formats import names
@@ -33,7 +33,7 @@ class Queue:
                 deploys.setdefault((job.project, job.id), {})[job.pipeline] = job
         free: _Free = {}
         rows = [self._row(workspace, job_id, jobs, free) for (workspace, job_id), jobs in deploys.items()]
-        devices = None if found.devices is None else [views.device(one) for one in found.devices]
+        devices = None if found.devices is None else [presenters.device(one) for one in found.devices]
         return views.Queue(jobs=[row for row in rows if row is not None], devices=devices)
 
     def _row(

@@ -19,7 +19,7 @@ from kaos_backend.domain.jobs import resolve
 from kaos_backend.domain.models import Commit, DatumState, Job
 from kaos_backend.domain.stages import StageJobs, with_jobs
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, presenters, views
 from kaos_backend.services.deploys import PATIENCE_S
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
@@ -76,7 +76,7 @@ class Removals:
         history = self._history(workspace)
         found = []
         for version, commits in history.versions(kind).items():
-            about = views.bundle(commits[0][1])
+            about = presenters.bundle(commits[0][1])
             assert about is not None
             users = history.users(kind, {commit.id for commit, _ in commits})
             current = version == history.current[kind]

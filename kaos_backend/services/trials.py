@@ -16,7 +16,7 @@ from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Datum, DatumState, Job, JobState, RunningDatum
 from kaos_backend.domain.stages import Outcome, fold, outcomes
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, presenters, views
 from kaos_backend.services.jobs import Jobs, stopped_by, with_trials
 from kaos_backend.services.readings import Readings
 from kaos_backend.services.reasons import Reasons
@@ -100,12 +100,12 @@ class Trials:
         return views.JobDetail(
             **dict(self._jobs.summarize(job_id, jobs, read)),
             inputs=views.Inputs(
-                source=views.bundle(about.get(names.SOURCE)),
-                data=views.bundle(about.get(names.DATA)),
-                hyper=views.hyper(about.get(names.HYPER)),
+                source=presenters.bundle(about.get(names.SOURCE)),
+                data=presenters.bundle(about.get(names.DATA)),
+                hyper=presenters.hyper(about.get(names.HYPER)),
             ),
-            settings=None if settings is None else views.settings(settings),
-            build_args=views.arguments(deploys.arguments_of(built)),
+            settings=None if settings is None else presenters.settings(settings),
+            build_args=presenters.arguments(deploys.arguments_of(built)),
             build_secrets=ids_of(built),
             trials=rows,
             count=len(trials),

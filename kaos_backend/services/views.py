@@ -6,20 +6,15 @@ The field names are the contract with the CLI (docs/api.md). Times are RFC 3339 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kaos_backend.domain import deploys, hyperparams, models
 from kaos_backend.domain.deploys import Status
-from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.jobs import TrialState
 from kaos_backend.domain.metrics import Metric, NonFinite, Number
-from kaos_backend.domain.models import Job
-from kaos_backend.domain.stages import Outcome, Stage, StageState, State, failed
+from kaos_backend.domain.stages import StageState, State
 from kaos_formats.grids import Scalar
-from kaos_formats.masking import mask
 
 # Of the bodies, not of the program: raised when a field changes its meaning.
 FORMAT: Literal[1] = 1
@@ -370,71 +365,6 @@ class RetryResult(Answer):
     message: str
     of: str
     stages: Sequence[str]
-
-
-def bundle(description: Description | None) -> Bundle | None:
-    """The view of a source or data commit's description."""
-    if description is None or description.kind == "hyper":
-        return None
-    d = description
-    return Bundle(id=d.id, name=d.name, author=d.author, created=d.created, files=d.files, bytes=d.bytes)
-
-
-def hyper(description: Description | None) -> Hyper | None:
-    """The view of a hyper commit's description."""
-    if description is None or description.kind != "hyper":
-        return None
-    d = description
-    return Hyper(id=d.id, trials=d.trials, axes=d.grid or {}, author=d.author, created=d.created)
-
-
-def grid(found: hyperparams.Grid | None, deployed: Description | None) -> Grid | None:
-    """The view of a grid; without one, of that which is deployed."""
-    if found is None:
-        if deployed is None:
-            return None
-        found = hyperparams.expand(deployed.grid or {})
-    return Grid(id=found.id, trials=len(found.trials), axes=found.axes, fixed=found.fixed)
-
-
-def arguments(given: Mapping[str, str]) -> dict[str, str]:
-    """The view of build arguments: passwords in URLs are nobody's business."""
-    return {name: mask(value) for name, value in given.items()}
-
-
-def settings(found: deploys.Settings) -> Settings:
-    """The view of what a job's trials were granted."""
-    granted = found.resources
-    return Settings(
-        cpu=granted.cpu,
-        memory_bytes=granted.memory,
-        gpu=granted.gpu,
-        tries=granted.tries,
-        timeout_s=granted.timeout_s,
-        parallelism=found.parallelism or 1,
-    )
-
-
-def stage_job(stage: Stage, job: Job, outcome: Outcome, expected: int) -> StageJob:
-    """The view of one stage's job; ``expected``: how many datums it will have."""
-    return StageJob(
-        name=stage.name,
-        trials=stage.trials,
-        state=outcome.state,
-        reason=outcome.reason,
-        code=outcome.code,
-        total=job.total or expected,
-        processed=job.processed,
-        skipped=job.skipped,
-        failed=failed(job),
-        started=rfc3339(job.started),
-        finished=rfc3339(job.finished),
-    )
-
-
-def device(found: models.Device) -> Device:
-    """The view of a GPU."""
-    return Device(**asdict(found))
 
 
 class DiskShare(View):

@@ -6,7 +6,7 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import rfc3339
 from kaos_backend.domain.models import Project
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services import inputs, views
+from kaos_backend.services import inputs, presenters, views
 from kaos_backend.services.jobs import Jobs
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.requests import MAX_DESCRIPTION_LENGTH
@@ -51,9 +51,9 @@ class Workspaces:
         return views.WorkspaceDetail(
             name=name,
             created=rfc3339(project.created),
-            source=views.bundle(described[names.SOURCE]),
-            data=views.bundle(described[names.DATA]),
-            hyper=views.hyper(described[names.HYPER]),
+            source=presenters.bundle(described[names.SOURCE]),
+            data=presenters.bundle(described[names.DATA]),
+            hyper=presenters.hyper(described[names.HYPER]),
             jobs=self._jobs.counts().get(name, 0),
             last_job=self._jobs.summary(name, last) if last is not None else None,
         )

@@ -11,7 +11,8 @@ import pytest
 
 from kaos_cli import main
 from kaos_cli.config import Home
-from tests.unit.cli.fake import TOKEN, FakeBackend, job, stage, trial
+from tests.unit.cli.fake import TOKEN, FakeBackend
+from tests.unit.cli.samples import job, stage, trial
 
 OTHER_ID = "77" * 16
 

@@ -6,7 +6,8 @@ import pytest
 
 from kaos_cli import foreground
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend
+from tests.unit.cli.fake import FakeBackend
+from tests.unit.cli.samples import JOB_ID
 
 
 def test_stop(cli: Cli, two: FakeBackend) -> None:

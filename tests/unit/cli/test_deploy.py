@@ -13,7 +13,8 @@ import pytest
 from tests.support.bundles import write_data, write_grid, write_source
 from tests.unit.cli import test_contract
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, SOURCE, FakeBackend, Refused
+from tests.unit.cli.fake import FakeBackend, Refused
+from tests.unit.cli.samples import JOB_ID, SOURCE
 
 PUT = "PUT /workspaces/default/bundles"
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.bundles import write_data, write_source
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, job, stage
+from tests.unit.cli.fake import FakeBackend, Refused
+from tests.unit.cli.samples import JOB_ID, job, stage
 
 
 def test_build_arguments_are_sent_and_shown(

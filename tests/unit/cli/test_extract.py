@@ -11,7 +11,7 @@ import zstandard
 
 from kaos_cli.errors import KaosError
 from kaos_cli.extract import place, staging, unpack
-from tests.unit.cli.fake import archive
+from tests.unit.cli.samples import archive
 
 
 def get(content: bytes, out: Path, force: bool = False) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import FakeBackend, job, trial
+from tests.unit.cli.fake import FakeBackend
+from tests.unit.cli.samples import job, trial
 
 
 def test_many_that_fail_alike_are_told_once(cli: Cli, backend: FakeBackend) -> None:

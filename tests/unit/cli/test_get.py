@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, archive, job, trial
+from tests.unit.cli.fake import FakeBackend, Refused
+from tests.unit.cli.samples import JOB_ID, archive, job, trial
 
 
 def test_get_writes_models_code_and_data(cli: Cli, two: FakeBackend, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from tests.unit.cli.conftest import OTHER_ID, Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, job, stage, trial
+from tests.unit.cli.fake import FakeBackend
+from tests.unit.cli.samples import JOB_ID, job, stage, trial
 
 
 def test_list(cli: Cli, two: FakeBackend) -> None:

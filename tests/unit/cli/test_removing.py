@@ -6,7 +6,8 @@ import pytest
 
 from kaos_cli import removing
 from tests.unit.cli.conftest import OTHER_ID, Cli
-from tests.unit.cli.fake import DATA, JOB_ID, FakeBackend
+from tests.unit.cli.fake import FakeBackend
+from tests.unit.cli.samples import DATA, JOB_ID
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_data
-from tests.unit.cli.fake import JOB_ID, FakeBackend, job, stage
+from tests.unit.cli.fake import FakeBackend
+from tests.unit.cli.samples import JOB_ID, job, stage
 
 
 def at_a_terminal(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:

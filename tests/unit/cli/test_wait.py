@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.bundles import write_data
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import JOB_ID, FakeBackend, Refused, job, stage, trial
+from tests.unit.cli.fake import FakeBackend, Refused
+from tests.unit.cli.samples import JOB_ID, job, stage, trial
 
 
 def test_wait_ends_with_a_leaderboard_and_the_outcome(cli: Cli, backend: FakeBackend, tmp_path: Path) -> None:
