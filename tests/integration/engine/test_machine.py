@@ -14,9 +14,10 @@ from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_formats import kaos_v1
 from tests.integration.engine.conftest import Engine, eventually
 
-# Long enough that everything that may overlap does.
+# Begins the first so many together, and is long enough for one too many to be seen.
 SPAN = """
 echo "+ $(date +%s%N)" >> $SIDE/spans
+until [ $(grep -c + $SIDE/spans) -ge LIMIT ]; do sleep 0.01; done
 sleep 0.15
 echo "- $(date +%s%N)" >> $SIDE/spans
 """
@@ -47,7 +48,7 @@ def test_two_pipelines_together_stay_within_the_machine(
     for name in ("p", "q"):
         engine.pipeline(
             name,
-            SPAN,
+            SPAN.replace("LIMIT", str(limit)),
             {"a": "/*"},
             resource_limits=resources,
             parallelism_spec=pps.ParallelismSpec(constant=6),
@@ -60,7 +61,9 @@ def test_two_pipelines_together_stay_within_the_machine(
 
 def test_parallelism_bounds_what_the_machine_would_hold(engine: Engine) -> None:
     engine.repo("a", {f"/{i}": b"" for i in range(4)})
-    engine.pipeline("p", SPAN, {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=1))
+    engine.pipeline(
+        "p", SPAN.replace("LIMIT", "1"), {"a": "/*"}, parallelism_spec=pps.ParallelismSpec(constant=1)
+    )
     engine.wait("p")
     assert most_at_once(engine) == 1
 
@@ -110,11 +113,11 @@ def test_each_gpu_is_handed_to_one_trial_and_the_queue_tells_to_whom(tmp_path: P
         engine.pipeline("p", script, {"a": "/*"}, resource_limits=gpu, parallelism_spec=places)
         eventually(lambda: len(engine.runs("gpus")) == 2, "both GPUs are taken")
         call = client._channel.unary_unary(kaos_v1.method("Queue"), bytes, kaos_v1.QueueResponse.FromString)
-        job = engine.last_job("p")
+        waits = "2 datums wait for 1 gpu (0 of 2 free)"
+        job = eventually(lambda: waits in (j := engine.last_job("p")).reason and j, "the others wait")
         told = call(kaos_v1.QueueRequest())
         assert [(gpu.device, gpu.job) for gpu in told.gpus] == [("0", job.job.id), ("1", job.job.id)]
         assert [(one.pipeline, one.total, one.running, one.at_once) for one in told.jobs] == [("p", 4, 2, 2)]
-        assert "2 datums wait for 1 gpu (0 of 2 free)" in job.reason
         assert engine.runs("gpus") == ["0", "1"]
         (engine.side / "all").touch()
         assert engine.wait("p").data_processed == 4

@@ -37,7 +37,7 @@ def test_a_job_whose_commit_a_client_finished_still_ends(engine: Engine, repo_ty
     engine.client.pfs.finish_commit(commit=commit, force=True)
     (engine.side / "go").touch()
     ended = eventually(
-        lambda: (j := engine.last_job("p")).state == pps.JobState.JOB_SUCCESS and j, "the job ends", 5.0
+        lambda: (j := engine.last_job("p")).state == pps.JobState.JOB_SUCCESS and j, "the job ends"
     )
     assert ended.data_processed == 1
 
@@ -59,8 +59,8 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
     killed = engine.last_job("p").job
     engine.client.pps.stop_job(job=killed)
     engine.client.pps.rerun_pipeline(pipeline=pipeline)
-    # Were it to start now, it would do so within milliseconds.
-    threading.Event().wait(0.5)
+    waits = "waits for a stopped job of the same pipeline to store what it has finished"
+    eventually(lambda: engine.last_job("p").reason == waits, "the next job says what it waits for")
     store_it.set()
     job = engine.wait("p")
     assert (job.state, job.data_skipped) == (pps.JobState.JOB_SUCCESS, 1)
