@@ -73,7 +73,7 @@ def test_a_job_waits_for_what_a_killed_one_still_stores(
 def test_a_job_whose_output_meets_damage_ends_by_name(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def merge(*_: Any) -> Any:
+    def merge(*_: Any, **__: Any) -> Any:
         raise DataLoss(b"\1" * 32, "damaged", "/x")
 
     engine.repo("a", {"/1": b"1", "/2": b"2"})
