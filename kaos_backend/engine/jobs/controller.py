@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -25,8 +24,7 @@ from kaos_backend.engine.jobs.run.env import RunEnv
 from kaos_backend.engine.jobs.run.images import AwaitedImages, ForgottenImages, why_lost
 from kaos_backend.engine.jobs.run.job import JobRun
 from kaos_backend.engine.jobs.run.logs import append
-from kaos_backend.engine.jobs.run.pool import Pool
-from kaos_backend.engine.jobs.run.secrets import Given, given
+from kaos_backend.engine.jobs.run.pools import Pools
 from kaos_backend.engine.jobs.run.serving import ServiceRun, spout_problem
 from kaos_backend.engine.jobs.schedule.decide import Do, InputState, Step, next_step
 from kaos_backend.engine.jobs.schedule.states import JobState, PipelineState
@@ -38,7 +36,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 0.5
 _ERROR_S = 5.0
 _IDLE_S = 60.0
-_LET_GO_S = 1.0
+_AWAKE = (PipelineState.RUNNING, PipelineState.STANDBY)
 
 
 class Controller:
@@ -51,24 +49,23 @@ class Controller:
         self._monotonic = monotonic
         self._idle_s = idle_s
         self._clockwork = Clockwork(env.store, env.clock)
-        self._spouts = Spouts(env, self._pool, self._crashing)
+        self._stopping = threading.Event()
+        self._pools = Pools(env, monotonic, self._stopping)
+        self._spouts = Spouts(env, self._pools.of, self._crashing)
         self._lock = threading.Lock()
         self._runs: dict[int, JobRun] = {}
         self._threads: dict[int, threading.Thread] = {}
         self._not_before: dict[int, float] = {}
-        self._pools: dict[tuple[int, int], Pool] = {}
-        self._closing = ThreadPoolExecutor(1, "old-workers")
         self._forgotten = threading.Event()
         self._images = ForgottenImages(env.store, env.runtime)
         self._awaited = AwaitedImages(env.runtime, monotonic, _RETRY_S)
-        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
 
     def start(self) -> None:
         """Begin with what a crash left, and with what has become of the images meanwhile."""
         self._env.inputs.open()
         with self._env.store.read() as db:
-            ready = tables.pipelines_in(db, (PipelineState.RUNNING, PipelineState.STANDBY))
+            ready = tables.pipelines_in(db, _AWAKE)
         for pipeline in ready:
             try:
                 self._wake(pipeline)
@@ -88,9 +85,7 @@ class Controller:
         self._spouts.stop()
         for thread in threads:
             thread.join()
-        for pool in self._pools.values():
-            pool.close()
-        self._closing.shutdown()
+        self._pools.close()
         self._images.close()
 
     def forget(self) -> None:
@@ -137,19 +132,25 @@ class Controller:
         return next_step(state, pipeline.state, self._inputs(job), problem).reason
 
     def look(self, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-        """These as they are now: one whose image went while nothing asked for it is CRASHING."""
+        """These as they are now: CRASHING if the image went while nobody asked for it, not if it came."""
         problems: dict[str, str] = {}
-        seen = []
-        for one in pipelines:
-            if one.version == one.latest and one.state in (PipelineState.RUNNING, PipelineState.STANDBY):
-                image = worker_spec(one).image
-                if image not in problems:
-                    problems[image] = self._env.runtime.image_problem(image)
-                if problem := problems[image]:
-                    self._crashing(one, problem)
-                    one = replace(one, state=PipelineState.CRASHING, reason=problem)
-            seen.append(one)
-        return seen
+        return [self._as_now(one, problems) if one.version == one.latest else one for one in pipelines]
+
+    def _as_now(self, one: Pipeline, problems: dict[str, str]) -> Pipeline:
+        image = worker_spec(one).image
+        waits = one.state is PipelineState.CRASHING and bool(image) and image in one.reason
+        if not waits and one.state not in _AWAKE:
+            return one
+        if image not in problems:
+            problems[image] = self._env.runtime.image_problem(image)
+        problem = problems[image]
+        if waits and not problem:
+            # Built, and the loop comes to look in a moment.
+            return replace(one, state=self._awake(one), reason="")
+        if problem and not waits:
+            self._crashing(one, problem)
+            return replace(one, state=PipelineState.CRASHING, reason=problem)
+        return one
 
     # --- the loop
 
@@ -312,7 +313,7 @@ class Controller:
 
     def _launch(self, job: Job, pipeline: Pipeline) -> None:
         kind = JobRun if pipeline.spec.service is None else ServiceRun
-        run = kind(self._env, pipeline, job, self._pool(pipeline), partial(self._crashing, pipeline))
+        run = kind(self._env, pipeline, job, self._pools.of(pipeline), partial(self._crashing, pipeline))
         thread = threading.Thread(target=self._run, args=(run,), name=f"job-{job.key.id[:8]}", daemon=True)
         with self._lock:
             self._runs[job.seq], self._threads[job.seq] = run, thread
@@ -351,52 +352,16 @@ class Controller:
         except (EngineError, sqlite3.Error):
             log.warning("that pipeline %s is idle could not be written down", pipeline.key)
 
-    def _pool(self, pipeline: Pipeline) -> Pool:
-        """The workers of this version; those of older versions are let go."""
-        key = (pipeline.row, pipeline.version)
-        for old in [k for k in self._pools if k[0] == pipeline.row and k != key]:
-            self._closing.submit(self._let_go, self._pools.pop(old), time.monotonic() + _LET_GO_S)
-        if key not in self._pools:
-            secrets = partial(self._given, pipeline)
-            self._pools[key] = Pool(self._env.runtime, worker_spec(pipeline), self._monotonic, secrets)
-        return self._pools[key]
-
-    def _let_go(self, pool: Pool, at: float) -> None:
-        """Close a pool once what takes its place has begun: a container ends as slowly as a build."""
-        self._stopping.wait(max(0.0, at - time.monotonic()))
-        pool.close()
-
-    def _given(self, pipeline: Pipeline) -> Given:
-        """The secrets of a pipeline as they are when a worker starts."""
-        mounts = pipeline.spec.transform.secrets if pipeline.spec.transform else ()
-        with self._env.store.read() as db:
-            found = given(self._env.vault, db, mounts) if mounts else Given()
-        # A spout commits what it has to say, as any other client.
-        return (
-            found if pipeline.spec.spout is None else Given({**found.env, **self._env.access()}, found.files)
-        )
-
     def _close_forgotten(self) -> None:
         """Let go of the workers of pipelines that are gone; then nothing uses their images."""
         self._forgotten.clear()
         with self._env.store.read() as db:
             there = tables.rows_of_pipelines(db)
-        for key in [key for key in self._pools if key[0] not in there]:
-            if self._busy(key[0]):
-                self._forgotten.set()  # the end of that run wakes the loop
-            else:
-                self._pools.pop(key).close()
+        if not self._pools.close_others(there, self._busy):
+            self._forgotten.set()  # the end of a run wakes the loop
         self._images.forget()
 
     def _close_idle(self) -> bool:
-        since = self._monotonic() - self._idle_s
         with self._lock:
             busy = {run.pipeline.row for run in self._runs.values()} | self._spouts.running()
-        idle = False
-        for key, pool in list(self._pools.items()):
-            if pool.close_idle(since):
-                idle = True
-            elif key[0] not in busy:
-                # Its pipeline may be gone.
-                del self._pools[key]
-        return idle
+        return self._pools.close_idle(self._idle_s, busy)

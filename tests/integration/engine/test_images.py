@@ -13,6 +13,7 @@ import pytest
 from docker.errors import ImageNotFound
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.engine.jobs.controller import Controller
 from kaos_backend.engine.jobs.db import tables
 from kaos_backend.engine.jobs.db.rows import JobKey, PipelineKey
 from kaos_backend.engine.jobs.schedule.decide import Do
@@ -130,7 +131,7 @@ def test_a_job_that_runs_ends_when_no_worker_can_start_and_keeps_what_it_has(
 def _none_idle(engine: Engine) -> bool:
     """No worker of the pipeline is idle any more."""
     assert engine.handle is not None
-    pools = engine.handle.jobs._controller._pools.values()
+    pools = engine.handle.jobs._controller._pools._pools.values()
     return all(pool.close_idle(float("inf")) == 0 for pool in pools)
 
 
@@ -146,6 +147,19 @@ def test_an_image_that_may_still_come_is_waited_for(engine: Engine, what: str, t
     FolderImages(tmp_path / "engine").make({}, "/", {})
     (engine.side / "go").touch()
     assert engine.wait("p").state == pps.JobState.JOB_SUCCESS
+
+
+def test_a_pipeline_whose_image_has_come_is_said_to_run_before_the_loop_looks(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deploys in between would else take the image for lost, and have it built again."""
+    engine.repo("a", {"/1": b"1"})
+    trainer(engine, IMAGE)
+    assert_waits(engine, f"{IMAGE} not found")
+    monkeypatch.setattr(Controller, "_wake", lambda *_: False)
+    FolderImages(tmp_path / "engine").make({}, "/", {})
+    (info,) = engine.client.pps.list_pipeline()
+    assert (info.state, info.reason) == (pps.PipelineState.PIPELINE_RUNNING, "")
 
 
 # --- the same on a Docker engine
