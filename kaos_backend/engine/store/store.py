@@ -33,7 +33,8 @@ from kaos_backend.engine.store.trees.cache import NodeCache
 from kaos_backend.engine.store.trees.edit import Overlay
 from kaos_backend.engine.store.trees.files import NewFile, Staged
 from kaos_backend.engine.store.trees.folder import FolderUpload
-from kaos_backend.engine.store.trees.layout import Place, Tree, materialize
+from kaos_backend.engine.store.trees.layout import Place, Tree
+from kaos_backend.engine.store.trees.materialize import materialize
 from kaos_backend.engine.store.trees.nodes import Node
 from kaos_backend.engine.store.trees.upload import Upload
 from kaos_backend.engine.store.txn import Hooks, Txn, fetch_tree
@@ -326,7 +327,7 @@ class Store(Reads):
         return files.stage(self.upload(), new, tag)
 
     def materialize(self, root: bytes, path: str, dest: Path, place: Place | None = None) -> None:
-        """Write the file or directory at `path` of a tree below `dest`: see `layout.materialize`."""
+        """Write the file or directory at `path` of a tree below `dest`: see `materialize.materialize`."""
         materialize(self, Tree(root, path, place), dest)
 
     # Each of these is a write transaction of its own; `Txn` has them for use inside a larger one.

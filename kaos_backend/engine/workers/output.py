@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
 from kaos_backend.engine.errors import Unknown
-from kaos_backend.engine.workers.port import InputPath, OutputFile
+from kaos_backend.engine.workers import small
+from kaos_backend.engine.workers.port import InputPath, OutputFile, SmallInput
+from kaos_formats.folders import clean_up
 
 MAX_DEPTH = 200
 MAX_LINKS = 40  # as in the kernel
@@ -39,12 +42,12 @@ Place = tuple[str, ...]
 class Sight:
     """What of the trial's files can become output, by the absolute paths at which the trial saw them.
 
-    `out`: its output folder. `inputs`: path → (input name, host folder). `links`: further paths of these that
-    are symbolic links for the trial → where they lead.
+    `out`: its output folder. `inputs`: path → (input name, host folder or small input). `links`: further
+    paths of these that are symbolic links for the trial → where they lead.
     """
 
     out: str
-    inputs: Mapping[str, tuple[str, Path]]
+    inputs: Mapping[str, tuple[str, Path | SmallInput]]
     links: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,6 +82,7 @@ class FolderOutput:
         self._out = _names(sight.out)
         self._inputs = {_names(at): target for at, target in sight.inputs.items()}
         self._links = {_names(at): target for at, target in sight.links.items()}
+        self._made: list[Path] = []
         self._ways = (self._out, *self._inputs, *self._links)
         self._roots = {self._out: os.open(folder, _HANDLE | os.O_DIRECTORY)}
 
@@ -86,6 +90,8 @@ class FolderOutput:
         """See `port.Output`."""
         while self._roots:
             os.close(self._roots.popitem()[1])
+        while self._made:
+            clean_up(self._made.pop())
 
     def files(self) -> Iterator[OutputFile]:
         """See `port.Output`."""
@@ -205,7 +211,13 @@ class FolderOutput:
 
     def _root(self, root: Place) -> int:
         if root not in self._roots:
-            self._roots[root] = os.open(self._inputs[root][1], _HANDLE | os.O_DIRECTORY)
+            _, folder = self._inputs[root]
+            if isinstance(folder, SmallInput):
+                # Where the trial saw it, that of another may be by now.
+                self._made.append(Path(tempfile.mkdtemp(dir=self._folder.parent)))
+                small.write(folder, self._made[-1] / "input")
+                folder = self._made[-1] / "input"
+            self._roots[root] = os.open(folder, _HANDLE | os.O_DIRECTORY)
         return self._roots[root]
 
     def _root_of(self, place: Place) -> Place | None:

@@ -46,11 +46,20 @@ class WorkerSpec:
     secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SmallInput:
+    """An input of few and small files: `files` has the content by path ("/x/params.json"). To write it where
+    it is wanted costs less than to lay it out for others, too. Runs that share one share the object.
+    """
+
+    files: Mapping[str, bytes] = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class DatumRun:
     """One execution of a pipeline's command.
 
-    `inputs`: input name → read-only host directory that appears as `/pfs/<name>`.
+    `inputs`: input name → what appears as `/pfs/<name>`: a read-only host directory, or a small input.
     `input_paths`: input name → path in the repo; the worker sets env `<name>` to `<pfs root>/<name><path>`.
     `out`: host directory that appears as `/pfs/out`, mostly an empty one. `log`: file that is appended to,
     one line `<unix µs> <u|s> <text>` per line the command prints. `terminal`: what the command's input and
@@ -60,7 +69,7 @@ class DatumRun:
     cmd: tuple[str, ...]
     stdin: bytes
     env: Mapping[str, str]
-    inputs: Mapping[str, Path]
+    inputs: Mapping[str, Path | SmallInput]
     input_paths: Mapping[str, str]
     out: Path
     log: Path

@@ -44,8 +44,20 @@ def test_a_name_that_is_no_text_fails_its_trial_by_name(engine: Engine, make: st
 REWRITE = 'chmod -R u+w "$a"; printf altered > "$a/x"; touch -r "$a/y" "$a/x"'
 
 
-def test_inputs_that_a_trial_changed_are_laid_out_again(engine: Engine) -> None:
+# What is smaller is written anew for each worker.
+LARGE = bytes(300 << 10)
+
+
+def test_small_inputs_that_a_trial_changed_are_changed_for_no_other(engine: Engine) -> None:
     engine.repo("a", {"x": b"genuine", "y": b"y"})
+    for name in ("first", "second"):
+        engine.pipeline(name, f"cat $a/x > $OUT/x; {REWRITE}; ln -s $a/x $OUT/link", {"a": "/"})
+        assert engine.wait(name).state == pps.JobState.JOB_SUCCESS
+        assert engine.files(name) == {"/x": b"genuine", "/link": b"genuine"}
+
+
+def test_inputs_that_a_trial_changed_are_laid_out_again(engine: Engine) -> None:
+    engine.repo("a", {"x": b"genuine", "y": LARGE})
     engine.pipeline("first", f"cat $a/x > $OUT/x; {REWRITE}", {"a": "/"})
     assert engine.wait("first").state == pps.JobState.JOB_SUCCESS
     engine.pipeline("second", "cat $a/x > $OUT/x; ls $a > $OUT/names", {"a": "/"})
@@ -55,7 +67,7 @@ def test_inputs_that_a_trial_changed_are_laid_out_again(engine: Engine) -> None:
 
 def test_inputs_that_were_changed_while_the_engine_was_down(engine_process: EngineProcess) -> None:
     engine = engine_process.start()
-    engine.repo("a", {"x": b"genuine", "y": b"y"})
+    engine.repo("a", {"x": b"genuine", "y": LARGE})
     engine.pipeline("first", "cat $a/x > $OUT/x; realpath $a > $SIDE/tree", {"a": "/"})
     assert engine.wait("first").state == pps.JobState.JOB_SUCCESS
     engine_process.stop()
@@ -71,7 +83,7 @@ def test_inputs_that_were_changed_while_the_engine_was_down(engine_process: Engi
 
 
 def test_inputs_that_nobody_changed_stay(engine: Engine) -> None:
-    engine.repo("a", {"x": b"x"})
+    engine.repo("a", {"x": LARGE})
     for name in ("first", "second"):
         engine.pipeline(name, 'stat -c %i "$a/x" >> $SIDE/inodes', {"a": "/"})
         assert engine.wait(name).state == pps.JobState.JOB_SUCCESS

@@ -110,7 +110,7 @@ def test_trouble_of_the_engine_does_not_fail_a_trial(engine: Engine, monkeypatch
     monkeypatch.setattr(Store, "stage", failing("stage", Store.stage))
     monkeypatch.setattr(logs, "append", failing("note", logs.append))
     monkeypatch.setattr(folders, "_remove_folder", failing("clean", folders._remove_folder))
-    monkeypatch.setattr(InputCache, "take", failing("inputs", InputCache.take))
+    monkeypatch.setattr(InputCache, "small", failing("inputs", InputCache.small))
     monkeypatch.setattr(datums, "by_name", failing("begin", datums.by_name))
     engine.repo("a", {"/1": b"1"})
     engine.pipeline("p", "echo 1 >> $SIDE/runs; cat $a > $OUT/x", {"a": "/*"})

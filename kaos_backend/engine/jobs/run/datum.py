@@ -176,7 +176,7 @@ class DatumRunner:
         files = by_name(datum.files)
         try:
             inputs = {
-                name: self._with_room(partial(self._inputs.prepare, group, self._root_of), datum, running)
+                name: self._with_room(partial(self._inputs.deliver, group, self._root_of), datum, running)
                 for name, group in files.items()
             }
         except NeverFits as e:

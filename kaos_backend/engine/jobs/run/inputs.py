@@ -14,6 +14,7 @@ import re
 import shutil
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,11 +28,18 @@ from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import CommitKey, FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.layout import Base, Laid, Layout, Tree
+from kaos_backend.engine.workers.port import SmallInput
 from kaos_formats.folders import clean_up
 from kaos_formats.quantity import format_bytes
 
 _VERSION = b"1"
 _LOCKS = 64
+# Up to these an input is no folder that is laid out, but written by each worker where it is wanted.
+_SMALL_FILES = 64
+_SMALL_BYTES = 256 << 10
+_NAME_BYTES = 255
+# So many of them a job remembers: those that all its datums have, beside those that run.
+_REMEMBERED = 32
 # A folder whose name follows from its content: the next version of it has another one.
 _CONTENT_ID = re.compile(r"(?<=/)[0-9a-f]{32}(?=/|$)")
 
@@ -146,6 +154,22 @@ class InputCache:
             self._make(entry, files, root_of, beside_bytes)
         self._laid_out.tidy()
         return entry
+
+    def small(self, files: Sequence[File], root_of: RootOf, beside_bytes: int) -> SmallInput | None:
+        """An input by value; None for one that is too large for that, or of several paths: see `take`."""
+        if len(files) > 1 or files[0].empty_files:
+            return None
+        try:
+            with self._store.leases.take():
+                found = Layout(self._store, self._only(files[0], root_of)).contents(
+                    _SMALL_FILES, _SMALL_BYTES
+                )
+        except DataLoss as error:
+            raise error.at(_holder(files, error.where)) from error
+        if found is None or any(len(os.fsencode(name)) > _NAME_BYTES for name in "/".join(found).split("/")):
+            return None
+        self._find_room(sum(map(len, found.values())), beside_bytes)
+        return SmallInput(found)
 
     def path(self, entry: Entry) -> Path:
         return self._laid_out.path(entry)
@@ -276,8 +300,7 @@ class InputCache:
     def _tree(self, files: Sequence[File], root_of: RootOf) -> Tree | None:
         """What is to be laid out; None for nothing at all."""
         if len(files) == 1 and not files[0].empty_files:
-            root, path = root_of(files[0]), files[0].path
-            return Tree(root, path, place_of_inputs(self._store, root, path))
+            return self._only(files[0], root_of)
         entries: dict[str, Subtree | FileSource] = {}
         for file in files:
             root = root_of(file)
@@ -290,6 +313,10 @@ class InputCache:
         made = self._store.build_tree(entries)
         return None if made is None else Tree(made, "/")
 
+    def _only(self, file: File, root_of: RootOf) -> Tree:
+        root = root_of(file)
+        return Tree(root, file.path, place_of_inputs(self._store, root, file.path))
+
 
 class Lent:
     """The inputs that one job has in use, and looked at once: for its threads, until `close`."""
@@ -299,7 +326,25 @@ class Lent:
         self._shared = shared
         self._beside_bytes = beside_bytes
         self._held: dict[str, Entry] = {}
+        self._small: OrderedDict[str, SmallInput] = OrderedDict()
         self._lock = threading.Lock()
+
+    def deliver(self, files: Sequence[File], root_of: RootOf) -> Path | SmallInput:
+        """As `prepare`; a small input by value."""
+        key = input_key(files)
+        with self._lock:
+            held, small = key in self._held, self._small.get(key)
+            if small is not None:
+                self._small.move_to_end(key)
+                return small
+        if held or (small := self._cache.small(files, root_of, self._beside_bytes)) is None:
+            return self.prepare(files, root_of)
+        with self._lock:
+            # What is another object is written again.
+            small = self._small.setdefault(key, small)
+            if len(self._small) > _REMEMBERED:
+                self._small.popitem(last=False)
+        return small
 
     def prepare(self, files: Sequence[File], root_of: RootOf) -> Path:
         """The directory that holds `files`, all of one input, exactly as they are stored.

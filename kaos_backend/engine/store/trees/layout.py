@@ -17,11 +17,9 @@ from typing import Protocol
 import msgspec
 
 from kaos_backend.engine.errors import DISK_FULL_ERRNOS, DataLoss, NotFound, Unknown, disk_full
-from kaos_backend.engine.ids import new_id
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, LOOSE_BYTES, Location, ObjectStore, locate
 from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node
 from kaos_backend.engine.store.trees.tree import files_named, find_dir, split
-from kaos_formats.folders import clean_up
 
 FILE_MODE, FOLDER_MODE = 0o444, 0o555
 """One mode for all inputs: files of several trees may be one inode."""
@@ -111,6 +109,42 @@ class Layout:
         """Whether it is written as fast as it would be found elsewhere: a few files in one folder."""
         top = self._top[1]
         return not top.dirs and len(top.files) <= _FEW and sum(ref.size for ref in top.files) <= _FEW_BYTES
+
+    def contents(self, most: int, most_bytes: int) -> dict[str, bytes] | None:
+        """The files by the paths at which `write` would put them.
+
+        None if there are more than so many files or folders, more bytes, or folders without a file.
+
+        Raises:
+            DataLoss: content is damaged or gone; the error names its path.
+        """
+        files: list[tuple[str, FileRef]] = []
+        folders: list[str] = []
+        for step in self._steps():
+            folders.append(step.prefix)
+            files += ((step.prefix + ref.name, ref) for ref in step.write)
+            size = sum(ref.size for _, ref in files)
+            if max(len(files), len(folders)) > most or size > most_bytes:
+                return None
+        if not all(any(path.startswith(folder) for path, _ in files) for folder in folders):
+            return None
+        place = self._tree.place
+        with self._store.read() as db:
+            places = locate(db, {ref.object for _, ref in files})
+            return {
+                target: self._small(db, places, path, ref)
+                for path, ref in files
+                if (target := path if place is None else place(path)) is not None
+            }
+
+    def _small(
+        self, db: sqlite3.Connection, places: Mapping[bytes, Location], path: str, ref: FileRef
+    ) -> bytes:
+        objects = self._store.objects
+        try:
+            return b"" if ref.object == EMPTY_HASH else objects.small(db, objects.require(places, ref.object))
+        except DataLoss as error:
+            raise error.at(path) from error
 
     def bytes_needed(self) -> int:
         """What of the disk it takes, in bytes and about. Raises DataLoss: a listing is damaged."""
@@ -334,36 +368,3 @@ def _create(path: str) -> int:
     except FileExistsError:
         os.unlink(path)  # noqa: PTH108
         return os.open(path, flags, FILE_MODE)
-
-
-def materialize(store: Store, tree: Tree, dest: Path) -> None:
-    """Write a tree below `dest`, at its full path in the tree, as files of its own.
-
-    `dest` appears complete or not at all; when it is there already, or another thread is quicker, that is
-    fine. Everything in it is read-only.
-
-    Raises what `Layout` and `Layout.write` do.
-    """
-    if dest.is_dir():
-        return
-    layout = Layout(store, tree)
-    temporary = dest.with_name(f".{dest.name}.{new_id()}")
-    try:
-        temporary.mkdir(parents=True, mode=0o755)
-        layout.write(temporary)
-        _publish(temporary, dest)
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise disk_full(str(dest)) from error
-        raise
-    finally:
-        if temporary.exists():
-            clean_up(temporary)
-
-
-def _publish(temporary: Path, dest: Path) -> None:
-    try:
-        temporary.rename(dest)
-    except OSError:
-        if not dest.is_dir():
-            raise

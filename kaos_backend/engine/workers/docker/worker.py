@@ -108,21 +108,19 @@ class DockerWorker:
     def _ready(self, run: DatumRun) -> Container:
         """A container that `run` can run in, with its files in place."""
         container = self.container
-        mounted = dict(container.shape.inputs) if container is not None else {}
-        to_mount = self._pfs.to_mount(run, mounted)
         shape = Shape(
             image=self._image.id,
             workdir=self._image.workdir,
             cpu=run.grant.cpu,
             memory_bytes=run.grant.memory_bytes,
             gpus=run.grant.gpus,
-            inputs=tuple(sorted(to_mount.items())),
+            inputs=tuple(sorted(self._pfs.to_mount(run).items())),
             secrets=tuple(self._secrets),
         )
         if container is not None and container.shape != shape:
             self._drop()
             container = None
-        self._pfs.fill(run, to_mount)
+        self._pfs.fill(run)
         if container is None:
             container = Container(self._api, shape, self._pfs, self.setting)
             self._keep(container)

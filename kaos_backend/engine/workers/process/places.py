@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from kaos_backend.engine.workers import small
 from kaos_backend.engine.workers.environment import datum_env
 from kaos_backend.engine.workers.output import Sight
 from kaos_backend.engine.workers.pfs import Pfs
-from kaos_backend.engine.workers.port import DatumRun
+from kaos_backend.engine.workers.port import DatumRun, SmallInput
 from kaos_backend.engine.workers.process import environment, sandbox
 from kaos_backend.engine.workers.process.images import Image
 from kaos_formats.folders import clean_up
@@ -90,8 +91,8 @@ class Sandbox:
 
     def command(self, run: DatumRun, standing: tuple[str, ...] | None) -> Command:
         """See `Place`."""
-        self._mounted = self._pfs.to_mount(run, self._mounted)
-        self._pfs.fill(run, self._mounted)
+        self._mounted = self._pfs.to_mount(run)
+        self._pfs.fill(run)
         view = self._view(run)
         if standing is None or standing != self._made or view != self._seen:
             if not intact(self._root, self._mount_points()):
@@ -195,24 +196,29 @@ class Bare:
 
 
 def link_inputs(pfs: Path, run: DatumRun) -> None:
-    """Make `pfs` hold a link per input of `run`, one to its output, and nothing else."""
+    """Make `pfs` hold the small inputs of `run`, links to the others and to its output, and nothing else."""
     for old in pfs.iterdir():
         if old.is_symlink() or old.is_file():
             old.unlink()
         else:
             clean_up(old)
     for name, target in {**run.inputs, "out": run.out}.items():
-        (pfs / name).symlink_to(target.absolute())
+        if isinstance(target, SmallInput):
+            small.write(target, pfs / name)
+        else:
+            (pfs / name).symlink_to(target.absolute())
 
 
 def linked_sight(pfs: Path, run: DatumRun) -> Sight:
     """What `link_inputs` gives to be seen."""
-    real = {name: os.path.realpath(folder) for name, folder in {**run.inputs, "out": run.out}.items()}
+    given = {**run.inputs, "out": run.out}
+    named = {name: pfs / name if isinstance(at, SmallInput) else at.absolute() for name, at in given.items()}
+    real = {name: os.path.realpath(folder) for name, folder in named.items()}
     links = {str(pfs / name): target for name, target in real.items()}
     # And by the engine's own name for it, which need not be free of links.
-    named = {str(folder.absolute()): real[name] for name, folder in {**run.inputs, "out": run.out}.items()}
-    links |= {name: target for name, target in named.items() if name != target}
-    return Sight(real["out"], {real[name]: (name, folder) for name, folder in run.inputs.items()}, links)
+    links |= {str(folder): real[name] for name, folder in named.items()}
+    links = {at: target for at, target in links.items() if at != target}
+    return Sight(real["out"], {real[name]: (name, input_) for name, input_ in run.inputs.items()}, links)
 
 
 def _copy_image(image: Image, root: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from kaos_backend.engine.jobs.run.inputs import InputCache
+from kaos_backend.engine.jobs.run.inputs import InputCache, Lent
 from kaos_backend.engine.jobs.spec.plan import File
 from kaos_backend.engine.store.model import FileSource
 from kaos_backend.engine.store.store import Store
+from kaos_backend.engine.workers.port import SmallInput
+from kaos_backend.engine.workers.small import write
 
 DAY_S = 24 * 3600.0
 
@@ -27,21 +29,59 @@ def store(tmp_path: Path) -> Iterator[Store]:
 class Started:
     """A cache as a start of the engine finds it, and one input of one file."""
 
-    def __init__(self, store: Store, root: Path, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root: Path,
+        now_s: Callable[[], float] = time.time,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.cache = InputCache(store, root, now_s)
         self.cache.open()
-        tree = store.build_tree({"/f": FileSource(b"content")})
+        made = {path: FileSource(data) for path, data in (files or {"/f": b"content"}).items()}
+        tree = store.build_tree(made)
         assert tree is not None
         self._tree = tree
         self._store = store
 
     def prepare(self) -> Path:
-        entry = self._store.stat(self._tree, "/f")
-        file = File("a", "default", "a", "master", "c", "/f", entry.hash, entry.size_bytes)
         lent = self.cache.lend(shared=False)
-        folder = lent.prepare([file], lambda _: self._tree)
+        folder = lent.prepare([self._file("/f")], lambda _: self._tree)
         lent.close()
         return folder
+
+    def deliver(self, *paths: str, lent: Lent | None = None) -> Path | SmallInput:
+        lent = lent or self.cache.lend(shared=False)
+        return lent.deliver([self._file(path) for path in paths], lambda _: self._tree)
+
+    def _file(self, path: str) -> File:
+        entry = self._store.stat(self._tree, path)
+        return File("a", "default", "a", "master", "c", path, entry.hash, entry.size_bytes)
+
+
+def test_what_is_small_is_given_by_value_and_once_to_all_of_a_job(store: Store, tmp_path: Path) -> None:
+    files = {"/d/f": b"1", "/d/e/g": b"", "/large/f": bytes(300 << 10)}
+    files |= {f"/many/{number}": b"" for number in range(65)}
+    started = Started(store, tmp_path / "trees", files=files)
+    lent = started.cache.lend(shared=True)
+    small = started.deliver("/d", lent=lent)
+    assert isinstance(small, SmallInput)
+    assert small.files == {"/d/f": b"1", "/d/e/g": b""}
+    assert started.deliver("/d", lent=lent) is small
+    write(small, tmp_path / "written")
+    laid_out = lent.prepare([started._file("/d")], lambda _: started._tree)
+    assert _seen(tmp_path / "written") == _seen(laid_out)
+    for paths in (("/",), ("/many",), ("/large",), ("/d/f", "/large/f")):
+        assert isinstance(started.deliver(*paths, lent=lent), Path)
+    lent.close()
+
+
+def _seen(top: Path) -> dict[str, tuple[int, bytes]]:
+    """Modes and contents."""
+    return {
+        str(path.relative_to(top)): (path.stat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in [top, *top.rglob("*")]
+    }
 
 
 def test_a_restart_keeps_what_is_laid_out(store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kaos_backend.engine.errors import Unknown
+from kaos_backend.engine.workers.port import InputPath, SmallInput
 from kaos_formats.folders import clean_up
 
 from .conftest import Bench, collected
@@ -42,6 +43,22 @@ def test_outputs_are_what_the_trial_saw(
     exit_, text = bench.run(script, inputs={"data": data}, input_paths={"data": "/b1"})
     assert (exit_.code, text) == (0, "")
     assert collected(exit_) == expected
+
+
+def test_links_to_a_small_input_lead_to_that_of_the_trial(bench: Bench) -> None:
+    """Also when its worker has another one already."""
+    worker = bench.worker()
+    exits = [
+        bench.run(f"ln -s {DATA} {OUT}/all", worker, inputs={"data": SmallInput({"/b1/x": content})})[0]
+        for content in (b"one", b"another")
+    ]
+    for exit_, content in zip(exits, (b"one", b"another"), strict=True):
+        assert exit_.output is not None
+        found = [(file.path, file.data.read(), file.origin) for file in exit_.output.files()]
+        assert found == [("/all/b1/x", content, InputPath("data", "/b1/x"))]
+        exit_.output.close()
+    # Nothing is left of what they were read from.
+    assert [path.name for path in bench.engine_dir.iterdir() if path.name.startswith("tmp")] == []
 
 
 @pytest.mark.parametrize("name", ["l", "deep/er/l"])

@@ -20,7 +20,7 @@ from kaos_backend.engine.workers.docker.container import Setting
 from kaos_backend.engine.workers.docker.engine import owner_in_containers
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, DockerRuntime
 from kaos_backend.engine.workers.docker.worker import DockerWorker
-from kaos_backend.engine.workers.port import Grant, StoredImage, Worker, WorkerSpec, is_missing
+from kaos_backend.engine.workers.port import Grant, SmallInput, StoredImage, Worker, WorkerSpec, is_missing
 from kaos_formats.images import claim, home_label
 from tests.support.docker_engine import engine_or_skip
 from tests.support.registry import Registry
@@ -43,36 +43,37 @@ def container_of(worker: Worker) -> str:
     return worker.container.id
 
 
-def folder(path: Path, files: int, size: int = 10) -> Path:
+def folder(path: Path, files: int) -> Path:
     path.mkdir(parents=True)
     for number in range(files):
-        (path / f"f{number}").write_bytes(b"x" * size)
+        (path / f"f{number}").write_bytes(b"x" * 10)
     return path
 
 
 def test_a_container_serves_until_a_large_input_changes(docked: Bench, tmp_path: Path) -> None:
     worker = docked.worker()
-    large, other = folder(tmp_path / "large", 3, MIB), folder(tmp_path / "other", 100)
-    small = [folder(tmp_path / f"small{number}", number + 1) for number in range(3)]
+    large, other = folder(tmp_path / "large", 3), folder(tmp_path / "other", 100)
+    small = [SmallInput({f"/f{number}": b"x" for number in range(count)}) for count in (1, 2, 3)]
     seen = []
     for data, params in ((large, small[0]), (large, small[1]), (other, small[1]), (other, small[2])):
         inputs = {"data": data, "params": params}
         _, text = docked.run("ls /pfs/data | wc -l; ls /pfs/params | wc -l; ls /pfs", worker, inputs=inputs)
-        count = [str(len(list(path.iterdir()))) for path in (data, params)]
+        count = [str(len(list(data.iterdir()))), str(len(params.files))]
         assert text.split() == [*count, "data", "out", "params"]
         seen.append(container_of(worker))
     assert seen[0] == seen[1] != seen[2] == seen[3]
     assert docked.run("ls /pfs", worker)[1] == "out"
 
 
-@pytest.mark.parametrize("size", [10, MIB])
-def test_inputs_cannot_be_written(docked: Bench, tmp_path: Path, size: int) -> None:
-    data = folder(tmp_path / "data", 1, size)
+@pytest.mark.parametrize("small", [True, False])
+def test_inputs_cannot_be_written(docked: Bench, tmp_path: Path, small: bool) -> None:
+    data = folder(tmp_path / "data", 1)
+    given = SmallInput({"/f0": b"x" * 10}) if small else data
     script = "echo y > /pfs/data/f0; rm /pfs/data/f0; echo z > /pfs/data/new; mkdir /pfs/more; exit 0"
-    _, text = docked.run(script, inputs={"data": data})
+    _, text = docked.run(script, inputs={"data": given})
     assert text.count("Read-only file system") == 4
     assert [path.name for path in data.iterdir()] == ["f0"]
-    assert (data / "f0").stat().st_size == size
+    assert (data / "f0").stat().st_size == 10
 
 
 def test_a_container_has_no_privileges_and_no_way_to_its_engine(docked: Bench) -> None:

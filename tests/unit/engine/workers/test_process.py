@@ -17,7 +17,7 @@ import pytest
 import kaos_backend.engine.workers
 from kaos_backend.engine.errors import EngineError, InvalidArgument, Unknown
 from kaos_backend.engine.workers.choice import choose
-from kaos_backend.engine.workers.port import Grant, Worker
+from kaos_backend.engine.workers.port import Grant, SmallInput, Worker
 from kaos_backend.engine.workers.process import procs
 from kaos_backend.engine.workers.process.launch import COMMAND
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
@@ -301,18 +301,21 @@ def test_a_trial_has_no_rights_and_cannot_get_any(sandboxed: Bench) -> None:
 
 def test_inputs_are_those_of_the_trial(sandboxed: Bench, tmp_path: Path) -> None:
     """Large ones are mounted, which takes another sandbox; small ones change in the same."""
-    inputs = {}
-    for name, size in {"large": 1 << 20, "larger": 2 << 20, "small": 1, "smaller": 0}.items():
-        inputs[name] = tmp_path / name
-        inputs[name].mkdir()
-        (inputs[name] / "f").write_bytes(b"x" * size)
+    sizes = {"large": 1 << 20, "larger": 2 << 20, "small": 1, "smaller": 0}
+    inputs: dict[str, Path | SmallInput] = {}
+    for name, size in sizes.items():
+        if name.startswith("small"):
+            inputs[name] = SmallInput({"/f": b"x" * size})
+        else:
+            inputs[name] = folder = tmp_path / name
+            folder.mkdir()
+            (folder / "f").write_bytes(b"x" * size)
     worker = sandboxed.worker()
     for data, hyper in (("large", "small"), ("large", "smaller"), ("larger", "small"), ("small", "large")):
         given = {"data": inputs[data], "hyper": inputs[hyper]}
         paths = dict.fromkeys(given, "/")
         _, text = sandboxed.run("stat -c %s /pfs/*/f; ls /pfs", worker, inputs=given, input_paths=paths)
-        sizes = [str((folder / "f").stat().st_size) for folder in given.values()]
-        assert text.split() == [*sizes, "data", "hyper", "out"]
+        assert text.split() == [str(sizes[data]), str(sizes[hyper]), "data", "hyper", "out"]
         (sandboxed.engine_dir / f"out{sandboxed.runs}").rmdir()
 
 
