@@ -19,6 +19,7 @@ from kaos_backend import settings
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.settings import Settings, SettingsError
 from kaos_backend.supervisor import make_engine
+from kaos_formats.allocator import share_heaps
 from kaos_formats.home import log_file, make_private, read_running, try_lock
 
 EXIT_USAGE = 2
@@ -29,6 +30,7 @@ _log = logging.getLogger("kaos_backend")
 
 def main() -> int:
     """Runs the backend until a signal ends it."""
+    share_heaps()
     try:
         chosen = settings.from_environment(os.environ)
         make_private(chosen.home.path)

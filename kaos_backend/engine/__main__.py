@@ -17,6 +17,7 @@ from kaos_backend.engine.detect import detect_machine, inputs_limit, upkeep_shar
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.choice import choose
+from kaos_formats.allocator import share_heaps
 from kaos_formats.home import (
     Home,
     Running,
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="state of kaos (KAOS_HOME)")
     parser.add_argument("--port", type=int, default=0, help="loopback port (default: the last one, else any)")
     args = parser.parse_args(argv)
+    share_heaps()
     home = Home(args.home.absolute())
     make_private(home.path)
     _log_to(log_file(home, "engine"))

@@ -17,6 +17,8 @@ from kaos_backend.engine.errors import EngineError, FailedPrecondition, Internal
 from kaos_backend.engine.store.schema import Migration
 
 _POOL_SIZE = 16
+# Of the writer. Many rows are inserted in the order of their keys, so that each page is needed once.
+_CACHE_KIB = 8 << 10
 # What the write-ahead log keeps of its length when it is begun anew.
 _LOG_BYTES = 64 << 20
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -44,7 +46,7 @@ class Database:
                 raise Internal(f"{path} cannot use a write-ahead log (journal mode is {mode})")
             self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.execute("PRAGMA foreign_keys=ON")
-            self._writer.execute("PRAGMA cache_size=-32768")
+            self._writer.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._writer.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             _migrate(self._writer, migrations, applied_us)
         except sqlite3.Error as error:

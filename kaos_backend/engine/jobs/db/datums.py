@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -59,7 +59,7 @@ def kept_results(db: sqlite3.Connection, pipeline_row: int, datums: Iterable[Dat
 def insert_datums(
     db: sqlite3.Connection,
     job: Job,
-    datums: Iterable[Datum],
+    datums: Sequence[Datum],
     kept: Mapping[str, Kept],
     *,
     counted: bool = True,
@@ -67,41 +67,40 @@ def insert_datums(
     """Write down what a job has to do. Datums in `kept` are SKIPPED and share its output. `counted`: they
     show in the job's numbers.
     """
-    rows = []
     ended = itertools.count(1)
-    for position, datum in enumerate(datums):
+
+    def row(position: int, datum: Datum) -> tuple[object, ...]:
         old = kept.get(datum.id)
-        rows.append(
-            (
-                job.seq,
-                bytes.fromhex(datum.id),
-                bytes.fromhex(datum.hash),
-                position,
-                move_datum(DatumState.UNKNOWN, DatumState.SKIPPED) if old else DatumState.UNKNOWN,
-                old.source if old else job.key.id,
-                old.root if old else None,
-                old.tries if old else 0,
-                old.process_us if old else 0,
-                sum(file.size_bytes for file in datum.files),
-                old.upload_bytes if old else 0,
-                old.started_us if old else None,
-                old.finished_us if old else None,
-                msgspec.msgpack.encode(datum.files),
-                old.image if old else "",
-                next(ended) if old else None,
-            )
+        return (
+            job.seq,
+            bytes.fromhex(datum.id),
+            bytes.fromhex(datum.hash),
+            position,
+            move_datum(DatumState.UNKNOWN, DatumState.SKIPPED) if old else DatumState.UNKNOWN,
+            old.source if old else job.key.id,
+            old.root if old else None,
+            old.tries if old else 0,
+            old.process_us if old else 0,
+            sum(file.size_bytes for file in datum.files),
+            old.upload_bytes if old else 0,
+            old.started_us if old else None,
+            old.finished_us if old else None,
+            msgspec.msgpack.encode(datum.files),
+            old.image if old else "",
+            next(ended) if old else None,
         )
+
     db.executemany(
         "INSERT INTO pps_datums (job, id, hash, position, state, source, root, tries, process_us,"
         " download_bytes, upload_bytes, started_us, finished_us, files, image, ended)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        rows,
+        itertools.starmap(row, enumerate(datums)),
     )
     if not counted:
         return
     db.execute(
         "UPDATE pps_jobs SET total = ?, skipped = ? WHERE seq = ?",
-        (len(rows), sum(row[4] == DatumState.SKIPPED for row in rows), job.seq),
+        (len(datums), sum(datum.id in kept for datum in datums), job.seq),
     )
 
 

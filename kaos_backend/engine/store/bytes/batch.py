@@ -159,9 +159,9 @@ class Batch:
         pack = None
         if self._packed:
             pack = db.execute("INSERT INTO packs (name) VALUES (?)", (self._pack_name,)).lastrowid
-        # There may be a million: one row at a time.
+        # There may be a million: one row at a time, and in order, or each would have its page written anew.
         rows = chain(
-            ((hash_, pack, *_place(at)) for hash_, at in self._packed.items()),
+            ((hash_, pack, *_place(self._packed[hash_])) for hash_ in sorted(self._packed)),
             ((hash_, None, 0, size) for hash_, (size, _) in self._large.items()),
             ((hash_, INLINE_PACK, 0, len(data)) for hash_, data in self._inline.items()),
         )

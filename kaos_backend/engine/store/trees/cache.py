@@ -7,10 +7,10 @@ from threading import Lock
 
 from kaos_backend.engine.store.trees.nodes import Fetch, Node, decode
 
-# 210 to 290 bytes each; what a node has besides takes as much as four of them.
+# 210 to 290 bytes each; what a node has besides takes as much as six of them.
 _CACHE_ENTRIES = 100_000
 _MOST_OF_CACHE = 90_000
-_BESIDES = 4
+_BESIDES = 6
 
 
 class NodeCache:

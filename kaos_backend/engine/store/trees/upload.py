@@ -188,8 +188,8 @@ def insert_trees(db: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) ->
     db.executemany(
         "INSERT INTO trees (key, node) VALUES (?,?) "
         "ON CONFLICT (key) DO UPDATE SET node=excluded.node WHERE node IS NOT excluded.node",
-        # Directories that are alike are one row.
-        dict(rows).items(),
+        # Directories that are alike are one row; in order, so that few pages are changed.
+        sorted(dict(rows).items()),
     )
 
 
