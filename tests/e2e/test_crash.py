@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.bundles import write_data, write_grid, write_source
 from tests.support.gate import Gate
-from tests.support.home import Home, eventually
+from tests.support.home import Home
+from tests.support.waiting import eventually
 
 VICTIMS = [("engine",), ("backend",), ("backend", "engine")]
 TRIALS = 10

@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.bundles import write_data, write_grid, write_original, write_source
 from tests.support.docker_engine import Dockerd, base_image, engine_or_skip
-from tests.support.home import Home, eventually
+from tests.support.home import Home
 from tests.support.registry import Registry
+from tests.support.waiting import eventually
 
 # A shell step that no virtual environment could stand for.
 STEPS = "WORKDIR /app\nRUN echo a layer of its own > /etc/made && mkdir -p /opt/tools\nCOPY . .\n"

@@ -14,7 +14,8 @@ import pytest
 from kaos_cli.errors import EXIT_CODES, MEANINGS
 from tests.support.bundles import write_source
 from tests.support.gate import Gate
-from tests.support.home import Home, eventually
+from tests.support.home import Home
+from tests.support.waiting import eventually
 
 Run = Callable[..., None]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import write_source
-from tests.support.home import Home, eventually
+from tests.support.home import Home
+from tests.support.waiting import eventually
 
 
 class Window:

@@ -10,7 +10,8 @@ import pytest
 
 from kaos_formats.folders import disk_bytes
 from tests.support.bundles import write_data, write_source
-from tests.support.home import Home, eventually
+from tests.support.home import Home
+from tests.support.waiting import eventually
 
 COMMON = os.urandom(1 << 20)
 SLACK_BYTES = 100_000

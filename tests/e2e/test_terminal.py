@@ -11,7 +11,8 @@ import psutil
 
 from tests.support.bundles import write_grid, write_source
 from tests.support.gate import Gate
-from tests.support.home import Home, alive, eventually
+from tests.support.home import Home, alive
+from tests.support.waiting import eventually
 
 
 def test_follow_shows_lines_while_the_trial_runs_and_ends_with_it(

@@ -27,7 +27,8 @@ from pachyderm_sdk.api import metadata, pfs, pps
 
 from tests.stores import inputs
 from tests.stores.contents import UNFINISHED, contents
-from tests.support.home import Home, eventually
+from tests.support.home import Home
+from tests.support.waiting import eventually
 
 HERE = Path(__file__).parent
 # Environments, images and caches can be made again, and name paths of the machine that made them.

@@ -8,8 +8,7 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from kaos_formats.files import read_json
 from kaos_formats.home import Home, Running, own_socket
 from tests.support.archives import archive, tree_of
 from tests.support.home import alive
+from tests.support.waiting import eventually
 
 # The smallest thing that trains: a metric that follows from the parameters, a log line, a data file's
 # content.
@@ -129,10 +129,13 @@ class Backend:
 
     def wait(self, workspace: str, job: str = "last", timeout_s: float = 60) -> Any:
         """The job when it has ended."""
-        return eventually(
-            lambda: (found := self.call("GET", f"/workspaces/{workspace}/jobs/{job}"))["finished"] and found,
+        path = f"/workspaces/{workspace}/jobs/{job}"
+        ended = eventually(
+            lambda: (found := self.call("GET", f"{path}/summary"))["finished"] and found,
+            f"job {job} of {workspace} ends",
             timeout_s,
         )
+        return self.call("GET", f"/workspaces/{workspace}/jobs/{ended['id']}")
 
     def close(self) -> None:
         self.http.close()
@@ -172,7 +175,7 @@ def stop_engine(home: Path, how: signal.Signals = signal.SIGKILL) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, how)
-    eventually(lambda: _gone(pid), 10)
+    eventually(lambda: _gone(pid), timeout_s=10)
 
 
 def _gone(pid: int) -> bool:
@@ -189,17 +192,6 @@ def _threads(pid: int) -> int:
         return len(list(Path(f"/proc/{pid}/task").iterdir()))
     except FileNotFoundError:
         return 0
-
-
-def eventually(check: Callable[[], Any], timeout_s: float = 30) -> Any:
-    """The first true answer of ``check``, asked again and again until the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = check()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not true within {timeout_s} s"
-        time.sleep(0.01)
 
 
 def repo(workspace: str, name: str) -> pfs.Repo:
@@ -231,7 +223,6 @@ __all__ = [
     "DATA",
     "SOURCE",
     "Backend",
-    "eventually",
     "lines",
     "repo",
     "running_backend",

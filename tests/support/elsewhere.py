@@ -21,7 +21,7 @@ from kaos_backend.engine.facade.rpc import Service
 from kaos_backend.engine.facade.server import build_server
 from kaos_formats import kaos_v1
 from kaos_formats.files import read_json
-from tests.support.backend import eventually
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 

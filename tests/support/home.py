@@ -7,27 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pachyderm_sdk import Client
 
+from tests.support.waiting import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 KAOS = Path(sys.executable).with_name("kaos")
-
-
-def eventually(check: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    """The first true answer of `check`; fails the test, naming `what`, when none comes in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"never happened within {timeout_s:g} s: {what}")
-        time.sleep(0.02)
 
 
 class Home:

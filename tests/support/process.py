@@ -12,7 +12,8 @@ from typing import Any
 import requests
 
 from kaos_formats.files import read_json
-from tests.support.backend import ZSTD, eventually
+from tests.support.backend import ZSTD
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ class Process:
 
     def wait(self) -> Process:
         """Returns when it and its engine answer."""
-        eventually(lambda: read_json(self.home / "backend.json").get("pid") == self.process.pid, 30)
+        eventually(lambda: read_json(self.home / "backend.json").get("pid") == self.process.pid, timeout_s=30)
         self.url = read_json(self.home / "backend.json")["url"] + "/v1"
         self.headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
         # An engine that is still on its way up would outlive the test unseen.

@@ -97,6 +97,7 @@ class Stalls:
         while True:
             time.sleep(self.limit_s / 10)
             now = self._monotonic()
-            for context, since in list(self._since.items()):
+            # A copy, made at once: others begin and end meanwhile.
+            for context, since in self._since.copy().items():
                 if now - since > self.limit_s:
                     context.cancel()

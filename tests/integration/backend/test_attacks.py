@@ -19,8 +19,9 @@ import requests
 
 from kaos_backend.settings import KIB, MIB, Limits
 from tests.support.archives import archive
-from tests.support.backend import DATA, DOCKERFILE, eventually, stop_engine
+from tests.support.backend import DATA, DOCKERFILE, stop_engine
 from tests.support.process import Process
+from tests.support.waiting import eventually
 
 MOST = 100 * 10**6
 # As by default but for the times, which would make these tests slow, and what fills with much work only.
@@ -346,7 +347,7 @@ def test_readers_that_do_not_read(target: Target) -> None:
         process.request("PUT", url, data=content).raise_for_status()
     process.request("POST", "/workspaces/chatty/deploys", json=deploy).raise_for_status()
     url = "/workspaces/chatty/jobs/last"
-    eventually(lambda: process.request("GET", url).json()["finished"], 60)
+    eventually(lambda: process.request("GET", url).json()["finished"], timeout_s=60)
     head = target.head("GET", url + "/logs?follow=true") + b"\r\n"
     with contextlib.ExitStack() as stack, target.measured():
         deaf = [stack.enter_context(target.connect(receives=4096)) for _ in range(4)]
@@ -354,9 +355,9 @@ def test_readers_that_do_not_read(target: Target) -> None:
             connection.sendall(head)
         check_others_are_served(target)
         # All places for logs are taken until those who do not read are cut off.
-        eventually(lambda: process.request("GET", url + "/logs?tail=1").status_code == 200, 50)
+        eventually(lambda: process.request("GET", url + "/logs?tail=1").status_code == 200, timeout_s=50)
         # One that reads before its turn to be cut off has come is deaf no more.
-        eventually(lambda: not any(map(target.serves, deaf)), 50)
+        eventually(lambda: not any(map(target.serves, deaf)), timeout_s=50)
         for connection in deaf:
             raw = b""
             with contextlib.suppress(ConnectionError):

@@ -11,7 +11,8 @@ import pytest
 from pachyderm_sdk.api import pfs
 
 from tests.support.archives import archive, compress, hostile, member, tar, tree_of
-from tests.support.backend import DATA, ZSTD, Backend, eventually, repo, traces
+from tests.support.backend import DATA, ZSTD, Backend, repo, traces
+from tests.support.waiting import eventually
 from tests.unit.backend.test_upload import HOSTILE, TREE
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.backend import Backend, running_backend
-from tests.support.home import eventually
 from tests.support.stubborn import Stubborn, stubborn
+from tests.support.waiting import eventually
 
 Damage = Callable[[Path, Stubborn], None]
 

@@ -7,7 +7,8 @@ import json
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_formats.build_secrets import secret_name
-from tests.support.backend import DATA, SOURCE, Backend, eventually, repo, traces
+from tests.support.backend import DATA, SOURCE, Backend, repo, traces
+from tests.support.waiting import eventually
 
 GRID = {"lr": [0.1, 0.5], "epochs": 1}
 

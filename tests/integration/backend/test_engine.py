@@ -17,7 +17,8 @@ from kaos_backend.supervisor import EmbeddedEngine
 from kaos_formats import names
 from kaos_formats.files import read_json
 from kaos_formats.home import Home
-from tests.support.backend import DATA, Backend, eventually, repo, running_backend, stop_engine, traces
+from tests.support.backend import DATA, Backend, repo, running_backend, stop_engine, traces
+from tests.support.waiting import eventually
 
 GRID = {"lr": [0.1, 0.5]}
 

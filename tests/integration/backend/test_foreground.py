@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import DATA, LIMITS, SOURCE, Backend, eventually, running_backend
+from tests.support.backend import DATA, LIMITS, SOURCE, Backend, running_backend
+from tests.support.waiting import eventually
 
 TRAIN = b"""#!/bin/sh
 echo "lr $(cat "$KAOS_PARAMS") in $(ls "$KAOS_DATA_DIR")"

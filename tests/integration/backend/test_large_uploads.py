@@ -20,8 +20,9 @@ from kaos_cli import upload
 from kaos_cli.errors import KaosError
 from kaos_cli.transport import READ_TIMEOUT_S
 from tests.support.archives import archive, tree_of
-from tests.support.backend import Backend, eventually, stop_engine, traces
+from tests.support.backend import Backend, stop_engine, traces
 from tests.support.process import Process
+from tests.support.waiting import eventually
 from tests.support.wire import OVERHEAD, lay_out, noise, send, stored, wire
 
 SIZE = 24_000_000

@@ -16,7 +16,8 @@ import requests
 import zstandard
 
 from kaos_formats import loglines
-from tests.support.backend import DATA, SOURCE, TRAIN, Backend, eventually, lines
+from tests.support.backend import DATA, SOURCE, TRAIN, Backend, lines
+from tests.support.waiting import eventually
 
 GRID = {"lr": [0.1, 0.5], "fail": [False]}
 

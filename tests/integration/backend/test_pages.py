@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import DATA, Backend, eventually, running_backend, stop_engine
+from tests.support.backend import DATA, Backend, running_backend, stop_engine
 from tests.support.gate import Gate
+from tests.support.waiting import eventually
 
 COUNT = 6
 # Trials of a higher number than that wait at the gate.
@@ -65,7 +66,9 @@ def test_trials_page_and_change_while_the_job_grows(tmp_path: Path, gate: Gate) 
         )
 
         # As soon as all that has ended can be read, the one without metrics too.
-        first = eventually(lambda: (seen := page(backend, "default"))["revision"] == FREE + 1 and seen, 60)
+        first = eventually(
+            lambda: (seen := page(backend, "default"))["revision"] == FREE + 1 and seen, timeout_s=60
+        )
         assert first["state"] == "running"
         values = {one["trial"]: one["metrics"].get("value") for one in first["trials"]}
         assert values == {0: 0, 1: None, 2: 2, 3: None, 4: None, 5: None}

@@ -18,8 +18,9 @@ from pachyderm_sdk.api import pfs, pps
 
 from kaos_formats.files import read_json
 from tests.support.archives import archive
-from tests.support.backend import SOURCE, eventually, repo, stop_engine
+from tests.support.backend import SOURCE, repo, stop_engine
 from tests.support.process import Process
+from tests.support.waiting import eventually
 
 KILLS = 6
 DEPLOY_S = 0.15
@@ -78,7 +79,7 @@ def test_a_port_that_is_none(home: Path) -> None:
 
 def test_a_refused_setting_costs_nothing(home: Path) -> None:
     refused = Process(home, KAOS_RUNTIME="docker", DOCKER_HOST="unix:///none.sock", KAOS_REGISTRY="team")
-    eventually(lambda: read_json(home / "backend.json").get("pid") == refused.process.pid, 30)
+    eventually(lambda: read_json(home / "backend.json").get("pid") == refused.process.pid, timeout_s=30)
     url = read_json(home / "backend.json")["url"] + "/v1/workspaces"
     token = {"Authorization": f"Bearer {(home / 'token').read_text().strip()}"}
     answer = requests.get(url, headers=token, timeout=60)

@@ -18,7 +18,8 @@ from kaos_cli import upload
 from kaos_cli.errors import KaosError
 from kaos_formats.files import read_json
 from tests.support.archives import archive, tree_of
-from tests.support.backend import Backend, eventually, repo, stop_engine, traces
+from tests.support.backend import Backend, repo, stop_engine, traces
+from tests.support.waiting import eventually
 from tests.support.wire import OVERHEAD, lay_out, noise, send, stored, wire
 
 

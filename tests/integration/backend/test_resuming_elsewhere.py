@@ -13,8 +13,9 @@ from kaos_backend.services import arrivals, batches
 from kaos_cli import upload
 from kaos_cli.errors import KaosError
 from tests.support.archives import archive, tree_of
-from tests.support.backend import Backend, eventually, repo, traces
+from tests.support.backend import Backend, repo, traces
 from tests.support.elsewhere import Pachd, elsewhere
+from tests.support.waiting import eventually
 from tests.support.wire import OVERHEAD, lay_out, noise, send, stored, wire
 
 BATCH = 500_000

@@ -13,7 +13,8 @@ import pytest
 import zstandard
 from pachyderm_sdk.api import pfs
 
-from tests.support.backend import DATA, SOURCE, Backend, eventually, repo
+from tests.support.backend import DATA, SOURCE, Backend, repo
+from tests.support.waiting import eventually
 
 
 class Gate:

@@ -18,7 +18,8 @@ from kaos_backend.supervisor import make_engine
 from kaos_formats import names
 from kaos_formats.files import read_json
 from tests.support.archives import archive
-from tests.support.backend import DATA, ZSTD, Backend, eventually, repo
+from tests.support.backend import DATA, ZSTD, Backend, repo
+from tests.support.waiting import eventually
 
 AFTER_AN_HOUR = timedelta(hours=1, seconds=1)
 AFTER_A_DAY = timedelta(hours=24, seconds=1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import DATA, SOURCE, Backend, eventually, lines, running_backend, stop_engine
+from tests.support.backend import DATA, SOURCE, Backend, lines, running_backend, stop_engine
+from tests.support.waiting import eventually
 
 SLOW = b"#!/bin/sh\nexec sleep 600\n"
 

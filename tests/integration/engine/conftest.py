@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,19 +21,10 @@ from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.main import EngineHandle, start
 from kaos_backend.engine.workers.port import Runtime
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = Machine(cpus=2, memory_bytes=4 << 30, gpus=0)
-
-
-def eventually(check: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
-    """The first true answer of `check`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if answer := check():
-            return answer
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.01)
 
 
 class Engine:

@@ -20,8 +20,9 @@ from pachyderm_sdk.api import pfs, pps
 from kaos_backend.engine.workers.docker.runtime import HOME_LABEL, WORKER_LABEL, DockerRuntime
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.images import claim, home_label
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
 from tests.support.docker_engine import add_files, base_image, engine_or_skip
+from tests.support.waiting import eventually
 
 NEST = 'python3 -c \'import os; [(os.mkdir("d"), os.chdir("d")) for _ in range(1100)]\''
 # By datum: what it does in its output folder, and with what words that is refused ("": it is not).

@@ -12,8 +12,9 @@ import pytest
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_formats.endings import Code, code_of
-from tests.integration.engine.conftest import Engine, EngineProcess, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess
 from tests.support.home import alive
+from tests.support.waiting import eventually
 
 POINTS = 6
 EARLY_KILLS = 6

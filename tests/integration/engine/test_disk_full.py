@@ -21,8 +21,9 @@ from kaos_backend.engine.store.model import BranchKey, FileSource, RepoKey
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_formats.endings import Code, code_of
-from tests.integration.engine.conftest import MACHINE, eventually
+from tests.integration.engine.conftest import MACHINE
 from tests.support.files import ingest
+from tests.support.waiting import eventually
 
 MIB = 1 << 20
 

@@ -10,7 +10,8 @@ import pytest
 from pachyderm_sdk.api import pfs, pps
 
 from kaos_backend.engine.jobs.run import recorder
-from tests.integration.engine.conftest import Engine, EngineProcess, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess
+from tests.support.waiting import eventually
 
 # Fails on /bad while $SIDE/broken exists.
 PICKY = """

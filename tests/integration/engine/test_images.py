@@ -21,8 +21,9 @@ from kaos_backend.engine.jobs.schedule.states import JobState
 from kaos_backend.engine.workers.docker.runtime import DockerRuntime
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.images import directory_name
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
 from tests.support.docker_engine import engine_or_skip
+from tests.support.waiting import eventually
 from tests.unit.engine.workers.images import FolderImages
 
 IMAGE = "kaos/test:1"

@@ -8,7 +8,8 @@ import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
+from tests.support.waiting import eventually
 
 MODEL = """
 name=$(basename $a)-$(basename $b)

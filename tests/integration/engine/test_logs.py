@@ -9,8 +9,9 @@ import grpc
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
 from tests.integration.engine.test_endings import PATIENT
+from tests.support.waiting import eventually
 
 TALK = """
 echo out of $(basename $a)

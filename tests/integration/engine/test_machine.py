@@ -12,7 +12,8 @@ from kaos_backend.engine.jobs.schedule.machine import Machine
 from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_formats import kaos_v1
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
+from tests.support.waiting import eventually
 
 # Begins the first so many together, and is long enough for one too many to be seen.
 SPAN = """

@@ -17,7 +17,8 @@ from kaos_backend.engine.jobs.run.inputs import InputCache
 from kaos_backend.engine.store.model import RepoKey
 from kaos_backend.engine.store.store import Store, Txn
 from kaos_formats import folders
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
+from tests.support.waiting import eventually
 
 SLOW = """
 echo $(basename $a) >> $SIDE/runs

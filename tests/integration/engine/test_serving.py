@@ -12,7 +12,8 @@ import psutil
 import pytest
 from pachyderm_sdk.api import pfs, pps
 
-from tests.integration.engine.conftest import Engine, EngineProcess, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess
+from tests.support.waiting import eventually
 
 RUNNING, SUCCESS = pps.JobState.JOB_RUNNING, pps.JobState.JOB_SUCCESS
 # Serves the folder of its input, as http.server does.

@@ -7,7 +7,8 @@ from typing import Any
 from pachyderm_sdk.api import pps
 
 from kaos_formats import kaos_v1
-from tests.integration.engine.conftest import Engine, EngineProcess, eventually
+from tests.integration.engine.conftest import Engine, EngineProcess
+from tests.support.waiting import eventually
 
 # Each datum waits until the test lets it go on.
 ONE_BY_ONE = """

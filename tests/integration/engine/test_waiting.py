@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pachyderm_sdk.api import pps
 
-from tests.integration.engine.conftest import Engine, eventually
+from tests.integration.engine.conftest import Engine
+from tests.support.waiting import eventually
 
 SLOW = """
 touch $SIDE/running

@@ -17,7 +17,7 @@ from kaos_backend.errors import KaosError
 from kaos_backend.pachd import connection as connecting
 from kaos_backend.pachd.connection import Connection
 from kaos_backend.pachd.endpoint import Endpoint
-from tests.support.backend import eventually
+from tests.support.waiting import eventually
 
 
 class Moving:
@@ -67,7 +67,7 @@ def test_the_channel_to_an_engine_that_was_replaced_is_closed(ports: list[int]) 
     engine.move(second)
     ask()
     assert connected(second) == 1
-    eventually(lambda: connected(first) == 0, 10)
+    eventually(lambda: connected(first) == 0, timeout_s=10)
 
 
 def test_a_channel_in_use_is_closed_with_its_last_call(ports: list[int]) -> None:
@@ -81,7 +81,7 @@ def test_a_channel_in_use_is_closed_with_its_last_call(ports: list[int]) -> None
         with pytest.raises(grpc.RpcError):
             early.pfs.inspect_repo(repo=None)
         assert connected(first) == 1
-    eventually(lambda: connected(first) == 0, 10)
+    eventually(lambda: connected(first) == 0, timeout_s=10)
 
 
 def test_a_stream_that_the_garbage_collector_ends_while_another_client_is_made(

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from kaos_cli import __version__, local
 from kaos_cli.config import Home
 from kaos_cli.errors import KaosError
 from kaos_formats.home import is_locked
+from tests.support.waiting import eventually
 
 # What a backend does as far as the command line sees it; `mode` (a file in KAOS_HOME) makes it misbehave.
 STAND_IN = """
@@ -88,13 +88,6 @@ def connect(home: Home) -> str:
     transport = local.connect(home, dict(os.environ), lambda _: None)
     transport.close()
     return transport.endpoint.url
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def state(home: Home) -> dict[str, object]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kaos_formats.folders import clean_up, empty_folder, folder, remove_tree
-from tests.support.home import eventually
 from tests.support.stubborn import Stubborn, stubborn
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)

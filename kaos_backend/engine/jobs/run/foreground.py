@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -138,18 +139,17 @@ class Foreground:
 
     def _work(self) -> None:
         scratch = self._env.scratch / f"foreground-{self._order.key.id}"
-        runtime = self._env.runtime
-        inputs = self._env.inputs.lend(shared=runtime.protects_inputs(self._order.worker.image))
         try:
-            scratch.mkdir(parents=True)
-            self._run(scratch, inputs)
+            shared = self._env.runtime.protects_inputs(self._order.worker.image)
+            with closing(self._env.inputs.lend(shared=shared)) as inputs:
+                scratch.mkdir(parents=True)
+                self._run(scratch, inputs)
         except (EngineError, OSError) as error:
             self._put(Event(code=_FAILED_CODE, reason=str(error)))
         except Exception as error:
             log.exception("a command in the foreground failed")
             self._put(Event(code=_FAILED_CODE, reason=f"engine error: {error}"))
         finally:
-            inputs.close()
             clean_up(scratch)
             self._put(None)
             # For whoever has given up meanwhile nobody puts anything any more.

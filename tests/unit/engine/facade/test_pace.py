@@ -13,6 +13,7 @@ from pachyderm_sdk.api import pfs
 
 from kaos_backend.engine.facade import pace, rpc
 from kaos_backend.engine.store.store import Store
+from tests.support.waiting import eventually
 
 from .conftest import TOKEN
 from .refusals import refused
@@ -86,15 +87,6 @@ def large(client: Client) -> pfs.File:
     with client.pfs.commit(branch=MASTER) as commit:
         commit.put_file_from_bytes("/large", LARGE)
     return pfs.File(commit=commit, path="/large")
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Until it holds: that a call has ended takes a moment to be known."""
-    for _ in range(500):
-        if holds():
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError(f"never: {what}")
 
 
 def served(client: Client) -> bool:
