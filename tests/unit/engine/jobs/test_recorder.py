@@ -7,7 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from kaos_backend.engine.jobs.db.rows import MIGRATIONS, Job, JobKey, PipelineKey
+from kaos_backend.engine.jobs.run import recorder as recorder_module
 from kaos_backend.engine.jobs.run.recorder import Recorder
 from kaos_backend.engine.store.model import BranchKey, FileSource, RepoKey
 from kaos_backend.engine.store.store import Store
@@ -66,4 +69,21 @@ def test_the_more_is_written_anew_the_longer_it_is_until_the_next_time(tmp_path:
     root = store.inspect_commit(commit).root
     assert len(list(store.list_dir(root, "/"))) == 5000
     assert root == store.merge(roots)
+    store.close()
+
+
+def test_damage_of_what_an_earlier_job_left_costs_this_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "engine", migrations=MIGRATIONS)
+    repo = RepoKey("default", "p")
+    with store.write() as txn:
+        txn.create_repo(repo)
+        commit = txn.start_commit(BranchKey(repo, "master"))
+        roots = [root for n in range(3) if (root := txn.build_tree([(f"/{n}", FileSource(b"x"))]))]
+    monkeypatch.setattr(recorder_module, "kept_roots", lambda *_: roots)
+    recorder = recorder_of(store, commit.id)
+    recorder._root, recorder._unmerged = b"x" * 32, roots[-1:]
+    recorder.record([], show=True)
+    assert store.inspect_commit(commit).root == recorder._root == store.merge(roots)
     store.close()
