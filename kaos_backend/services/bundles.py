@@ -134,14 +134,12 @@ class Bundles:
             self._locks.hold(*upload_key(workspace, kind, bundle_id), patience_s=DEAD_S),
         ):
             pass
-        stored: Container[str] = ()
-        begun: Mapping[str, int] = {}
+        stored: Container[str]
+        begun: Mapping[str, int]
         try:
             stored, begun = contents.find(self._pachd, sizes)
         except errors.NeedsEmbeddedEngine:
-            arrived = self.staging.arrived(workspace, kind, bundle_id)
-            if arrived is not None:
-                stored, begun = arrived.stored, arrived.begun
+            stored, begun = self.staging.told(workspace, kind, bundle_id)
         missing = [name for name in sizes if name not in stored]
         return views.Missing(missing=missing, begun={one: begun[one] for one in missing if one in begun})
 

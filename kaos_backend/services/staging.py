@@ -11,8 +11,9 @@ Whoever calls holds the lock of the bundle (``upload_key``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
@@ -40,12 +41,21 @@ class Opened:
     is_begun: bool
 
 
+class Arrived(NamedTuple):
+    """Hashes of contents that are there, and how many bytes there are of those that broke off within."""
+
+    stored: Set[str]
+    begun: Mapping[str, int]
+
+
 class Staging:
     """The staging commits of one backend (``owner``) among those that share a pachd."""
 
     def __init__(self, pachd: Pachd, owner: str) -> None:
         self._pachd = pachd
         self.owner = owner
+        # What was last told of an open commit: a client asks of a large bundle many times in a row.
+        self._told: tuple[str, Arrived] | None = None
 
     def finished(self, workspace: str, kind: str, bundle_id: str) -> tuple[Commit, Description] | None:
         """The finished staging commit of a bundle, if there is one."""
@@ -72,8 +82,21 @@ class Staging:
             return None
         return ElsewhereArrival(self._pachd, workspace, kind, commit_id, Layout(tree), is_begun=True)
 
+    def told(self, workspace: str, kind: str, bundle_id: str) -> Arrived:
+        """The contents of what has ``arrived``."""
+        commit_id = self.begun(workspace, kind, bundle_id)
+        if commit_id is None:
+            return Arrived(frozenset(), {})
+        known = self._told
+        if known is None or known[0] != commit_id:
+            arrived = self.arrived(workspace, kind, bundle_id)
+            told = Arrived(frozenset(), {}) if arrived is None else Arrived(arrived.stored, arrived.begun)
+            self._told = known = commit_id, told
+        return known[1]
+
     def open(self, workspace: str, about: Description, kind: str, *, anew: bool = False) -> Opened:
         """The open commit for a bundle: the one that it has, unless it is to be made ``anew``."""
+        self._told = None
         self._pachd.ensure_repos(workspace, [kind])
         begun = None if anew else self.begun(workspace, kind, about.id)
         if begun is not None:
@@ -111,6 +134,8 @@ class Staging:
         except BaseException:
             self.discard_quietly(workspace, kind, about.id, opened.id)
             raise
+        finally:
+            self._told = None
 
     def discard(self, workspace: str, kind: str, bundle_id: str, commit_id: str | None = None) -> None:
         """Removes a staging branch and its commit; what is not there is no error.

@@ -54,16 +54,13 @@ def collect(backend: Backend) -> None:
     assert '"end"' in backend.request("POST", "/collect", json={"dry_run": False}).text
 
 
-@pytest.mark.parametrize("what", ["collected", "engine killed"])
 def test_the_same_command_sends_the_rest(
-    backend: Backend, workspace: str, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = noise(40, 100_000)
     folder = lay_out(tmp_path / "d", files)
     broken_off(backend, workspace, folder, monkeypatch)
     eventually(lambda: has_content(backend.sdk(), workspace))
-    if what == "engine killed":
-        stop_engine(backend.home)
     collect(backend)
     with wire(backend.url) as way:
         send(way, backend.token, workspace, folder)

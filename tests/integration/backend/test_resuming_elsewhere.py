@@ -73,7 +73,7 @@ def test_the_rest_is_sent_by_itself(backend: Backend, workspace: str, tmp_path: 
 
 
 def test_the_same_command_under_another_name_on_another_base(
-    backend: Backend, workspace: str, tmp_path: Path
+    backend: Backend, workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = noise(4, 1000)
     base = backend.put(workspace, "data", before)
@@ -84,6 +84,8 @@ def test_the_same_command_under_another_name_on_another_base(
     # What an upload builds on may be another one by then.
     backend.deploy(workspace, data=backend.put(workspace, "data", {"other": b"other"}))
     lay_out(tmp_path / "renamed", files)
+    # A large bundle is asked about in many parts.
+    monkeypatch.setattr(upload, "_AT_A_TIME", 2)
     with wire(backend.url) as way:
         send(way, backend.token, workspace, tmp_path / "renamed")
         assert way.bytes < LARGE + 200_000 - 2_000_000 + BATCH + (1 << 20)
