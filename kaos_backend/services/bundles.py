@@ -35,7 +35,7 @@ class Bundles:
     def __init__(self, pachd: Pachd, owner: str, locks: KeyedLocks, now: Callable[[], datetime]) -> None:
         """``owner``: this backend among those that share a pachd; each stages on branches of its own."""
         self._pachd = pachd
-        self.staging = Staging(pachd, owner)
+        self.staging = Staging(pachd, owner, now)
         self._locks = locks
         self._now = now
 

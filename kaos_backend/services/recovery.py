@@ -192,5 +192,5 @@ class Recovery:
         return description.owner in ("", self._staging.owner)
 
     def _younger(self, commit: Commit, age: timedelta) -> bool:
-        since = commit.finished or commit.started
+        since = self._staging.last_used(commit)
         return since is not None and self._now() - since < age

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from kaos_backend import errors
@@ -51,9 +52,12 @@ class Arrived(NamedTuple):
 class Staging:
     """The staging commits of one backend (``owner``) among those that share a pachd."""
 
-    def __init__(self, pachd: Pachd, owner: str) -> None:
+    def __init__(self, pachd: Pachd, owner: str, now: Callable[[], datetime]) -> None:
         self._pachd = pachd
         self.owner = owner
+        self._now = now
+        # When uploads broke off that this process has seen; Pachyderm tells only when they began.
+        self._broken_off: dict[str, datetime] = {}
         # What was last told of an open commit: a client asks of a large bundle many times in a row.
         self._told: tuple[str, Arrived] | None = None
 
@@ -81,6 +85,10 @@ class Staging:
         if tree.id != bundle_id:
             return None
         return ElsewhereArrival(self._pachd, workspace, kind, commit_id, Layout(tree), is_begun=True)
+
+    def last_used(self, commit: Commit) -> datetime | None:
+        """When a bundle was complete, or broke off, as far as that is known."""
+        return commit.finished or self._broken_off.get(commit.id, commit.started)
 
     def told(self, workspace: str, kind: str, bundle_id: str) -> Arrived:
         """The contents of what has ``arrived``."""
@@ -127,9 +135,12 @@ class Staging:
             finished = self._pachd.finish_commit(workspace, kind, opened.id, description=about.to_json())
             if finished.error:
                 raise errors.InvalidBundle(f"Pachyderm refused the bundle: {finished.error}")
+            self._broken_off.pop(opened.id, None)
         except (BrokenOff, errors.EngineUnavailable, errors.StaleOffset):
             if not opened.is_begun and not worth_keeping():
                 self.discard_quietly(workspace, kind, about.id, opened.id)
+            else:
+                self._broken_off[opened.id] = self._now()
             raise
         except BaseException:
             self.discard_quietly(workspace, kind, about.id, opened.id)
@@ -148,6 +159,7 @@ class Staging:
                 commit_id = self._pachd.commit(workspace, kind, branch).id
             except errors.NotFound:
                 return
+        self._broken_off.pop(commit_id, None)
         self._pachd.drop_branch(workspace, kind, branch)
         self._pachd.drop_commit_set(commit_id)
 

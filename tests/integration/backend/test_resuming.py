@@ -122,7 +122,14 @@ def test_what_nobody_goes_on_with_is_given_back(
     recovery.run()
     recovery.sweep()
     assert has_content(backend.sdk(), workspace)
+    # It may have taken longer than that until it broke off.
+    staging = backend.app.state.services.bundles.staging
+    [(commit_id, at)] = staging._broken_off.items()
+    staging._broken_off[commit_id] = at + timedelta(hours=24)
     monkeypatch.setattr(recovery, "_now", lambda: datetime.now(UTC) + timedelta(hours=25))
+    recovery.sweep()
+    assert has_content(backend.sdk(), workspace)
+    staging._broken_off[commit_id] = at
     # Whoever is at it right now may take longer.
     locks, bundle_id = recovery._locks, tree_of(files).id
     for key in (upload_key(workspace, "data", bundle_id), ("workspace", workspace)):
