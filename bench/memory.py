@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from bench import bigstore
@@ -17,6 +19,7 @@ from bench.places import Run
 SERVERS = ("engine", "backend")
 _FILE_BYTES = 16
 _LARGE_BYTES = 64 * MIB
+_LOOK_S = 0.02
 
 
 def measure(run: Run) -> list[Row]:
@@ -64,27 +67,40 @@ def _taking(run: Run, data: Path, what: str, most_mb: float) -> Row:
 def _command_mb(kaos: Kaos, *args: str | Path) -> float:
     """The most memory that a command had resident; BenchError if it fails."""
     process = subprocess.Popen(
-        [kaos.command, *args], env=kaos.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [kaos.command, *args],
+        env=kaos.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    most = 0.0
+    # What the system says when it has ended counts what this process had when it was forked.
+    while process.poll() is None:
+        with suppress(OSError, LookupError):
+            most = max(most, _status_mb(process.pid, "VmHWM"))
+        time.sleep(_LOOK_S)
     if process.returncode:
         raise BenchError(f"{' '.join(map(str, args))}: exit code {process.returncode}")
-    return usage.ru_maxrss * 1024 / 1e6
+    return most
 
 
 def resident_mb(kaos: Kaos, server: str) -> float:
     """What a server has resident now."""
-    return _status_mb(kaos, server, "VmRSS")
+    return _status_mb(_pid(kaos, server), "VmRSS")
 
 
 def peak_mb(kaos: Kaos, server: str) -> float:
     """The most memory that a server had resident."""
-    return _status_mb(kaos, server, "VmHWM")
+    return _status_mb(_pid(kaos, server), "VmHWM")
 
 
-def _status_mb(kaos: Kaos, server: str, name: str) -> float:
-    pid = json.loads((kaos.home / f"{server}.json").read_text())["pid"]
+def _pid(kaos: Kaos, server: str) -> int:
+    return int(json.loads((kaos.home / f"{server}.json").read_text())["pid"])
+
+
+def _status_mb(pid: int, name: str) -> float:
+    """LookupError for a process that has ended; OSError when it is gone."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None, "Linux tells"
+    if found is None:
+        raise LookupError(name)
     return int(found[1]) * 1024 / 1e6
