@@ -1,5 +1,6 @@
-"""Collections against a model: whatever is done, and whatever is done in the middle of one, what is referred
-to stays readable, and after one that ran by itself everything else is gone in bytes.
+"""Collections, damage and repairs against a model: whatever is done, and whatever is done in the middle of a
+collection, what is referred to stays readable, and after one that ran by itself everything else is gone in
+bytes. What was damaged is never given away; it is whole again once it was sent again, or repaired.
 
 A collection is a generator here, moved on by a few steps at a time, so that everything else comes between
 any two of its steps.
@@ -10,29 +11,34 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kaos_backend.engine.errors import DataLoss
 from kaos_backend.engine.store.bytes import batch
-from kaos_backend.engine.store.bytes.objects import PACK_HEAD, PACK_MAGIC
+from kaos_backend.engine.store.bytes.objects import PACK_HEAD, PACK_MAGIC, locate
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.model import BranchKey, CommitKey, RepoKey
 from kaos_backend.engine.store.space import packs
 from kaos_backend.engine.store.space.collect import Collected, collect
 from kaos_backend.engine.store.space.pace import Progress
 from kaos_backend.engine.store.store import Store, Upload
+from tests.unit.engine.store.test_damage import HURTS
 
 REPO = RepoKey("default", "data")
 PATHS = ("/a", "/b", "/d/a", "/d/b", "/d/e/f")
 Content = dict[str, bytes]
 
 # Sizes of all three kinds: in the database, in packs, files of their own. Contents come again and again.
-body = st.sampled_from([bytes([65 + i]) * size for i, size in enumerate((1, 30, 45, 70, 90, 400, 500, 900))])
-files = st.dictionaries(st.sampled_from(PATHS), body, min_size=1, max_size=5)
+BODIES = [bytes([65 + i]) * size for i, size in enumerate((1, 30, 45, 70, 90, 400, 500, 900))]
+BY_HASH = {blake3(body).digest(): body for body in BODIES}
+files = st.dictionaries(st.sampled_from(PATHS), st.sampled_from(BODIES), min_size=1, max_size=5)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,6 +59,10 @@ class CollectionMachine(RuleBasedStateMachine):
         self.commits: dict[CommitKey, Content] = {}
         self.sets: dict[str, tuple[Content, int]] = {}
         self.uploads: list[tuple[Upload, Content]] = []
+        # What may be damaged, and by upload what was known to be so when it began: that is stored anew.
+        self.bad: set[bytes] = set()
+        self.healing: dict[Upload, set[bytes]] = {}
+        self.laid_out: list[Content] = []
         self.collecting: Iterator[Progress | Collected] = iter(())
         with self.store.write() as txn:
             txn.create_repo(REPO)
@@ -73,7 +83,7 @@ class CollectionMachine(RuleBasedStateMachine):
     def close(self) -> None:
         for upload, _ in self.uploads:
             upload.__exit__(None, None, None)
-        self.uploads = []
+        self.uploads, self.healing = [], {}
         if hasattr(self.collecting, "close"):
             self.collecting.close()
         self.collecting = iter(())
@@ -89,6 +99,7 @@ class CollectionMachine(RuleBasedStateMachine):
             upload.add(path, "", data)
         upload.seal()
         self.uploads.append((upload, new))
+        self.healing[upload] = self.bad & set(new.values())
 
     @precondition(lambda self: self.uploads)
     @rule(branch=st.sampled_from("xy"), pick=st.integers(0, 9))
@@ -103,6 +114,7 @@ class CollectionMachine(RuleBasedStateMachine):
                 txn.apply(commit, upload)
                 txn.finish_commit(commit)
         self.commits[commit] = new
+        self.bad -= self.healing.pop(upload)
 
     @precondition(lambda self: self.uploads)
     @rule(pick=st.integers(0, 9))
@@ -111,6 +123,7 @@ class CollectionMachine(RuleBasedStateMachine):
         with upload:
             with self.store.write() as txn:
                 root = txn.edit(None, upload.operations, upload)
+            self.bad -= self.healing.pop(upload)
             id_ = self.store.filesets.add(upload.operations, root, 60)
         self.sets[id_] = (new, self.now + 60_000_000)
 
@@ -167,6 +180,54 @@ class CollectionMachine(RuleBasedStateMachine):
         self.now += seconds * 1_000_000
         self.sets = {id_: held for id_, held in self.sets.items() if held[1] >= self.now}
 
+    # Damage
+
+    @rule(pick=st.integers(0, 99), hurt=st.sampled_from(sorted(HURTS)))
+    def damage(self, pick: int, hurt: str) -> None:
+        with self.store.read() as db:
+            found = locate(db, BY_HASH)
+        if found:
+            at = sorted(found.values(), key=lambda one: one.hash)[pick % len(found)]
+            beside = {
+                one.hash for one in found.values() if hurt != "flip" and at.pack and one.pack == at.pack
+            }
+            with suppress(FileNotFoundError):
+                HURTS[hurt](self.store, at)
+            self.bad |= {BY_HASH[one] for one in {at.hash, *beside} if not self.is_whole(one)}
+
+    def is_whole(self, hash_: bytes) -> bool:
+        """Whether an object can be read; what is given away is right."""
+        try:
+            assert b"".join(self.store.read_object(hash_)) == BY_HASH[hash_]
+        except DataLoss:
+            return False
+        return True
+
+    @precondition(lambda self: self.commits and len(self.laid_out) < 3)
+    @rule(pick=st.integers(0, 99))
+    def lay_out(self, pick: int) -> None:
+        commit = sorted(self.commits, key=str)[pick % len(self.commits)]
+        root, held = self.store.inspect_commit(commit).root, self.commits[commit]
+        if root is not None and not self.bad.intersection(held.values()):
+            self.store.materialize(root, "/", self.directory / "laid" / f"{len(self.laid_out)}")
+            self.laid_out.append(held)
+
+    @precondition(lambda self: self.bad)
+    @rule()
+    def repair(self) -> None:
+        [*_] = self.collecting
+        found = findings(self.store, repair=True, laid_out=self.directory / "laid")
+        assert {one.object for one in found} <= {blake3(body).digest() for body in self.bad}
+        for held in self.commits.values():
+            for path, body in held.items():
+                if any(copy.get(path) == body for copy in self.laid_out):
+                    self.bad.discard(body)
+        for one in found:
+            if one.repaired and one.object:
+                self.bad.discard(BY_HASH[one.object])
+        lost = {one.object for one in findings(self.store)}
+        assert lost <= {blake3(body).digest() for body in self.bad}
+
     # Collections
 
     @rule(steps=st.integers(1, 400))
@@ -183,7 +244,11 @@ class CollectionMachine(RuleBasedStateMachine):
     def collect_all(self) -> None:
         [*_] = self.collecting
         [*_] = collect(self.store)
-        assert findings(self.store) == []
+        found = findings(self.store)
+        assert {one.object for one in found} <= {blake3(body).digest() for body in self.bad}
+        if found:
+            return
+        self.bad = set()
         held = [*self.commits.values(), *(one for one, _ in self.sets.values())]
         bodies = {data for one in held for data in one.values()}
         with self.store.read() as db:
@@ -209,19 +274,18 @@ class CollectionMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         for commit, held in self.commits.items():
-            assert self.read(self.store.inspect_commit(commit).root) == held
+            self.assert_holds(self.store.inspect_commit(commit).root, held)
         for id_, (held, _) in self.sets.items():
-            assert self.read(self.store.filesets.get(id_).root) == held
+            self.assert_holds(self.store.filesets.get(id_).root, held)
 
-    def read(self, root: bytes | None) -> Content:
+    def assert_holds(self, root: bytes | None, held: Content) -> None:
         # Past the nodes that are remembered.
         self.store.nodes._nodes.clear()
         self.store.nodes._entries = 0
-        return {
-            entry.path: b"".join(self.store.read_object(entry.hash))
-            for entry in self.store.walk(root)
-            if entry.kind == "file"
-        }
+        found = {entry.path: entry.hash for entry in self.store.walk(root) if entry.kind == "file"}
+        assert {path: BY_HASH[hash_] for path, hash_ in found.items()} == held
+        for hash_ in found.values():
+            assert self.is_whole(hash_) or BY_HASH[hash_] in self.bad
 
 
 CollectionMachine.TestCase.settings = settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from kaos_backend.engine.errors import DataLoss, NotFound
 from kaos_backend.engine.store.bytes.objects import EMPTY_HASH, ObjectStore, locate
@@ -22,6 +22,8 @@ from kaos_backend.engine.store.trees import tree
 from kaos_backend.engine.store.trees.glob import glob_tree
 from kaos_backend.engine.store.trees.nodes import Node
 from kaos_backend.engine.store.versions import history, refs
+
+_PAGE = 100
 
 
 class Reads:
@@ -154,10 +156,21 @@ class Reads:
         with self._connection() as db:
             return history.commit_set(db, set_id)
 
-    def list_commit_sets(self, project: str = "") -> list[tuple[str, list[Commit]]]:
-        """(id, commits) of every set, newest first."""
+    def list_commit_sets(self, project: str = "") -> Iterator[tuple[str, list[Commit]]]:
+        """(id, commits) of every set that has a commit in `project` (empty: in any), newest first.
+
+        They are read some at a time; one that is gone by then is left out.
+        """
         with self._connection() as db:
-            return history.list_commit_sets(db, project)
+            ids = history.set_ids(db, project)
+        for start in range(0, len(ids), _PAGE):
+            found = []
+            with self._connection() as db:
+                for set_id in ids[start : start + _PAGE]:
+                    with suppress(NotFound):
+                        commits = history.set_commit_ids(db, set_id)
+                        found.append((set_id, [history.commit_by_id(db, id_) for id_ in commits]))
+            yield from found
 
     # Files
 

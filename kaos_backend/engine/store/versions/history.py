@@ -219,12 +219,12 @@ def _upstream_first(db: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
     return upstream_first(ids, sources)
 
 
-def list_commit_sets(db: sqlite3.Connection, project: str = "") -> list[tuple[str, list[Commit]]]:
-    """(id, commits) of every set that has a commit in `project` (empty: in any), newest first."""
+def set_ids(db: sqlite3.Connection, project: str = "") -> list[str]:
+    """The sets that have a commit in `project` (empty: in any), newest first."""
     rows = db.execute(
         """SELECT c.set_id, MAX(c.id) AS last FROM commits c JOIN repos r ON r.id = c.repo_id
            JOIN projects p ON p.id = r.project_id WHERE ?='' OR p.name=?
            GROUP BY c.set_id ORDER BY last DESC""",
         (project, project),
-    ).fetchall()
-    return [(row[0], [commit_by_id(db, id_) for id_ in set_commit_ids(db, row[0])]) for row in rows]
+    )
+    return [row[0] for row in rows]

@@ -14,9 +14,11 @@ import pytest
 from kaos_backend.engine.errors import EngineError
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.model import CommitKey
+from kaos_backend.engine.store.space.collect import collect
 from kaos_backend.engine.store.store import Store
 
 from .conftest import DATA, content, put
+from .test_crash import orphans, with_garbage
 from .test_folder import commit, lay_out, listed, take
 
 MEGABYTE = 1 << 20
@@ -36,6 +38,9 @@ CALLS = (
     ),
 )
 MOVES_BYTES = frozenset({"read", "pread", "preadv", "write", "pwrite", "copy_file_range"})
+NEEDS_NO_ROOM = frozenset(
+    {"read", "pread", "preadv", "readv", "unlink", "stat", "fstat", "listdir", "scandir"}
+)
 
 
 class Faults:
@@ -56,6 +61,11 @@ class Faults:
         """The `at`-th call from now on fails: with an errno, or (``"short"``) having moved half its bytes."""
         self._at, self._how, self.count, self.failed = at, how, 0, ""
 
+    def _may_fail(self, name: str) -> bool:
+        if self._how == "short":
+            return name in MOVES_BYTES
+        return self._how != errno.ENOSPC or name not in NEEDS_NO_ROOM
+
     def disarm(self) -> None:
         self._at = None
 
@@ -68,18 +78,17 @@ class Faults:
 
     def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def fail_or_call(*args: Any, **kwargs: Any) -> Any:
-            if self._at is None or not args or not self._ours(kwargs.get("dir_fd", args[0])):
+            if self._at is None or not self._may_fail(name):
+                return call(*args, **kwargs)
+            if not args or not self._ours(kwargs.get("dir_fd", args[0])):
                 return call(*args, **kwargs)
             self.count += 1
             if self.count != self._at:
                 return call(*args, **kwargs)
+            self.failed = name
             if isinstance(self._how, int):
-                self.failed = name
                 raise OSError(self._how, os.strerror(self._how), str(args[0]))
-            if name in MOVES_BYTES:
-                self.failed = name
-                return call(*_half(name, args), **kwargs)
-            return call(*args, **kwargs)
+            return call(*_half(name, args), **kwargs)
 
         return fail_or_call
 
@@ -192,7 +201,7 @@ def after(before: dict[str, bytes], new: dict[str, bytes]) -> dict[str, bytes]:
     return before | new | {"/grows": before["/grows"] + new["/grows"]}
 
 
-@pytest.mark.parametrize("how", [errno.EIO, errno.ENOSPC, errno.EMFILE, "short"])
+@pytest.mark.parametrize("how", [errno.EIO, errno.EMFILE, "short"])
 def test_each_read_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int | str) -> None:
     """It ends with an error or with all that was put in, and the next time with all."""
     faults = Faults(tmp_path, monkeypatch)
@@ -217,4 +226,41 @@ def test_each_read_fails_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, h
     assert refused > 3 or how == "short"
     assert findings(store) == []
     assert not store.damage.any()
+    store.close()
+
+
+@pytest.mark.parametrize("how", [errno.EIO, errno.ENOSPC, "short"])
+def test_each_call_of_a_collection_fails_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: int | str
+) -> None:
+    """It ends with an error or goes on; nothing is lost, and the next one gives the rest back."""
+    faults = Faults(tmp_path, monkeypatch)
+    store = Store.open(tmp_path / "engine")
+    with store.write() as txn:
+        txn.create_repo(DATA)
+    turn = refused = 0
+    names: set[str] = set()
+    while turn == 0 or faults.failed or faults.count >= turn:
+        turn += 1
+        held = with_garbage(store)
+        faults.arm(turn, how)
+        try:
+            [*_] = collect(store)
+        except (EngineError, OSError):
+            refused += 1
+        faults.disarm()
+        names.add(faults.failed)
+        assert {commit: content(store, commit) for commit in held} == held
+        [*_] = collect(store)
+        with store.read() as db:
+            assert db.execute("SELECT count(*) FROM objects").fetchone()[0] == 2
+        with store.write() as txn:
+            for commit in reversed(held):
+                txn.drop_commit_set(commit.id)
+    assert names >= ({"pread"} if how == "short" else {"open", "write", "fsync"})
+    assert (how == "short") or refused > 2
+    store.close()
+    store = Store.open(tmp_path / "engine")
+    assert findings(store) == []
+    assert orphans(store) == set()
     store.close()
