@@ -64,6 +64,7 @@ def measure_tree(
         walls["walk"].append(_floor("walk", tree))
         _measure_dvc(run, tree, walls)
         _measure_restic(run, tree, walls)
+        _measure_git(run, tree, walls)
         with started(run.fresh("home")) as kaos:
             _measure_kaos(run, kaos, source, tree, walls, change=more_s is not None)
     timing = {name: Timing(tuple(values)) for name, values in walls.items()}
@@ -80,6 +81,8 @@ def measure_tree(
         compare("d", "the same", noop, "dvc add, unchanged", timing["dvc again"], below=1),
         within("d", f"{label}: get --data", timing["get"], "cp -r", timing["cp"], 2, 0.3),
     ]
+    if "git" in timing:
+        rows.insert(4, compare("d", "the same", noop, "git add, unchanged", timing["git"]))
     if "restic" in timing:
         rows.insert(2, compare("d", "the same", first, "restic backup", timing["restic"]))
     if more_s is not None:
@@ -107,6 +110,17 @@ def _measure_restic(run: Run, tree: Path, walls: dict[str, list[float]]) -> None
     call(["restic", "init", "-q"], env=env)
     settle()
     walls["restic"].append(timed(["restic", "backup", "-q", "--no-cache", tree], env=env))
+
+
+def _measure_git(run: Run, tree: Path, walls: dict[str, list[float]]) -> None:
+    """`git add` of what it has already, where it is installed; its index and objects are beside the tree."""
+    if shutil.which("git") is None:
+        return
+    git: Command = ["git", f"--git-dir={run.fresh('git') / 'repo'}", f"--work-tree={tree}"]
+    call([*git, "init", "-q"])
+    call([*git, "-c", "core.compression=0", "add", "."], tree)
+    settle()
+    walls["git"] += [timed([*git, "add", "."], tree) for _ in range(2)][1:]
 
 
 def _measure_kaos(
