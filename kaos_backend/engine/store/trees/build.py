@@ -6,7 +6,8 @@ What is in memory at a time is one directory of each level; `edit` has to keep a
 from __future__ import annotations
 
 from kaos_backend.engine.errors import InvalidArgument
-from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node, revise
+from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node
+from kaos_backend.engine.store.trees.revise import revise
 
 Files = dict[tuple[str, str], FileRef | None]
 Dirs = dict[str, DirRef | None]

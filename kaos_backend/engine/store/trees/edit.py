@@ -16,16 +16,15 @@ from kaos_backend.engine.store.model import CommitKey
 from kaos_backend.engine.store.trees.nodes import (
     CHUNKED_FROM,
     EMPTY,
-    DirChanges,
     DirRef,
     FileRef,
     Load,
     Node,
     find,
     find_file,
-    revise,
     stored_tag,
 )
+from kaos_backend.engine.store.trees.revise import DirChanges, revise
 from kaos_backend.engine.store.trees.tree import files_named, find_dir, root_node, split
 
 Piece = tuple[bytes, int]

@@ -14,7 +14,8 @@ from kaos_backend.engine.store.bytes.objects import EMPTY_HASH
 from kaos_backend.engine.store.model import FileSource, Subtree
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.edit import TreeEditor
-from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node, decode, revise
+from kaos_backend.engine.store.trees.nodes import EMPTY, DirRef, FileRef, Node, decode
+from kaos_backend.engine.store.trees.revise import revise
 from kaos_backend.engine.store.trees.tree import find_flaw, look_up, walk
 
 from .conftest import content, put
@@ -101,6 +102,7 @@ def test_a_directory_changed_in_steps_is_the_one_made_at_once(
         key_at_once, at_once, all_rows = revise(EMPTY, files, dirs)
         assert key == key_at_once
         assert (node.files, node.dirs, node.hash) == (at_once.files, at_once.dirs, at_once.hash)
+        assert (node.flawed, node.tag, node.size) == (at_once.flawed, at_once.tag, at_once.size)
         assert {key for key, _ in rows} <= {key for key, _ in all_rows}
 
 
