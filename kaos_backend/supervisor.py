@@ -109,12 +109,15 @@ class EmbeddedEngine:
             if self._process.poll() is not None:
                 if is_locked(self._lock):
                     return self._adopt()  # somebody else's was faster
-                if self._process.returncode == _REFUSES and (why := _said(log_path, before)):
+                code, why = self._process.returncode, _said(log_path, before)
+                if code == _REFUSES and why:
                     raise SettingsRefused(
                         why, hint="mend or unset it and try again; nothing was started, nothing is lost"
                     )
                 raise EngineUnavailable(
-                    f"the engine ended with exit code {self._process.returncode}: {_tail(log_path)}",
+                    f"the engine does not start: {why}"
+                    if why
+                    else f"the engine ended with exit code {code}: {_tail(log_path)}",
                     hint=f"see {log_path}",
                 )
             time.sleep(_POLL_S)

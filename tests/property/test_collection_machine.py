@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -185,15 +184,14 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 99), hurt=st.sampled_from(sorted(HURTS)))
     def damage(self, pick: int, hurt: str) -> None:
         with self.store.read() as db:
-            found = locate(db, BY_HASH)
+            found = [at for at in locate(db, BY_HASH).values() if BY_HASH[at.hash] not in self.bad]
         if found:
-            at = sorted(found.values(), key=lambda one: one.hash)[pick % len(found)]
-            beside = {
-                one.hash for one in found.values() if hurt != "flip" and at.pack and one.pack == at.pack
-            }
-            with suppress(FileNotFoundError):
-                HURTS[hurt](self.store, at)
+            at = sorted(found, key=lambda one: one.hash)[pick % len(found)]
+            HURTS[hurt](self.store, at)
+            # With its pack more goes than one.
+            beside = {one.hash for one in found if hurt != "flip" and one.pack == at.pack is not None}
             self.bad |= {BY_HASH[one] for one in {at.hash, *beside} if not self.is_whole(one)}
+            assert BY_HASH[at.hash] in self.bad
 
     def is_whole(self, hash_: bytes) -> bool:
         """Whether an object can be read; what is given away is right."""

@@ -8,9 +8,12 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from pachyderm_sdk.api import pfs
 
 from kaos_backend.domain.descriptions import Description
+from kaos_backend.engine.store.store import Store
+from kaos_backend.errors import EngineUnavailable
 from kaos_backend.pachd.endpoint import Endpoint
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import EmbeddedEngine
@@ -71,6 +74,16 @@ def test_a_second_backend_adopts_the_living_engine(home: Path) -> None:
         assert not second.lives()
         first.call("GET", "/workspaces")
         assert second.ensure().generation == 2
+
+
+def test_a_store_of_a_newer_version_is_refused_in_words(home: Path) -> None:
+    (home / "logs").mkdir(parents=True)
+    store = Store.open(home / "engine")
+    with store.write() as txn:
+        txn.db.execute("INSERT INTO migrations VALUES ('store-9999', 0)")
+    store.close()
+    with pytest.raises(EngineUnavailable, match="does not start: the store was written by a newer version"):
+        EmbeddedEngine(Settings(home=Home(home))).ensure()
 
 
 def owner(backend: Backend) -> str:
