@@ -83,10 +83,13 @@ class CollectionMachine(RuleBasedStateMachine):
         for upload, _ in self.uploads:
             upload.__exit__(None, None, None)
         self.uploads, self.healing = [], {}
+        self.stop_collecting()
+        self.store.close()
+
+    def stop_collecting(self) -> None:
         if hasattr(self.collecting, "close"):
             self.collecting.close()
         self.collecting = iter(())
-        self.store.close()
 
     # Uploads, each in steps of its own
 
@@ -213,7 +216,8 @@ class CollectionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.bad)
     @rule()
     def repair(self) -> None:
-        [*_] = self.collecting
+        # A collection that waits for an upload would wait here for ever; it is broken off.
+        self.stop_collecting()
         found = findings(self.store, repair=True, laid_out=self.directory / "laid")
         assert {one.object for one in found} <= {blake3(body).digest() for body in self.bad}
         for held in self.commits.values():
