@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,8 @@ os.environ["KAOS_RUNTIME"] = "process"
 # What tests start is as users have it: its stdout has a buffer, and no server compiles kaos anew.
 for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
+# What a shell starts in the background ignores Ctrl-C, and so would the programs that tests press it in.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Both measure how busy the machine is, not what is tested.
 settings.register_profile(
