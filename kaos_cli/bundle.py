@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress
+from itertools import compress, islice, starmap
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.paths import check_paths, shown
 from kaos_formats.shape import Shape, find_shape, is_dockerfile
-from kaos_formats.tree import TreeEntry, id_of_pieces, tree_pieces
+from kaos_formats.tree import GrowingId, TreeEntry, format_tree, id_of_pieces, tree_pieces
 
 Kind = Literal["source", "data"]
 Progress = Callable[[int], None]
@@ -102,9 +102,11 @@ class Listed:
         """The bundle, if it is ``complete``."""
         return Bundle(self) if self.same else self.with_hashes(self.known)
 
-    def with_hashes(self, hashes: Sequence[bytes]) -> Bundle:
-        """The bundle, with the hashes of all ``files`` in their order; the index keeps them."""
-        made = Bundle(self, hashes)
+    def with_hashes(self, hashes: Sequence[bytes], given_id: str = "") -> Bundle:
+        """The bundle, with the hashes of all ``files`` in their order (and their id, if it has been made);
+        the index keeps them.
+        """
+        made = Bundle(self, hashes, given_id)
         if not self.same:
             settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
             whole = all(settled)
@@ -131,6 +133,7 @@ class Bundle:
 
     listed: Listed
     given: Sequence[bytes] | None = None
+    given_id: str = ""
 
     @property
     def hashes(self) -> Sequence[bytes]:
@@ -170,7 +173,7 @@ class Bundle:
     @cached_property
     def id(self) -> str:
         known = self.listed.index.id if self.listed.same and self.generated is None else ""
-        return known or id_of_pieces(self._tree())
+        return self.given_id or known or id_of_pieces(self._tree())
 
     @cached_property
     def tree(self) -> bytes:
@@ -181,10 +184,7 @@ class Bundle:
         listed: Iterable[tuple[Found, str]] = zip(self.listed.files, map(bytes.hex, self.hashes), strict=True)
         if self.generated is not None:
             listed = ((file, digest) for file, digest, _ in self.entries)
-        return tree_pieces(
-            TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
-            for file, digest in listed
-        )
+        return tree_pieces(starmap(_tree_entry, listed))
 
     @property
     def files(self) -> int:
@@ -198,6 +198,27 @@ class Bundle:
     @property
     def label(self) -> str:
         return f"{self.name}:{self.id[:6]}"
+
+
+class GrowingTree:
+    """The tree text of ``files`` (sorted by path) while their hashes come; only its id is kept."""
+
+    def __init__(self, files: Iterable[Found]) -> None:
+        self._files = iter(files)
+        self._id = GrowingId()
+
+    def add(self, hashes: stat_index.Hashes) -> None:
+        """Hashes of the next files."""
+        digests = map(bytes.hex, hashes)
+        self._id.add(format_tree(map(_tree_entry, islice(self._files, len(hashes)), digests)))
+
+    @property
+    def id(self) -> str:
+        return self._id.id
+
+
+def _tree_entry(file: Found, digest: str) -> TreeEntry:
+    return TreeEntry(file.path, file.size, "755" if file.executable else "644", digest)
 
 
 def read(

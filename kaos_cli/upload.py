@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kaos_cli import text
-from kaos_cli.bundle import Bundle, Entry, Listed, hashed
+from kaos_cli.bundle import Bundle, Entry, GrowingTree, Listed, hashed
 from kaos_cli.client import KaosClient
 from kaos_cli.errors import KaosError
 from kaos_cli.index import Hashes
@@ -92,16 +92,21 @@ def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base:
     total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
     taken = bytearray()
     bundle: dict[str, Any] = {}
+    tree = GrowingTree(listed.files)
     with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
         for line in client.take_bundle(ws, listed.kind, listed.name, lines, base):
             progress.advance(line.get("read_bytes", 0))
-            taken += bytes.fromhex(line.get("hashes", ""))
             bundle = line.get("bundle", bundle)
-    hashes: Sequence[bytes] = Hashes(taken)
-    if base is not None:
-        new = iter(hashes)
-        hashes = [known or next(new) for known in listed.known]
-    made = listed.with_hashes(hashes)
+            hashes = bytes.fromhex(line.get("hashes", ""))
+            taken += hashes
+            if base is None:
+                # While the engine reads on.
+                tree.add(Hashes(hashes))
+    if base is None:
+        made = listed.with_hashes(Hashes(taken), tree.id)
+    else:
+        new = iter(Hashes(taken))
+        made = listed.with_hashes([known or next(new) for known in listed.known])
     if made.id != bundle["id"]:
         raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
     return Sent(made, bundle["new_files"], bundle["new_bytes"], bundle["known"])

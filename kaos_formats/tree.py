@@ -82,12 +82,26 @@ def tree_pieces(entries: Iterable[TreeEntry]) -> Iterator[bytes]:
         yield format_tree(part)
 
 
+class GrowingId:
+    """The ``bundle_id`` of a text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3.blake3()
+
+    def add(self, piece: bytes) -> None:
+        self._hasher.update(piece)
+
+    @property
+    def id(self) -> str:
+        return self._hasher.hexdigest()[:ID_LENGTH]
+
+
 def id_of_pieces(pieces: Iterable[bytes]) -> str:
     """The ``bundle_id`` of a text in pieces."""
-    hasher = blake3.blake3()
+    growing = GrowingId()
     for piece in pieces:
-        hasher.update(piece)
-    return hasher.hexdigest()[:ID_LENGTH]
+        growing.add(piece)
+    return growing.id
 
 
 def make_tree(entries: Iterable[TreeEntry]) -> Tree:

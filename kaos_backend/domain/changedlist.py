@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 
 import msgspec
 
-from kaos_backend.domain.filelist import entries_of
+from kaos_backend.domain.filelist import AtTheEnd, GrowingTree, entries_of
 from kaos_backend.domain.models import CopyFile, DeleteFile, FileOp
 from kaos_backend.errors import InvalidBundle, StaleBase
 from kaos_formats import names
@@ -107,30 +108,42 @@ class ChangedList:
         for start in range(0, len(self.changed) or 1, FILES_A_LINE):
             yield list(self.changed[start : start + FILES_A_LINE])
 
-    def tree(self, hashes: bytes | bytearray) -> list[bytes]:
-        """The tree text of the whole bundle, in pieces; ``hashes`` are those of what was ``stored``. Raises
-        InvalidBundle if it is too long.
-        """
-        new = ((entry.path, format_tree([entry])) for entry in entries_of(self.changed, hashes))
-        lines = map(itemgetter(1), heapq.merge(self._kept(), new, key=itemgetter(0)))
+    def growing(self) -> GrowingTree:
+        """The tree text of the whole bundle, with the hashes of what is ``stored``."""
+        return AtTheEnd(lambda hashes: (hashes, self._tree(hashes)))
+
+    def _tree(self, hashes: bytearray) -> list[bytes]:
         pieces: list[bytes] = []
+        part: list[bytes] = []
         size = 0
-        while piece := b"".join(islice(lines, FILES_A_LINE)):
-            pieces.append(piece)
-            size += len(piece)
-            check_length(size)
+        for run in chain(self._lines(hashes), [None]):
+            part += run or ()
+            if part and (run is None or len(part) >= FILES_A_LINE):
+                pieces.append(b"".join(part))
+                size += len(pieces[-1])
+                check_length(size)
+                part.clear()
         return pieces
 
-    def _kept(self) -> Iterator[tuple[str, bytes]]:
-        """The lines of the base that stay, by their paths."""
+    def _lines(self, hashes: bytearray) -> Iterator[list[bytes]]:
+        """The lines of the text in their order, many at a time: nothing between two changes is looked at."""
+        changes: list[tuple[str, list[bytes] | None]] = [(path, None) for path in self.replaced]
+        changes += ((entry.path, [format_tree([entry])]) for entry in entries_of(self.changed, hashes))
+        # What goes at a path before what comes there.
+        left = deque(sorted(changes, key=itemgetter(0)))
         for block, entries in self.base.blocks():
-            for entry, line in zip(entries, block.splitlines(keepends=True), strict=True):
-                if entry.path not in self.replaced:
-                    yield entry.path, line
-
-    def in_order(self, hashes: bytes | bytearray) -> bytes | bytearray:
-        """As of a `FileList`: nothing has another name."""
-        return hashes
+            lines = block.splitlines(keepends=True)
+            paths = [entry.path for entry in entries]
+            start = 0
+            while left and left[0][0] <= paths[-1]:
+                path, line = left.popleft()
+                place = bisect_left(paths, path, start)
+                yield lines[start:place]
+                start = place + (line is None)
+                if line is not None:
+                    yield line
+            yield lines[start:]
+        yield from (line for _, line in left if line is not None)
 
     def operations(self, bundle_id: str, taken: CopyFile) -> Iterator[FileOp]:
         """The changes that make the bundle's folder, of which one copies what was taken."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import msgspec
 
@@ -17,6 +18,7 @@ from kaos_formats.stored import MAP_FILE, StoredNames
 from kaos_formats.tree import TreeEntry, check_length, format_tree
 
 HASH_BYTES = 32
+Bytes = bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +81,6 @@ class FileList:
         for start in range(0, len(self.renamed), FILES_A_LINE):
             yield list(self.renamed[start : start + FILES_A_LINE])
 
-    def in_order(self, hashes: bytes | bytearray) -> bytes | bytearray:
-        """The hashes of ``stored`` (32 bytes each), in the order of the list."""
-        if self.names is None:
-            return hashes
-        sorted_ = bytearray(len(hashes))
-        for place, at in enumerate(self.order):
-            start = place * HASH_BYTES
-            sorted_[at * HASH_BYTES : (at + 1) * HASH_BYTES] = hashes[start : start + HASH_BYTES]
-        return sorted_
-
     def operations(self, bundle_id: str, taken: CopyFile) -> Iterator[FileOp]:
         """The changes that make the bundle's folder, of which one copies what was taken."""
         yield taken
@@ -96,25 +88,89 @@ class FileList:
         if map_text is not None:
             yield AddFile(f"{bundle_dir(bundle_id)}/{MAP_FILE}", map_text)
 
-    def tree(self, hashes: bytes | bytearray) -> list[bytes]:
-        """The tree text in pieces; ``hashes`` in the order of the list. Raises InvalidBundle: too long.
+    def growing(self) -> GrowingTree:
+        """The tree text, as hashes of what is ``stored`` come; of one only, as it lets the lines go."""
+        return _LineByLine(self) if self.names is None else AtTheEnd(self._tree)
 
-        Once: a line is let go when it is done with, as those of a million files take as much as the text.
+    def _tree(self, hashes: bytearray) -> tuple[Bytes, list[bytes]]:
+        tree = _LineByLine(self)
+        return tree.add(self._in_order(hashes)), tree.finish()[1]
+
+    def _in_order(self, hashes: bytearray) -> bytearray:
+        """The hashes of ``stored`` (32 bytes each), in the order of the list."""
+        sorted_ = bytearray(len(hashes))
+        for place, at in enumerate(self.order):
+            start = place * HASH_BYTES
+            sorted_[at * HASH_BYTES : (at + 1) * HASH_BYTES] = hashes[start : start + HASH_BYTES]
+        return sorted_
+
+
+class GrowingTree(Protocol):
+    """A tree text that is made while hashes come, so that little is left to do after the last one."""
+
+    def add(self, hashes: Bytes) -> Bytes:
+        """Hashes (32 bytes each) of the next files of what is ``stored``; as many of the next of the list as
+        are known by now.
         """
-        pieces: list[bytes] = []
-        at = size = 0
-        for number, line in enumerate(self.lines):
-            self.lines[number] = b""
-            block = read_line(line)
-            end = at + len(block) * HASH_BYTES
-            pieces.append(format_tree(entries_of(block, hashes[at:end])))
-            at = end
-            size += len(pieces[-1])
-            check_length(size)
-        return pieces
+        ...
+
+    def finish(self) -> tuple[Bytes, list[bytes]]:
+        """The rest of the hashes, and the text in pieces. Raises InvalidBundle: too long."""
+        ...
 
 
-def entries_of(files: Iterable[File], hashes: bytes | bytearray) -> Iterator[TreeEntry]:
+class AtTheEnd:
+    """A tree text for which all hashes must be there: ``make`` makes the hashes in order and the text."""
+
+    def __init__(self, make: Callable[[bytearray], tuple[Bytes, list[bytes]]]) -> None:
+        self._make = make
+        self._hashes = bytearray()
+
+    def add(self, hashes: Bytes) -> Bytes:
+        self._hashes += hashes
+        return b""
+
+    def finish(self) -> tuple[Bytes, list[bytes]]:
+        return self._make(self._hashes)
+
+
+class _LineByLine:
+    """The tree text of a list, a line of it as soon as all hashes of that are there.
+
+    A line is let go when it is done with, as those of a million files take as much as the text.
+    """
+
+    def __init__(self, listed: FileList) -> None:
+        self._lines = listed.lines
+        self._done = 0
+        self._block: list[File] | None = None
+        self._hashes = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, hashes: Bytes) -> Bytes:
+        self._hashes += hashes
+        while self._done < len(self._lines):
+            if self._block is None:
+                self._block = read_line(self._lines[self._done])
+            size = len(self._block) * HASH_BYTES
+            if len(self._hashes) < size:
+                break
+            piece = format_tree(entries_of(self._block, self._hashes[:size]))
+            del self._hashes[:size]
+            self._lines[self._done] = b""
+            self._done += 1
+            self._block = None
+            self._pieces.append(piece)
+            self._size += len(piece)
+            check_length(self._size)
+        return hashes
+
+    def finish(self) -> tuple[Bytes, list[bytes]]:
+        return b"", self._pieces
+
+
+def entries_of(files: Iterable[File], hashes: Bytes) -> Iterator[TreeEntry]:
     """What a tree says of files, whose hashes are in their order."""
     text, digits = hashes.hex(), 2 * HASH_BYTES
     for place, file in enumerate(files):

@@ -27,9 +27,8 @@ class ForegroundLine(Answer):
 
 
 class TakenLine(Answer):
-    """One line of the answer to a bundle that is handed over: bytes ``read_bytes`` since the last one; or the
-    ``hashes`` of the files listed, 64 hex digits each, in the order of the list; or the ``bundle``, the
-    ``end``.
+    """One line of the answer to a bundle that is handed over: bytes ``read_bytes`` since the last one, and
+    ``hashes`` of the next of the files listed, 64 hex digits each; or the ``bundle``, the ``end``.
     """
 
     read_bytes: int = 0

@@ -83,17 +83,16 @@ class Taking:
 
     def __iter__(self) -> Iterator[TakenLine]:
         """Raises NoHandover, Changed, and what staging a bundle raises."""
-        hashes = bytearray()
+        growing = self._listed.growing()
         file_set = ""
         new = (0, 0)
         for told in self._call:
-            hashes += told.hashes
-            if told.read_bytes:
-                yield TakenLine(read_bytes=told.read_bytes)
+            found = growing.add(told.hashes)
+            if told.read_bytes or found:
+                yield TakenLine(read_bytes=told.read_bytes, hashes=found.hex())
             if told.file_set:
                 file_set, new = told.file_set, (told.new_files, told.new_bytes)
-        found = self._listed.in_order(hashes)
-        tree = self._listed.tree(found)
+        rest, tree = growing.finish()
         bundle_id = id_of_pieces(tree)
         stored = self._bundles.stage(
             self._workspace,
@@ -106,8 +105,8 @@ class Taking:
             self._changes(bundle_id, tree, file_set),
         )
         self._call.used(file_set)
-        for start in range(0, len(found), _HASHES_A_LINE * HASH_BYTES):
-            yield TakenLine(hashes=found[start : start + _HASHES_A_LINE * HASH_BYTES].hex())
+        for start in range(0, len(rest), _HASHES_A_LINE * HASH_BYTES):
+            yield TakenLine(hashes=rest[start : start + _HASHES_A_LINE * HASH_BYTES].hex())
         yield TakenLine(bundle=stored, end=True)
 
     def _changes(self, bundle_id: str, tree: list[bytes], file_set: str) -> Iterator[FileOp]:
