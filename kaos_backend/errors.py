@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kaos_formats.errors import InvalidBundle as InvalidBundle
 from kaos_formats.errors import InvalidHyper as InvalidHyper
+from kaos_formats.errors import InvalidManifest as InvalidManifest
 from kaos_formats.errors import InvalidName as InvalidName
 from kaos_formats.errors import InvalidResources as InvalidResources
 from kaos_formats.errors import KaosError as KaosError

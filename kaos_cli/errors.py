@@ -39,6 +39,7 @@ EXIT_CODES: dict[str, int] = {
     "exists": USAGE,
     "invalid_request": USAGE,
     "invalid_bundle": USAGE,
+    "invalid_manifest": USAGE,
     "invalid_hyper": USAGE,
     "invalid_resources": USAGE,
     "invalid_name": USAGE,

@@ -30,6 +30,10 @@ class InvalidBundle(KaosError, ValueError):
     http_status = 400
 
 
+class InvalidManifest(InvalidBundle):
+    code = "invalid_manifest"
+
+
 class InvalidHyper(KaosError, ValueError):
     code = "invalid_hyper"
     http_status = 400
