@@ -18,7 +18,6 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from kaos_backend import __version__
 from kaos_backend.api import errors
 from kaos_backend.errors import Busy, HeadersTooLarge, InvalidRequest, KaosError, RequestTimeout
 from kaos_backend.settings import Limits
@@ -147,12 +146,15 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         content = json.dumps(errors.body(error)).encode()
-        headers = errors.headers(error) | {
-            errors.VERSION_HEADER: __version__,
-            "Content-Type": "application/json",
-            "Content-Length": str(len(content)),
-            "Connection": "close",
-        }
+        headers = (
+            errors.headers(error)
+            | errors.said()
+            | {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(content)),
+                "Connection": "close",
+            }
+        )
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.http_status] + lines.encode() + b"\r\n" + content)
         self.transport.close()

@@ -26,11 +26,14 @@ class KaosClient:
     """The API, verb by verb. ``connect`` gives a live transport and is asked again when one is lost.
 
     Requests that may be repeated without harm are repeated once after a lost connection: a killed backend
-    costs a command a moment, not its result.
+    costs a command a moment, not its result. ``say`` is told when the backend lets it wait.
     """
 
-    def __init__(self, connect: Callable[[], Transport]) -> None:
+    def __init__(
+        self, connect: Callable[[], Transport], say: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self._connect = connect
+        self._say = say
         self._transport: Transport | None = None
 
     def transport(self) -> Transport:
@@ -59,17 +62,21 @@ class KaosClient:
         raise AssertionError("unreachable")
 
     def _patiently(self, request: Callable[[Transport], T]) -> T:
-        """Asks again while the backend says that it has too much to do just now; then it has done nothing."""
+        """Asks again while the backend says that it has too much to do just now, or has had too many requests
+        of us; then it has done nothing.
+        """
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
                 return request(self.transport())
             except KaosError as error:
                 wait_s = error.fields.get("retry_after_s")
-                if error.code != "busy" or not isinstance(wait_s, int | float):
+                if error.code not in ("busy", "too_many_requests") or not isinstance(wait_s, int | float):
                     raise
                 if time.monotonic() + wait_s > deadline:
                     raise
+                if error.code == "too_many_requests":
+                    self._say(f"{error.message}; waiting for {wait_s:g} s")
             time.sleep(wait_s)
 
     def _get(self, path: str, query: Json | None = None) -> Json:

@@ -54,6 +54,8 @@ EXIT_CODES: dict[str, int] = {
     # It is not there.
     "not_found": MISSING,
     "no_such_workspace": MISSING,
+    "no_such_context": MISSING,
+    "no_such_token": MISSING,
     "no_such_job": MISSING,
     "no_such_model": MISSING,
     "no_such_template": MISSING,
@@ -65,6 +67,7 @@ EXIT_CODES: dict[str, int] = {
     "forbidden": UNREACHABLE,
     "engine_unavailable": UNREACHABLE,
     "busy": UNREACHABLE,
+    "too_many_requests": UNREACHABLE,
     "request_timeout": UNREACHABLE,
     "backend_unavailable": UNREACHABLE,
     "connection_lost": UNREACHABLE,

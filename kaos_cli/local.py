@@ -30,25 +30,7 @@ PROCESSES: dict[Program, str] = {"backend": "kaos_backend", "engine": "kaos_back
 
 
 def connect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) -> Transport:
-    """A transport to a backend that answers: KAOS_ENDPOINT's, else the local one, started if it must be."""
-    if url := env.get("KAOS_ENDPOINT"):
-        token = env.get("KAOS_TOKEN")
-        if not token:
-            raise KaosError(
-                "usage",
-                "KAOS_ENDPOINT is set but KAOS_TOKEN is not",
-                hint="set KAOS_TOKEN to that backend's token",
-            )
-        transport = Transport(Endpoint(url, token, local=False))
-        try:
-            transport.json("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
-        except ConnectionLost as error:
-            raise KaosError(
-                "backend_unavailable",
-                f"no backend answers at {url}: {error}",
-                hint="check KAOS_ENDPOINT, or unset it to use the local backend",
-            ) from error
-        return transport
+    """A transport to the local backend, started if it must be."""
     return find(home) or start(home, env, say)
 
 
@@ -57,8 +39,6 @@ def reconnect(home: Home, env: Mapping[str, str], say: Callable[[str], None]) ->
 
     Raises KaosError (stopped) when it was stopped.
     """
-    if env.get("KAOS_ENDPOINT"):
-        return connect(home, env, say)
     return find(home) or start(home, env, say, unless_stopped=True)
 
 

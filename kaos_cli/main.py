@@ -40,6 +40,12 @@ GROUPS = {
     "source": Group("kaos_cli.commands.versions", "source", "Versions of the code: list, remove."),
     "data": Group("kaos_cli.commands.versions", "data", "Versions of the data: list, remove."),
     "workspace": Group("kaos_cli.commands.workspace", "app", "Create, choose and delete workspaces."),
+    "context": Group("kaos_cli.commands.context", "app", "Backends elsewhere: add, list, use, forget."),
+    "init": Group(
+        "kaos_cli.commands.context",
+        "init",
+        "Use a backend elsewhere from now on: add a context, choose it.",
+    ),
     "template": Group("kaos_cli.commands.template", "app", "Example projects to start from."),
     "up": Group(
         "kaos_cli.commands.service",

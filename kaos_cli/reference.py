@@ -21,7 +21,12 @@ Made from the commands by `make docs`; a test fails when it is out of date.
   five; `-i N` too), or `last`, the default.
 - **`-w` / `KAOS_WORKSPACE`** name the workspace; else it is the one of `kaos workspace set`, else `default`.
 - **The backend** is started when a command needs it, and keeps its state in `KAOS_HOME` (default `~/.kaos`).
-  `KAOS_PORT` fixes its port. `KAOS_ENDPOINT` with `KAOS_TOKEN` uses one elsewhere instead.
+  `KAOS_PORT` fixes its port.
+- **A backend elsewhere** is a context: `kaos context add NAME URL`, and `kaos context use NAME` or, for one
+  command, `--context` / `KAOS_CONTEXT`; or `KAOS_ENDPOINT` with `KAOS_TOKEN` (and `KAOS_CA_CERT`), which goes
+  before the context in use. Nothing is started on this machine for it. `http://` beyond this machine needs
+  `--insecure` (`KAOS_INSECURE=1`). Contexts are in `config.json` of `KAOS_HOME`, their tokens in
+  `credentials.json`, both for the user's eyes only.
 - **Ctrl-C** and a limit of waiting (`deploy --wait-timeout`, `wait --timeout`, `logs -f --timeout`) detach:
   they say how to come back and end nothing. Ctrl-C while a bundle is being sent deploys nothing and leaves
   nothing.

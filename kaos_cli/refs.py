@@ -89,4 +89,4 @@ def _row(home: Home, ws: str, row: int, prefix: str | None, kind: str = _JOBS) -
 
 
 def _path(home: Home, ws: str, kind: str) -> Path:
-    return home.cache / "listings" / (f"{ws}.json" if kind == _JOBS else f"{ws}.{kind}.json")
+    return home.listings() / (f"{ws}.json" if kind == _JOBS else f"{ws}.{kind}.json")

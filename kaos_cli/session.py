@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
@@ -19,6 +19,7 @@ from kaos_cli.terminal import Terminal, detect, while_read
 
 if TYPE_CHECKING:
     from kaos_cli.client import KaosClient
+    from kaos_cli.transport import Transport
 
 P = ParamSpec("P")
 
@@ -38,10 +39,26 @@ Format = Annotated[
     typer.Option("--format", metavar="FORMAT", help="A tabulate format: plain, github, tsv, …"),
 ]
 AllColumns = Annotated[bool, typer.Option("--all", help="All columns, also those that do not fit.")]
+_Context = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        envvar="KAOS_CONTEXT",
+        help="Backend to use instead of the one set; local is that of this machine.",
+        show_envvar=True,
+        show_default=False,
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, and nothing else on stdout.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-_COMMON: dict[str, Any] = {"as_json": _Json, "quiet": _Quiet, "debug": _Debug}
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "context": ("", _Context),
+    "as_json": (False, _Json),
+    "quiet": (False, _Quiet),
+    "debug": (False, _Debug),
+}
 
 
 @dataclass
@@ -58,12 +75,32 @@ class Session:
     def client(self) -> KaosClient:
         if self._client is None:
             from kaos_cli.client import KaosClient
-            from kaos_cli.local import connect, reconnect
 
-            # What is down at first is started; what is lost later only if it crashed.
-            ways = chain([connect], repeat(reconnect))
-            self._client = KaosClient(lambda: next(ways)(self.home, self.env, self.terminal.say))
+            self._client = KaosClient(self._ways(), self.terminal.say)
         return self._client
+
+    def elsewhere(self) -> str:
+        """What the backend that this command speaks to is called, "" for that of this machine."""
+        if self.env.get("KAOS_ENDPOINT") and not self.home.chosen:
+            return "KAOS_ENDPOINT"
+        context = self.home.context()
+        return "" if context is None else f"context {context.name}"
+
+    def _ways(self) -> Callable[[], Transport]:
+        """What connects, and connects again."""
+        if self.elsewhere():
+            from kaos_cli import remote
+
+            endpoint = remote.endpoint_of(self.home, self.env)
+            assert endpoint is not None
+            # Said once a command, however often it connects.
+            says = chain([self.terminal.say], repeat(lambda _text: None))
+            return lambda: remote.connect(endpoint, next(says))
+        from kaos_cli.local import connect, reconnect
+
+        # What is down at first is started; what is lost later only if it crashed.
+        ways = chain([connect], repeat(reconnect))
+        return lambda: next(ways)(self.home, self.env, self.terminal.say)
 
     def close(self) -> None:
         if self._client is not None:
@@ -75,7 +112,8 @@ class Session:
 
     def flag(self, ws: str) -> str:
         """What makes a suggested command mean the same workspace: ``" -w NAME"``, or "" for the set one."""
-        return "" if ws == self.home.shown_workspace(None) else f" -w {ws}"
+        context = f" --context {self.home.chosen}" if self.home.chosen else ""
+        return context + ("" if ws == self.home.shown_workspace(None) else f" -w {ws}")
 
 
 def _suggest(session: Session, error: KaosError) -> None:
@@ -87,7 +125,7 @@ def _suggest(session: Session, error: KaosError) -> None:
 
 
 def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
-    """A Typer callback from ``function(session, …)``: adds --json, --quiet, --debug; makes the session.
+    """A Typer callback from ``function(session, …)``: adds what all commands have; makes the session.
 
     A parameter that is a NamedTuple stands for its fields, which are parameters of the command line.
     """
@@ -95,11 +133,12 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
     groups = {p.name: p.annotation for p in own if hasattr(p.annotation, "_fields")}
 
     @functools.wraps(function)
-    def callback(*args: Any, as_json: bool, quiet: bool, debug: bool, **kwargs: Any) -> None:
+    def callback(*args: Any, context: str, as_json: bool, quiet: bool, debug: bool, **kwargs: Any) -> None:
         # main() has read --debug from the arguments: it must hold even where parsing them fails.
         del debug
         env = os.environ
-        session = Session(Home.of(env), env, detect(env, quiet, as_json))
+        home = replace(Home.of(env), chosen=context)
+        session = Session(home, env, detect(env, quiet, as_json))
         try:
             for name, group in groups.items():
                 kwargs[name] = group(**{field: kwargs.pop(field) for field in group._fields})
@@ -116,8 +155,8 @@ def command(function: Callable[Concatenate[Session, P], None]) -> Callable[..., 
 
     typed = [one for p in own for one in (_parameters(p.annotation) if p.name in groups else [p])]
     common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
-        for name, hint in _COMMON.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        for name, (default, hint) in _COMMON.items()
     ]
     parameters = typed + common
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -10,12 +10,13 @@ import http.client
 import json
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from kaos_cli import __version__
 from kaos_cli.errors import ConnectionLost, KaosError
+from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
 
 Json = dict[str, Any]
 READ_TIMEOUT_S = 60.0
@@ -27,13 +28,16 @@ class Endpoint:
     """Where a backend listens, and the secret it wants. ``local``: this command line may start it again.
 
     ``socket``: its Unix socket, which says who asks, so that files can be handed over; "" where there is
-    none.
+    none. ``ca_cert``: PEM text of what signs its certificate, "" for what the system trusts. ``context``: its
+    name.
     """
 
     url: str
-    token: str
+    token: str = field(repr=False)
     local: bool
     socket: str = ""
+    ca_cert: str = field(default="", repr=False)
+    context: str = ""
 
 
 class Transport:
@@ -50,9 +54,10 @@ class Transport:
         self.endpoint = endpoint
         self._timeout_s = connect_timeout_s
         self._prefix = parts.path.rstrip("/") + "/v1"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=connect_timeout_s)
-        if endpoint.socket:
+        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=connect_timeout_s)
+        if parts.scheme == "https":
+            self._connection = _secured(parts.hostname, parts.port, endpoint.ca_cert, connect_timeout_s)
+        elif endpoint.socket:
             self._connection = _UnixConnection(endpoint.socket, parts.netloc, connect_timeout_s)
 
     def close(self) -> None:
@@ -70,7 +75,8 @@ class Transport:
         ConnectionLost when there is no answer."""
         sent = {
             "Authorization": f"Bearer {self.endpoint.token}",
-            "X-Kaos-Version": __version__,
+            VERSION_HEADER: __version__,
+            API_HEADER: str(API),
             "Accept-Encoding": "identity",
         } | (headers or {})
         if body is not None and not isinstance(body, bytes):
@@ -122,6 +128,13 @@ class Transport:
             ) from error
         assert isinstance(answer, dict)
         return answer
+
+
+def _secured(host: str, port: int | None, ca_cert: str, timeout_s: float) -> http.client.HTTPConnection:
+    import ssl
+
+    context = ssl.create_default_context(cadata=ca_cert or None)
+    return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -22,8 +22,7 @@ from kaos_backend.errors import (
     SettingsRefused,
 )
 from kaos_backend.services.views import FORMAT
-
-VERSION_HEADER = "X-Kaos-Version"
+from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +42,11 @@ def body(error: KaosError) -> dict[str, Any]:
     """The JSON body of an error."""
     described = {"code": error.code, "message": error.message, "hint": error.hint, "fields": error.fields}
     return {"version": FORMAT, "error": described}
+
+
+def said() -> dict[str, str]:
+    """The headers of every answer: who says so."""
+    return {VERSION_HEADER: __version__, API_HEADER: str(API)}
 
 
 def headers(error: KaosError) -> dict[str, str]:
@@ -101,5 +105,5 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         Internal(f"{type(error).__name__}: {error}", hint="see backend.log in the logs folder of KAOS_HOME")
     )
     # This handler runs outside of all middleware, which would have put the header.
-    answer.headers[VERSION_HEADER] = __version__
+    answer.headers.update(said())
     return answer

@@ -9,7 +9,6 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from kaos_backend import __version__
 from kaos_backend.api import errors
 from kaos_backend.errors import BodyTooLarge, InvalidRequest, KaosError, RequestTimeout
 from kaos_backend.settings import KIB, Limits
@@ -90,7 +89,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.started = True
             headers = MutableHeaders(scope=message)
-            headers[errors.VERSION_HEADER] = __version__
+            headers.update(errors.said())
             if not self._read:
                 headers["Connection"] = "close"
             await self._send(message)

@@ -33,8 +33,10 @@ from kaos_backend.errors import (
     VersionMismatch,
 )
 from kaos_backend.settings import Settings
+from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
 
 _JSON = "application/json"
+_CLIENT, _API = VERSION_HEADER.lower().encode(), API_HEADER.lower().encode()
 
 
 class FrontDoor:
@@ -96,14 +98,7 @@ class FrontDoor:
                 "no or a wrong token" if authorization else "a token is needed",
                 hint="send `Authorization: Bearer <content of the file token in KAOS_HOME>`",
             )
-        client = given.get(b"x-kaos-version", __version__.encode()).decode("latin-1")
-        if client != __version__:
-            raise VersionMismatch(
-                f"this backend is kaos {__version__}, the client is {client}",
-                hint="`kaos down`, then repeat the command: it starts a backend of its own version",
-                backend=__version__,
-                client=client,
-            )
+        _check_version(given)
 
     def _check_origin(self, given: Mapping[bytes, bytes]) -> None:
         """Refuses what a browser sends for somebody else's page, and names that only DNS leads here."""
@@ -161,6 +156,21 @@ class FrontDoor:
         if operation.media_type is None:
             return 0
         return self._limits.body_bytes if operation.media_type == _JSON else self._limits.upload_bytes
+
+
+def _check_version(given: Mapping[bytes, bytes]) -> None:
+    """Raises VersionMismatch for a client of another API; without that, of another version."""
+    client = given.get(_CLIENT, __version__.encode()).decode("latin-1")
+    api = given.get(_API)
+    if api == str(API).encode() or (api is None and client == __version__):
+        return
+    spoken = "" if api is None else f" and speaks version {api.decode('latin-1')} of the API, not {API}"
+    raise VersionMismatch(
+        f"this backend is kaos {__version__}, the client is {client}{spoken}",
+        hint="`kaos down`, then repeat the command: it starts a backend of its own version",
+        backend=__version__,
+        client=client,
+    )
 
 
 def _check_query(scope: Scope, operation: Operation) -> None:

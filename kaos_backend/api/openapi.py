@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from kaos_backend import __version__, errors
-from kaos_backend.api.errors import VERSION_HEADER
 from kaos_backend.api.operations import PLACE
 from kaos_backend.api.schemas import ErrorBody
+from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
 
 # What the front door may say, and any call that goes through to the engine.
 _ALWAYS: tuple[type[errors.KaosError], ...] = (
@@ -88,21 +88,31 @@ def _complete_operation(operation: dict[str, Any]) -> None:
         if known is not response:
             known["description"] += ", " + response["description"]
     for status, response in responses.items():
-        described = {VERSION_HEADER: "The version of the backend.", **_HEADERS.get(int(status), {})}
+        described = {
+            VERSION_HEADER: "The version of the backend.",
+            API_HEADER: "The version of the API that it speaks.",
+            **_HEADERS.get(int(status), {}),
+        }
         response["headers"] = {
             name: {"description": text, "required": name != "Retry-After", "schema": {"type": "string"}}
             for name, text in described.items()
         }
-    operation.setdefault("parameters", []).append(
+    operation.setdefault("parameters", []).extend(
         {
-            "name": VERSION_HEADER,
+            "name": name,
             "in": "header",
             "required": False,
-            "description": "The version of the client; another than the backend's is refused.",
-            "schema": {"type": "string", "enum": [__version__]},
+            "description": description,
+            "schema": {"type": "string", "enum": [known]},
         }
+        for name, known, description in _OF_THE_CLIENT
     )
 
+
+_OF_THE_CLIENT = (
+    (VERSION_HEADER, __version__, "The version of the client; another than the backend's needs the API's."),
+    (API_HEADER, str(API), "The version of the API that the client speaks; another one is refused."),
+)
 
 _REF = "#/components/schemas/{model}"
 

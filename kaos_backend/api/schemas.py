@@ -21,6 +21,7 @@ class ErrorBody(Answer):
 
 class Health(Answer):
     kaos_version: str
+    api: int
     pid: int
     ok: bool
 

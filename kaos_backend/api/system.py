@@ -22,6 +22,7 @@ from kaos_backend.domain import machine
 from kaos_backend.errors import KaosError, NeedsEmbeddedEngine, NoSuchWorkspace
 from kaos_backend.services import requests, views
 from kaos_backend.services.views import Answer
+from kaos_formats.http_api import API
 
 router = APIRouter(tags=["system"])
 
@@ -31,7 +32,7 @@ _DEFAULT_PACHD_PORT = "30650"
 @router.get("/health", openapi_extra={PLACE: "none"})
 async def health() -> schemas.Health:
     """Whether the backend answers; does not look at the engine."""
-    return schemas.Health(kaos_version=__version__, pid=os.getpid(), ok=True)
+    return schemas.Health(kaos_version=__version__, api=API, pid=os.getpid(), ok=True)
 
 
 @router.get("/status")

@@ -34,6 +34,7 @@ def _up(
     ] = None,
 ) -> None:
     """Start the local backend and engine; every command does it if needed."""
+    _only_here(session, "up")
     if runtime is not None:
         session.env = {**session.env, "KAOS_RUNTIME": runtime}
     found = session.client.status()
@@ -55,8 +56,7 @@ def _down(session: Session) -> None:
     """Stop the local backend and engine; what runs is interrupted and goes on at the next `kaos up`."""
     from kaos_cli.local import active_jobs, stop
 
-    if session.env.get("KAOS_ENDPOINT"):
-        session.terminal.warn("KAOS_ENDPOINT is set: this stops the local backend, not that one")
+    _only_here(session, "down")
     interrupted = active_jobs(session.home)
     stopped = stop(session.home)
     if session.terminal.json:
@@ -87,7 +87,7 @@ def _status(
         for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
         return
-    if not session.env.get("KAOS_ENDPOINT") and not _is_up(session):
+    if not session.elsewhere() and not _is_up(session):
         if session.terminal.json:
             session.terminal.answer_json({"up": False, "home": str(session.home.path)})
             return
@@ -104,6 +104,16 @@ def _status(
     devices = device_lines(found["machine"].get("devices") or [])
     queue = queue_lines(found["jobs"], session.terminal.width)
     print("\n".join([*_lines(found, workspace), *devices, *queue]))
+
+
+def _only_here(session: Session, name: str) -> None:
+    """Raises KaosError (usage) where the command would be about another machine."""
+    if elsewhere := session.elsewhere():
+        raise KaosError(
+            "usage",
+            f"{elsewhere} is a backend elsewhere, which is started and stopped on its own machine",
+            hint=f"kaos {name} --context local is about the one of this machine",
+        )
 
 
 def _is_up(session: Session) -> bool:
