@@ -20,6 +20,7 @@ message is a JSON object; fields may be added, so readers pass over those that t
     JobCounts(JobCountsRequest) → JobCountsResponse
     JobIds(JobIdsRequest) → JobIdsResponse
     PutSecret(PutSecretRequest) → Done
+    Transact(TransactRequest) → TransactResponse
     Ingest(stream of IngestRequest) → stream of IngestResponse
     Export(ExportRequest) → stream of ExportResponse
 
@@ -568,6 +569,58 @@ class ExportResponse(Message):
 
     files: int
     bytes: int
+
+
+class Content(Message, omit_defaults=True):
+    """All that a commit is to hold: `paths` of the commit `source` of the same repo, by reference, and
+    `files` by their paths.
+    """
+
+    source: str = ""
+    paths: list[str] = []
+    files: dict[str, bytes] = {}
+
+
+class NewCommit(Message, omit_defaults=True):
+    """A commit on `branch`, which has its `content` and is finished; without one it stays open."""
+
+    repo: str
+    branch: str
+    description: str
+    content: Content | None = None
+
+
+class PutPipeline(Message):
+    """`spec`: a CreatePipelineRequest as JSON."""
+
+    spec: str
+    reprocess: bool
+
+
+class Staged(Message):
+    """A branch that goes together with the commit that is its head; what is not there is no error."""
+
+    repo: str
+    branch: str
+    commit: str
+
+
+class TransactRequest(Message):
+    """In one transaction, and in this order: make those `repos` that do not exist, and the `commits`, put the
+    `pipelines`, and drop what was `staged`.
+    """
+
+    project: str
+    repos: list[str]
+    commits: list[NewCommit]
+    pipelines: list[PutPipeline]
+    staged: list[Staged]
+
+
+class TransactResponse(Message):
+    """The id of the transaction: of its commits and of the jobs that it has made."""
+
+    id: str
 
 
 def method(name: str) -> str:

@@ -239,12 +239,31 @@ FileOp = AddFile | DeleteFile | CopyFile
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """All that a commit is to hold: ``paths`` of another commit of its repo, and ``files`` by their paths."""
+
+    source: str = ""
+    paths: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class StartCommit:
-    """Open a commit on ``branch`` of ``repo``."""
+    """Open a commit on ``branch`` of ``repo``; see ``port.Pachd.transact_at_once`` for its ``content``."""
 
     repo: str
     branch: str
     description: str
+    content: Content | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A branch of ``repo`` and the commit that is its head."""
+
+    repo: str
+    branch: str
+    commit: str
 
 
 @dataclass(frozen=True, slots=True)

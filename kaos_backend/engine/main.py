@@ -20,6 +20,7 @@ from kaos_backend.engine.facade.engine.queue import QueueService
 from kaos_backend.engine.facade.engine.reading import ReadingService
 from kaos_backend.engine.facade.engine.service import EngineService
 from kaos_backend.engine.facade.engine.space import SpaceService
+from kaos_backend.engine.facade.engine.transact import TransactService
 from kaos_backend.engine.facade.metadata import MetadataService
 from kaos_backend.engine.facade.misc import (
     AdminService,
@@ -125,6 +126,7 @@ def start(
             HandoverService(store),
             SpaceService(jobs.upkeep),
             ControlService(jobs),
+            TransactService(jobs),
             QueueService(jobs, inventory),
             ReadingService(jobs),
             LogService(LogCalls(jobs, own_log).ranges),

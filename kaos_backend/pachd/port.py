@@ -25,6 +25,7 @@ from kaos_backend.domain.models import (
     Queue,
     Repo,
     RunningDatum,
+    Staged,
     StartCommit,
 )
 from kaos_formats import kaos_v1
@@ -129,6 +130,19 @@ class Pachd(Protocol):
         """Opens all commits and puts all pipelines in one transaction and returns its id, which is the id of
         the commit set and of its jobs. All or nothing; a crash before the end leaves at most an unfinished
         transaction, which ``delete_abandoned_transactions`` finds.
+        """
+
+    def transact_at_once(
+        self,
+        project: str,
+        repos: Sequence[str],
+        commits: Sequence[StartCommit],
+        pipelines: Sequence[PutPipeline],
+        staged: Sequence[Staged],
+    ) -> str:
+        """As ``transact``, and within the same transaction: ``repos`` that do not exist are made, commits
+        with ``content`` get it and are finished, ``staged`` branches go with their commits. A crash leaves
+        all of it or nothing. Raises NeedsEmbeddedEngine elsewhere.
         """
 
     def delete_abandoned_transactions(self, owner: str, before: datetime) -> int:

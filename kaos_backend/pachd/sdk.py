@@ -24,6 +24,7 @@ from kaos_backend.domain.models import (
     Queue,
     Repo,
     RunningDatum,
+    Staged,
     StartCommit,
 )
 from kaos_backend.pachd import convert, keys, reading, sending, transactions
@@ -149,6 +150,16 @@ class SdkPachd:
 
     def transact(self, project: str, commits: Sequence[StartCommit], pipelines: Sequence[PutPipeline]) -> str:
         return transactions.transact(self._connection, project, commits, pipelines)
+
+    def transact_at_once(
+        self,
+        project: str,
+        repos: Sequence[str],
+        commits: Sequence[StartCommit],
+        pipelines: Sequence[PutPipeline],
+        staged: Sequence[Staged],
+    ) -> str:
+        return transactions.transact_at_once(self._connection, project, repos, commits, pipelines, staged)
 
     def delete_abandoned_transactions(self, owner: str, before: datetime) -> int:
         return transactions.delete_abandoned(self._connection, owner, before)

@@ -12,9 +12,11 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, transaction
 
 from kaos_backend import errors
-from kaos_backend.domain.models import PutPipeline, StartCommit
+from kaos_backend.domain.models import PutPipeline, Staged, StartCommit
 from kaos_backend.pachd import convert, keys
 from kaos_backend.pachd.connection import Connection, in_transaction
+from kaos_backend.pachd.reading import unary
+from kaos_formats import kaos_v1
 
 
 def transact(
@@ -43,6 +45,37 @@ def transact(
         return str(started.id)
 
     return connection.write(run)
+
+
+def transact_at_once(
+    connection: Connection,
+    project: str,
+    repos: Sequence[str],
+    commits: Sequence[StartCommit],
+    pipelines: Sequence[PutPipeline],
+    staged: Sequence[Staged],
+) -> str:
+    """As ``port.Pachd.transact_at_once``."""
+    request = kaos_v1.TransactRequest(
+        project=project,
+        repos=list(repos),
+        commits=[_commit(start) for start in commits],
+        pipelines=[
+            kaos_v1.PutPipeline(spec=json.dumps(put.spec), reprocess=put.reprocess) for put in pipelines
+        ],
+        staged=[kaos_v1.Staged(repo=s.repo, branch=s.branch, commit=s.commit) for s in staged],
+    )
+    return connection.write(unary("Transact", request, kaos_v1.TransactResponse)).id
+
+
+def _commit(start: StartCommit) -> kaos_v1.NewCommit:
+    content = None
+    if start.content is not None:
+        given = start.content
+        content = kaos_v1.Content(source=given.source, paths=list(given.paths), files=dict(given.files))
+    return kaos_v1.NewCommit(
+        repo=start.repo, branch=start.branch, description=start.description, content=content
+    )
 
 
 def delete_abandoned(connection: Connection, owner: str, before: datetime) -> int:

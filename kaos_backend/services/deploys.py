@@ -3,9 +3,11 @@
 Order of writes, and what a crash after each leaves (``services.recovery`` cleans up):
 1. bundles staged (``services.bundles``): a finished staging commit that nobody reads; kept for a retry,
 swept later
-2. transaction: open input commits and jobs that wait for them; recovery fills them from the staging commits
-3. content copied by reference, commit by commit: the rest stays open; recovery fills and finishes it
-4. staging branches and commits dropped: leftovers; recovery drops them
+2. transaction (``services.commit``): in the embedded engine input commits with their content, the jobs that
+read them, and the end of the staging commits. Elsewhere, and for a grid of thousands, the commits are open
+and their jobs wait; recovery fills them from the staging commits, or with the grid
+3. there: content copied by reference, commit by commit: the rest stays open; recovery fills and finishes it
+4. there: staging branches and commits dropped: leftovers; recovery drops them
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import builder_of, check_fits, machine_of
-from kaos_backend.domain.models import Job, PutPipeline, StartCommit
+from kaos_backend.domain.models import Job, PutPipeline
 from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, presenters, stages, views
 from kaos_backend.services.bundles import Bundles, no_bundle
-from kaos_backend.services.fill import fill, heal
+from kaos_backend.services.commit import Part, commit_inputs
+from kaos_backend.services.fill import heal
 from kaos_backend.services.jobs import stop
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.recovery import Recovery
@@ -42,14 +45,6 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One input of a deploy: its description, and what has to be done to its repo if it changed."""
-
-    repo: str
-    description: Description
-
-
-@dataclass(frozen=True, slots=True)
 class _Done:
     """What a deploy came to: the job that has or will have the result, what builds are given, what was
     deployed, and how many trials run at a time (None: nobody looked).
@@ -59,7 +54,7 @@ class _Done:
     job: str | None
     arguments: Mapping[str, str]
     secrets: tuple[str, ...]
-    parts: Sequence[_Part] = ()
+    parts: Sequence[Part] = ()
     parallelism: int | None = None
 
 
@@ -176,7 +171,9 @@ class Deploys:
         job = plan.job
         if plan.acts:
             pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
-            started = self._run(workspace, parts, pipelines)
+            started = commit_inputs(
+                self._pachd, self._bundles.staging, self._locks, workspace, parts, pipelines
+            )
             job = started if plan.runs(able) else None
         if request.build_secrets == {}:
             self._pachd.drop_secret(secret)
@@ -301,9 +298,9 @@ class Deploys:
         request: Deploy,
         grid: hyperparams.Grid | None,
         plan: deploys.Plan,
-    ) -> list[_Part]:
+    ) -> list[Part]:
         created = rfc3339(self._now()) or ""
-        parts: list[_Part] = []
+        parts: list[Part] = []
         for kind, bundle_id in request.bundles.items():
             if kind not in plan.changed:
                 continue
@@ -315,30 +312,14 @@ class Deploys:
                 kind=kind, id=bundle_id, name=about.name, author=request.author, created=created,
                 files=about.files, bytes=about.bytes, staging=commit.id, owner=self._bundles.staging.owner,
             )  # fmt: skip
-            parts.append(_Part(kind, description))
+            parts.append(Part(kind, description))
         if names.HYPER in plan.changed and grid is not None:
             description = Description(
                 kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
                 grid=grid.as_given(), owner=self._bundles.staging.owner,
             )  # fmt: skip
-            parts.append(_Part(names.HYPER, description))
+            parts.append(Part(names.HYPER, description))
         return parts
-
-    def _run(self, workspace: str, parts: list[_Part], pipelines: list[PutPipeline]) -> str:
-        self._pachd.ensure_repos(workspace, names.INPUT_REPOS)
-        commits = [StartCommit(p.repo, names.MASTER, p.description.to_json()) for p in parts]
-        job_id = self._pachd.transact(workspace, commits, pipelines)
-        for part in parts:
-            fill(self._pachd, workspace, part.repo, job_id, part.description)
-        for part in parts:
-            if part.description.staging:
-                key = upload_key(workspace, part.repo, part.description.id)
-                # Sent once more at this moment, it is left for recovery.
-                with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
-                    self._bundles.staging.discard(
-                        workspace, part.repo, part.description.id, part.description.staging
-                    )
-        return job_id
 
     def _discard_staged(self, workspace: str, request: Deploy) -> None:
         """A refused deploy leaves no trace: not even the bundles that were sent for it."""

@@ -6,10 +6,22 @@ from __future__ import annotations
 
 from kaos_backend.domain import hyperparams
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
+from kaos_backend.domain.models import AddFile, Content, CopyFile, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.inputs import Head
 from kaos_formats import names
+
+# More trials are sent as a stream, and of those only what the grid before has not.
+_AT_ONCE = 1000
+
+
+def content(description: Description) -> Content | None:
+    """The content that a description names, where it is small enough to come with its commit."""
+    if description.kind != "hyper":
+        return Content(description.staging, _paths(description))
+    if description.trials > _AT_ONCE:
+        return None
+    return Content(files=_files(description))
 
 
 def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: Description) -> None:
@@ -20,10 +32,14 @@ def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: D
     if description.kind == "hyper":
         changes = _points(description, _grid_before(pachd, workspace, commit_id))
     else:
-        paths = (names.bundle_dir(description.id), names.tree_path(description.id))
-        changes = [DeleteFile("/"), *(CopyFile(path, repo, description.staging, path) for path in paths)]
+        copies = [CopyFile(path, repo, description.staging, path) for path in _paths(description)]
+        changes = [DeleteFile("/"), *copies]
     pachd.modify(workspace, repo, commit_id, changes)
     pachd.finish_commit(workspace, repo, commit_id)
+
+
+def _paths(description: Description) -> tuple[str, ...]:
+    return names.bundle_dir(description.id), names.tree_path(description.id)
 
 
 def _points(description: Description, before: Description | None) -> list[FileOp]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 
+import grpc
+import pytest
 from pachyderm_sdk.api import pfs, pps
 
+from kaos_backend.pachd.reading import unary
+from kaos_backend.services import fill
+from kaos_formats import kaos_v1
 from kaos_formats.build_secrets import secret_name
 from tests.support.backend import DATA, SOURCE, Backend, repo, traces
 from tests.support.waiting import eventually
@@ -120,7 +125,12 @@ def test_an_added_value_runs_only_the_new_trials(backend: Backend, workspace: st
         assert len(meta["inputs"]) == 3
 
 
-def test_a_grid_is_in_its_repo_whatever_was_there(backend: Backend, workspace: str) -> None:
+@pytest.mark.parametrize("at_once", [1000, 0], ids=["in the transaction", "after it"])
+def test_a_grid_is_in_its_repo_whatever_was_there(
+    backend: Backend, workspace: str, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(fill, "_AT_ONCE", at_once)
+
     def points() -> list[float]:
         found = held(backend, workspace, "hyper", "user", "master")
         return sorted(json.loads(text)["lr"] for text in found.values())
@@ -134,6 +144,43 @@ def test_a_grid_is_in_its_repo_whatever_was_there(backend: Backend, workspace: s
     assert points() == [0.5, 0.7, 9]
     backend.deploy(workspace, hyper={"lr": [0.5, 0.7, 0.9], "epochs": 1}, replace=True)
     assert points() == [0.5, 0.7, 0.9]
+
+
+def test_what_is_refused_last_leaves_nothing(backend: Backend, workspace: str) -> None:
+    backend.deploy(workspace, data=backend.put(workspace, "data", DATA))
+    backend.put(workspace, "data", {"other": b"other"})
+    client = backend.sdk()
+    before = traces(client, workspace)
+    [staging] = [branch for branch in before["data"][0] if branch != "master"]
+    head = client.pfs.inspect_branch(branch=pfs.Branch(repo=repo(workspace, "data"), name=staging)).head.id
+    staged = held(backend, workspace, "data", "user", head)
+    pipeline = {
+        "pipeline": {"name": "p", "project": {"name": workspace}},
+        "transform": {"cmd": ["true"]},
+        "input": {"pfs": {"project": workspace, "repo": "nowhere", "glob": "/"}},
+    }
+    request = kaos_v1.TransactRequest(
+        project=workspace,
+        repos=["source"],
+        commits=[
+            kaos_v1.NewCommit(
+                repo="data",
+                branch="master",
+                description="",
+                content=kaos_v1.Content(source=head, paths=["/"], files={"/more": b"more"}),
+            )
+        ],
+        pipelines=[kaos_v1.PutPipeline(spec=json.dumps(pipeline), reprocess=False)],
+        staged=[kaos_v1.Staged(repo="data", branch=staging, commit=head)],
+    )
+    transact = unary("Transact", request, kaos_v1.TransactResponse)
+    with pytest.raises(grpc.RpcError, match="nowhere"):
+        transact(client)
+    assert traces(client, workspace) == before
+    request.pipelines = []
+    done = transact(client)
+    assert traces(client, workspace)["data"][0] == ["master"]
+    assert held(backend, workspace, "data", "user", done.id) == {**staged, "/more": b"more"}
 
 
 def test_only_data_builds_nothing_and_trains_all(backend: Backend, workspace: str) -> None:

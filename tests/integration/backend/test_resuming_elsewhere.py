@@ -63,6 +63,15 @@ def test_it_needs_no_service_of_its_own(backend: Backend) -> None:
     backend.error("GET", "/disk", 501, "needs_embedded_engine")
 
 
+def test_a_deploy_in_steps(backend: Backend, workspace: str) -> None:
+    made = backend.deploy_all(workspace, {"lr": [0.1, 0.5]})
+    job = backend.wait(workspace, made["job"])
+    assert (job["state"], len(job["trials"])) == ("success", 2)
+    for name in ("source", "data", "hyper"):
+        branches, commits = traces(backend.sdk(), workspace)[name]
+        assert (branches, commits) == (["master"], [(made["job"], True)])
+
+
 def test_the_rest_is_sent_by_itself(backend: Backend, workspace: str, tmp_path: Path) -> None:
     files = noise(20, 100_000) | {"large": noise(1, LARGE)["f000"]}
     with wire(backend.url, cut_after=3_500_000) as way:
