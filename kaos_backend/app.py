@@ -97,7 +97,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     reasons = Reasons(pachd)
     readings = Readings(pachd, MetricCache(settings.home.cache / "metrics.sqlite"))
     trials = Trials(pachd, listed, readings, reasons)
-    deploys = Deploys(pachd, stored, recovery, locks, now)
+    deploys = Deploys(pachd, stored, recovery, locks, now, settings.fetching)
     return Services(
         settings=settings,
         token=ensure_token(settings.home.token_file),

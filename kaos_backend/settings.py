@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from kaos_formats.home import Home
 
@@ -73,7 +73,9 @@ class Settings:
     ``port`` None: the last one if it is free, else any. ``engine_port`` is handed to
     the embedded engine. With ``engine_address`` (``grpc://host:port``) a remote pachd is used instead, with
     ``engine_token`` if it asks for one. ``hosts`` are names besides ``localhost`` under which a proxy or a
-    tunnel is asked for this backend.
+    tunnel is asked for this backend. ``fetching``: the variables by which fetches of remote data know what
+    they may read; where the backend has other names, others may reach it, and then that is no private address
+    unless somebody said so.
     """
 
     home: Home
@@ -83,15 +85,19 @@ class Settings:
     engine_token: str | None = None
     hosts: frozenset[str] = frozenset()
     limits: Limits = Limits()
+    fetching: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
     """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS, KAOS_ENGINE_TOKEN,
-    KAOS_HOSTS (comma-separated) and KAOS_LIMITS (``name=number``, comma-separated; the names are those of
-    Limits).
+    KAOS_HOSTS (comma-separated), KAOS_FETCH_PRIVATE and KAOS_FETCH_ALLOW (docs/remote-data.md), KAOS_LIMITS
+    (``name=number``, comma-separated; the names are those of Limits).
 
     Raises SettingsError.
     """
+    hosts = frozenset(name.strip().lower() for name in environ.get("KAOS_HOSTS", "").split(",")) - {""}
+    private = environ.get("KAOS_FETCH_PRIVATE") or ("0" if hosts else "")
+    fetching = {"KAOS_FETCH_PRIVATE": private, "KAOS_FETCH_ALLOW": environ.get("KAOS_FETCH_ALLOW", "")}
     return Settings(
         home=Home.of(environ),
         port=_port(environ, "KAOS_PORT"),
@@ -99,7 +105,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         engine_address=environ.get("KAOS_ENGINE_ADDRESS") or None,
         engine_token=environ.get("KAOS_ENGINE_TOKEN") or None,
         limits=_limits(environ.get("KAOS_LIMITS", "")),
-        hosts=frozenset(name.strip().lower() for name in environ.get("KAOS_HOSTS", "").split(",")) - {""},
+        hosts=hosts,
+        fetching={name: value for name, value in fetching.items() if value},
     )
 
 

@@ -1,6 +1,7 @@
-"""Build-time secrets (`docker build --secret`): what may be one, and how their values reach the build.
+"""Build-time secrets (`docker build --secret`), and credentials of fetches: what may be one, and how their
+values reach the build and the fetch.
 
-They are one Pachyderm secret per workspace, whose keys are the ids; the build's worker is given each as a
+They are one Pachyderm secret per workspace, whose keys are the ids; either's worker is given each as a
 variable. Specs name them, and nothing but that secret has a value.
 """
 
@@ -43,23 +44,23 @@ def secret_name(workspace: str) -> str:
 
 
 def mounts(workspace: str, ids: Iterable[str]) -> list[dict[str, str]]:
-    """What `transform.secrets` of the build pipeline says."""
+    """What `transform.secrets` of the pipelines of builds and fetches says."""
     name = secret_name(workspace)
     return [{"name": name, "key": one, "envVar": variable(one)} for one in sorted(ids)]
 
 
 def ids_of(spec: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The ids in the spec of a build pipeline, or in the details of its job."""
+    """The ids in the spec of a pipeline of builds or fetches, or in the details of its job."""
     found: Sequence[Mapping[str, str]] = ((spec or {}).get("transform") or {}).get("secrets") or ()
     return tuple(str(one.get("key") or "") for one in found if (one.get("envVar") or "").startswith(_PREFIX))
 
 
 def variable(id: str) -> str:
-    """The variable in which the build's program finds a secret; an id may be no name of one."""
+    """The variable in which either's program finds a secret; an id may be no name of one."""
     return _PREFIX + id.encode().hex()
 
 
 def in_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that the build's program was given: their values by id."""
+    """The secrets that either's program was given: their values by id."""
     found = {name.removeprefix(_PREFIX): value for name, value in env.items() if name.startswith(_PREFIX)}
     return {bytes.fromhex(name).decode(): value for name, value in sorted(found.items())}

@@ -30,6 +30,7 @@ class Code(StrEnum):
     ENGINE_ERROR = "engine_error"
     KILLED = "killed"
     BUILD_FAILED = "build_failed"
+    FETCH_FAILED = "fetch_failed"
     IMAGE_MISSING = "image_missing"
     UNRUNNABLE = "unrunnable"
     FAILED = "failed"

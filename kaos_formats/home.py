@@ -89,6 +89,11 @@ class Running:
     socket: str = ""
 
 
+def fetched_files(home: Path) -> Path:
+    """Where in a home fetches keep what they have got, for all workspaces; it may be deleted at any time."""
+    return home / "cache" / "fetch"
+
+
 def write_running(home: Home, program: Program, running: Running) -> None:
     """Say where ``program`` answers."""
     said = {name: value for name, value in asdict(running).items() if value}

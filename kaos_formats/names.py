@@ -11,14 +11,20 @@ from typing import Literal
 
 from kaos_formats.errors import InvalidName
 
-BundleKind = Literal["source", "data"]
+BundleKind = Literal["source", "data", "manifest"]
 
 SOURCE: Literal["source"] = "source"
 DATA: Literal["data"] = "data"
+MANIFEST: Literal["manifest"] = "manifest"
 HYPER = "hyper"
+FETCH = "fetch"
 BUILD = "build"
 TRAIN = "train"
-INPUT_REPOS = (SOURCE, DATA, HYPER)
+# Those that every workspace has, and all that one may have: data comes as itself or by a manifest.
+ALWAYS_THERE = (SOURCE, DATA, HYPER)
+INPUT_REPOS = (SOURCE, DATA, MANIFEST, HYPER)
+# Beside a manifest where it is to be fetched anew: with another text in it, it is another input.
+REFRESH_FILE = "refresh"
 MASTER = "master"
 # A variable in the spec of `train`: how many seconds train.sh gives a trial.
 TIMEOUT = "KAOS_TIMEOUT"

@@ -25,7 +25,7 @@ GIVEN, AUTO = "given", "auto"
 # What is missing, as a sentence names it, and the option that gives it.
 _MISSING = {
     names.SOURCE: ("a source bundle", "deploy a source bundle with -s"),
-    names.DATA: ("data", "deploy a data bundle with -d"),
+    names.DATA: ("data", "deploy a data bundle with -d, or a manifest of remote files with -m"),
 }
 
 
@@ -40,10 +40,14 @@ class Current:
     jobs: Mapping[str, Job]
     outdated: Sequence[str] = ()
 
+    @property
+    def specs(self) -> dict[str, Mapping[str, Any]]:
+        """The specs of the pipelines that there are, by stage."""
+        return {name: pipeline.spec for name, pipeline in self.pipelines.items()}
+
     def spec(self, stage: str) -> Mapping[str, Any] | None:
         """The spec of a stage's pipeline, if there is one."""
-        pipeline = self.pipelines.get(stage)
-        return None if pipeline is None else pipeline.spec
+        return self.specs.get(stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,9 @@ def arguments_of(spec: Mapping[str, Any] | None) -> dict[str, str]:
 
 def missing(stages: Sequence[Stage], deployed: Mapping[str, str | None]) -> tuple[str, str]:
     """What the last of ``stages`` still waits for, in words, and what to do about it."""
-    what, hint = next(words for repo, words in _MISSING.items() if deployed.get(repo) is None)
+    there = {repo for repo, content in deployed.items() if content is not None}
+    there |= {names.DATA} if names.MANIFEST in there else set()
+    what, hint = next(words for repo, words in _MISSING.items() if repo not in there)
     return f"{stages[-1].doing} waits for {what}", hint
 
 
@@ -146,12 +152,13 @@ def plan(stages: Sequence[Stage], now: Current, want: Wanted) -> Plan:
         for s in able
         if not s.trials
         and s.name not in new
-        and (lost or s.name in now.outdated or _broken(now.jobs.get(s.name)))
+        and set(changed).isdisjoint(s.inputs)
+        and ((lost and s.image) or s.name in now.outdated or _broken(now.jobs.get(s.name)))
     ]
-    again = redo if lost else []
+    again = [s.name for s in able if s.image and s.name in redo] if lost else []
     if want.other_arguments:
         # Pachyderm looks at inputs alone to tell what was done before.
-        again = [s.name for s in able if not s.trials and s.name in now.pipelines]
+        again = [s.name for s in able if s.image and s.name in now.pipelines]
     put = [s.name for s in able if s.name in new or s.name in redo]
     complete = len(able) == len(stages)
     if not complete:
@@ -193,7 +200,7 @@ def settled(stages: Sequence[Stage], jobs: StageJobs, retry: bool) -> Plan | Non
 
 def image_lost(stages: Sequence[Stage], now: Current) -> bool:
     """Whether a pipeline waits because no worker starts from its image, and nothing is about to make that."""
-    if any(s.name in now.jobs and not now.jobs[s.name].state.terminal for s in stages if not s.trials):
+    if any(s.name in now.jobs and not now.jobs[s.name].state.terminal for s in stages if s.image):
         return False
     return any(
         pipeline.state == "crashing" and image and image in pipeline.reason
@@ -227,8 +234,16 @@ def _is_new(stage: Stage, now: Current, want: Wanted, changed: Sequence[str]) ->
     if pipeline is None:
         return True
     asked = not set(changed).isdisjoint(stage.follows) or (stage.trials and want.settings_given)
-    asked = asked or want.other_arguments or (want.other_secrets and not stage.trials)
+    asked = asked or (want.other_arguments and (stage.image or stage.trials))
+    asked = asked or (want.other_secrets and not stage.trials)
+    asked = asked or repos_read(pipeline.spec) != repos_read(spec)
     return asked and dict(pipeline.spec) != dict(spec)
+
+
+def repos_read(spec: Mapping[str, Any]) -> set[str]:
+    """The repos that the pipeline of a spec of ours reads."""
+    given = spec.get("input") or {}
+    return {one["pfs"]["repo"] for one in given.get("cross") or [given] if "pfs" in one}
 
 
 def _broken(job: Job | None) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from kaos_formats import loglines
 
-Kind = Literal["source", "data", "hyper", "staging"]
+Kind = Literal["source", "data", "manifest", "hyper", "staging"]
 
 _FORMAT = 1
 
@@ -26,6 +26,7 @@ class Description:
     and ``bytes`` count a bundle, ``trials`` and ``grid`` (as given) describe hyperparameters. ``staging`` is
     the id of the commit that holds the content of a deployed bundle until its own commit has it. ``owner``
     is the backend that opened the commit, and that finishes it or cleans up after itself ("": not told).
+    ``refresh`` tells the fetches of one manifest apart ("": the first one).
     """
 
     kind: Kind
@@ -39,6 +40,7 @@ class Description:
     trials: int = 0
     grid: dict[str, Any] | None = None
     owner: str = ""
+    refresh: str = ""
 
     def to_json(self) -> str:
         value: dict[str, Any] = {"kaos": _FORMAT, "kind": self.kind, "id": self.id}
@@ -54,6 +56,8 @@ class Description:
             value |= {"files": self.files, "bytes": self.bytes}
             if self.staging:
                 value["staging"] = self.staging
+        if self.refresh:
+            value["refresh"] = self.refresh
         if self.owner:
             value["owner"] = self.owner
         return json.dumps(value, separators=(",", ":"))
@@ -72,6 +76,7 @@ class _Wire(msgspec.Struct):
     trials: int = 0
     axes: dict[str, Any] = msgspec.field(default_factory=dict)
     owner: str = ""
+    refresh: str = ""
 
 
 _DECODER = msgspec.json.Decoder(_Wire)
@@ -90,7 +95,7 @@ def parse(text: str) -> Description | None:
     return Description(
         kind=wire.kind, id=wire.id, name=wire.name, author=wire.author, created=wire.created,
         files=wire.files, bytes=wire.bytes, staging=wire.staging, trials=wire.trials,
-        grid=wire.axes if wire.kind == "hyper" else None, owner=wire.owner,
+        grid=wire.axes if wire.kind == "hyper" else None, owner=wire.owner, refresh=wire.refresh,
     )  # fmt: skip
 
 

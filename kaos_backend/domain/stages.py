@@ -28,7 +28,8 @@ class Target:
     """What the specs of a workspace's stages follow from. ``auto``: nobody asked for this parallelism.
 
     ``builder``: who makes images here, ``arguments``: with which build arguments,
-    ``secrets``: and which build secrets, by their ids.
+    ``secrets``: and which build secrets, by their ids. ``fetched``: the data is that of a manifest;
+    ``fetching``: the variables that say what may be fetched.
     """
 
     workspace: str
@@ -39,6 +40,8 @@ class Target:
     auto: bool
     arguments: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    fetched: bool = False
+    fetching: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Stage:
     ``inputs``: the repos that it reads, of inputs and of earlier stages. ``follows``: those of them whose
     deployed ids are named in its spec (``spec`` makes that, as CreatePipelineRequest JSON). ``trials``: each
     of its datums is a trial, whose output is a model, and which is granted what the user asks for; a stage
-    without makes one thing, which the later ones need.
+    without makes one thing, which the later ones need: ``image``: the image of the trials.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Stage:
     follows: tuple[str, ...]
     spec: Callable[[Target], Mapping[str, Any]]
     trials: bool = False
+    image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +116,43 @@ def outcomes(jobs: StageJobs) -> list[Outcome]:
     found: list[Outcome] = []
     for stage, job in jobs:
         outcome = _outcome(stage, job)
-        before = next((n for n, o in enumerate(found) if o.state != "success"), None)
-        if before is not None:
-            # Pachyderm does not say what an open job waits for, and names commits where an input failed.
-            name, earlier = jobs[before][0].name, found[before]
-            if outcome.state == "waiting" and earlier.active:
+        lacking = _lacking(stage, jobs, found)
+        # Pachyderm does not say what an open job waits for, and names commits where an input failed.
+        if outcome.state == "waiting":
+            name = next((name for name, earlier in lacking if earlier.active), None)
+            if name is not None:
                 outcome = Outcome("waiting", outcome.reason or f"waits for the {name}")
-            elif outcome.state == "unrunnable" and not earlier.active:
-                ended = "was killed" if earlier.state == "killed" else "failed"
-                outcome = Outcome("unrunnable", f"the {name} {ended}", Code.UNRUNNABLE)
+        elif outcome.state == "unrunnable":
+            lost = next((told for told in lacking if not told[1].active), None)
+            if lost is not None:
+                ended = "was killed" if lost[1].state == "killed" else "failed"
+                outcome = Outcome("unrunnable", f"the {lost[0]} {ended}", Code.UNRUNNABLE)
         found.append(outcome)
     return found
 
 
+def _lacking(stage: Stage, jobs: StageJobs, found: Sequence[Outcome]) -> list[tuple[str, Outcome]]:
+    """The names of those earlier stages that one reads and that have not succeeded, with how they stand."""
+    earlier = zip(jobs, found, strict=False)
+    return [
+        (one.name, told) for (one, _), told in earlier if one.name in stage.inputs and told.state != "success"
+    ]
+
+
 def fold(jobs: StageJobs) -> Whole:
-    """The state of a deploy and its reason: that of the first stage which has not succeeded."""
-    for (stage, _), outcome in zip(jobs, outcomes(jobs), strict=True):
+    """The state of a deploy and its reason: as long as a stage is at work, or still can be, that of this one;
+    then that of the first which has not succeeded.
+    """
+    found = outcomes(jobs)
+    active = [
+        outcome
+        for n, ((stage, _), outcome) in enumerate(zip(jobs, found, strict=True))
+        if outcome.active and all(told.active for _, told in _lacking(stage, jobs, found[:n]))
+    ]
+    if active:
+        running = [outcome for outcome in active if outcome.state == "running"]
+        return Whole("running" if running else "waiting", (running or active)[0].reason)
+    for (stage, _), outcome in zip(jobs, found, strict=True):
         state, reason, code = outcome.state, outcome.reason, outcome.code
         if state == "success":
             continue
@@ -173,6 +198,6 @@ def _ended(stage: Stage, reason: str) -> Outcome:
     """What failed, for ``reason``."""
     if stage.trials:
         return Outcome("failed", reason, code_of(reason) or Code.FAILED)
-    # What the builder said last tells all; its exit code tells nothing.
+    # What its program said last tells all; its exit code tells nothing.
     said = reason.partition(": ")[2] if code_of(reason) == Code.EXIT_CODE else reason
-    return Outcome("failed", said or reason, Code.BUILD_FAILED)
+    return Outcome("failed", said or reason, Code.BUILD_FAILED if stage.image else Code.FETCH_FAILED)

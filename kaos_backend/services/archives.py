@@ -25,7 +25,7 @@ What = Literal["model", "failed", "code", "data"]
 
 _LEVEL = 1
 _SHOWN = 5
-_REPOS = {"code": names.SOURCE, "data": names.DATA}
+_KINDS: dict[str, names.BundleKind] = {"code": names.SOURCE, "data": names.DATA}
 _PLAIN_MODE = 0o644
 
 
@@ -59,7 +59,7 @@ class Archives:
         elif what == "failed":
             members = self._failed(workspace, job_id, read, model)
         else:
-            members = self._bundle(workspace, _REPOS[what], read)
+            members = self._bundle(workspace, _KINDS[what], read)
         chunks = _compress(members)
         # The first chunk is made now, so that what is missing is an answer and not a broken stream.
         first = next(chunks, b"")
@@ -74,8 +74,7 @@ class Archives:
         """
         inputs.require_workspace(self._pachd, workspace)
         read = self._jobs.inputs_of(workspace, self._jobs.resolve(workspace, ref))
-        repo = _REPOS[what]
-        about, commit_id, layout = self._bundle_of(workspace, repo, read)
+        repo, about, commit_id, layout = self._bundle_of(workspace, _KINDS[what], read)
         request = kaos_v1.ExportRequest(
             project=workspace,
             repo=repo,
@@ -160,21 +159,23 @@ class Archives:
             )
         yield tars.END
 
-    def _bundle(self, workspace: str, repo: str, read: inputs.JobInputs) -> Iterator[bytes]:
-        about, commit_id, layout = self._bundle_of(workspace, repo, read)
+    def _bundle(self, workspace: str, kind: str, read: inputs.JobInputs) -> Iterator[bytes]:
+        repo, about, commit_id, layout = self._bundle_of(workspace, kind, read)
         tar = self._pachd.read_tar(workspace, repo, commit_id, names.bundle_dir(about.id))
         yield from _repack(tar, lambda path: _in_bundle(path, layout, about), 0)
         yield tars.END
 
     def _bundle_of(
-        self, workspace: str, repo: str, read: inputs.JobInputs
-    ) -> tuple[Description, str, Layout]:
-        """What a job's bundle is, its commit, and where its files lie in it."""
-        about, commit_id = read.descriptions.get(repo), read.commits.get(repo)
-        if about is None or commit_id is None:
-            raise errors.NoBundle(f"this job has no {repo} bundle", kind=repo)
+        self, workspace: str, kind: str, read: inputs.JobInputs
+    ) -> tuple[str, Description, str, Layout]:
+        """The repo of a job's bundle, what that is, its commit, and where its files lie in it."""
+        repo = read.data_repo if kind == names.DATA else kind
+        about, commit_id = read.descriptions.get(kind), read.commits.get(repo)
+        if about is None or commit_id is None or not about.id:
+            raise errors.NoBundle(f"this job has no {kind} bundle", kind=kind)
         self._refuse_damaged(workspace, repo, commit_id, names.bundle_dir(about.id))
-        return about, commit_id, Layout(inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id))
+        tree = inputs.read_tree(self._pachd, workspace, repo, commit_id, about.id)
+        return repo, about, commit_id, Layout(tree)
 
     def _refuse_damaged(self, workspace: str, repo: str, commit_id: str, path: str) -> None:
         """Says what is known to be damaged instead of breaking off in the middle of it."""

@@ -19,6 +19,7 @@ from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.staging import Staging, upload_key
 from kaos_backend.services.upload import BundleUpload
 from kaos_formats import names
+from kaos_formats.manifest import MANIFEST_FILE
 from kaos_formats.names import BundleKind
 from kaos_formats.shape import find_shape
 from kaos_formats.tar import Source
@@ -92,6 +93,14 @@ class Bundles:
     def staged(self, workspace: str, kind: BundleKind, bundle_id: str) -> tuple[Commit, Description] | None:
         """The finished staging commit of a bundle, if there is one."""
         return self.staging.finished(workspace, kind, bundle_id)
+
+    def content(self, workspace: str, kind: BundleKind, bundle_id: str) -> inputs.Head | None:
+        """The commit with a bundle that is staged, or was deployed last, and what that says of itself."""
+        staged = self.staged(workspace, kind, bundle_id)
+        if staged is not None:
+            return inputs.Head(*staged)
+        head = inputs.head(self._pachd, workspace, kind)
+        return head if head is not None and head.description.id == bundle_id else None
 
     def put(
         self, workspace: str, kind: BundleKind, bundle_id: str, name: str, base_id: str | None, body: Source
@@ -179,8 +188,7 @@ class Bundles:
     ) -> views.UploadedBundle:
         upload = BundleUpload(body, bundle_id)
         tree = upload.tree()
-        if kind == names.SOURCE:
-            check_source({entry.path: entry.mode == "755" for entry in tree.entries})
+        check_files(kind, lambda: {entry.path: entry.mode == "755" for entry in tree.entries})
         base_commit = base.commit.id if base is not None else ""
         try:
             base_tree = (
@@ -262,8 +270,17 @@ class Bundles:
         )
 
 
-def check_source(executable: Mapping[str, bool]) -> None:
-    """Refuses what the builder could make nothing of, by path → is it executable. Raises InvalidBundle."""
+def check_files(kind: BundleKind, listed: Callable[[], Mapping[str, bool]]) -> None:
+    """Refuses what builder or fetcher could make nothing of, by path → is it executable. Raises
+    InvalidBundle.
+    """
+    if kind == names.SOURCE:
+        _check_source(listed())
+    elif kind == names.MANIFEST and list(listed()) != [MANIFEST_FILE]:
+        raise errors.InvalidBundle(f"a manifest is one file, {MANIFEST_FILE}")
+
+
+def _check_source(executable: Mapping[str, bool]) -> None:
     shape = find_shape(executable)
     if not executable[shape.train]:
         raise errors.InvalidBundle(f"{shape.train} is not executable", hint=f"chmod +x {shape.train}")

@@ -23,10 +23,13 @@ from kaos_formats import names
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A new input: the repo that it belongs to, and its description, which also says where its content is."""
+    """A new input: the repo that it belongs to, and its description, which also says where its content is;
+    ``staged``: nothing else needs that commit.
+    """
 
     repo: str
     description: Description
+    staged: bool = False
 
 
 def commit_inputs(
@@ -44,7 +47,7 @@ def commit_inputs(
         staged: list[Staged] = []
         for part in parts:
             about = part.description
-            if about.staging:
+            if part.staged:
                 with suppress(errors.Busy):
                     held.enter_context(locks.hold(*upload_key(workspace, part.repo, about.id), patience_s=0))
                     staged.append(
@@ -64,11 +67,15 @@ def _at_once(
     staged: Sequence[Staged],
 ) -> str:
     commits = [_start(part) for part in parts]
-    job_id = pachd.transact_at_once(workspace, names.INPUT_REPOS, commits, pipelines, staged)
+    job_id = pachd.transact_at_once(workspace, _repos(parts), commits, pipelines, staged)
     for part, made in zip(parts, commits, strict=True):
         if made.content is None:
             fill(pachd, workspace, part.repo, job_id, part.description)
     return job_id
+
+
+def _repos(parts: Sequence[Part]) -> list[str]:
+    return list(dict.fromkeys((*names.ALWAYS_THERE, *(part.repo for part in parts))))
 
 
 def _start(part: Part) -> StartCommit:
@@ -83,7 +90,7 @@ def _in_steps(
     pipelines: Sequence[PutPipeline],
     staged: Sequence[Staged],
 ) -> str:
-    pachd.ensure_repos(workspace, names.INPUT_REPOS)
+    pachd.ensure_repos(workspace, _repos(parts))
     job_id = pachd.transact(workspace, [_start(part) for part in parts], pipelines)
     for part in parts:
         fill(pachd, workspace, part.repo, job_id, part.description)

@@ -16,20 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
-from kaos_backend.domain.descriptions import Description, rfc3339
 from kaos_backend.domain.machine import builder_of, check_fits, machine_of
 from kaos_backend.domain.models import Job, PutPipeline
-from kaos_backend.domain.stages import Stage, Target, runnable, with_jobs
+from kaos_backend.domain.stages import Target, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, presenters, stages, views
-from kaos_backend.services.bundles import Bundles, no_bundle
+from kaos_backend.services.asked import Asked, look
+from kaos_backend.services.bundles import Bundles
 from kaos_backend.services.commit import Part, commit_inputs
-from kaos_backend.services.fill import heal
 from kaos_backend.services.jobs import stop
 from kaos_backend.services.locks import KeyedLocks
+from kaos_backend.services.parts import Parts
 from kaos_backend.services.recovery import Recovery
 from kaos_backend.services.requests import Deploy, check_author
 from kaos_backend.services.stages import STAGES
@@ -68,12 +69,15 @@ class Deploys:
         recovery: Recovery,
         locks: KeyedLocks,
         now: Callable[[], datetime],
+        fetching: Mapping[str, str] | None = None,
     ) -> None:
+        """``fetching``: the variables that say what may be fetched."""
         self._pachd = pachd
         self._bundles = bundles
         self._recovery = recovery
         self._locks = locks
         self._now = now
+        self._fetching = fetching or {}
 
     def deploy(self, workspace: str, request: Deploy) -> views.DeployResult:
         """Deploys; the same inputs again start nothing. Raises NoSuchWorkspace, NoBundle, InvalidHyper,
@@ -101,25 +105,17 @@ class Deploys:
             raise
 
     def _deploy(self, workspace: str, request: Deploy, grid: hyperparams.Grid | None) -> views.DeployResult:
-        heads = {repo: inputs.head(self._pachd, workspace, repo) for repo in names.INPUT_REPOS}
-        ids = _ids(heads)
-        current = heads[names.HYPER]
-        if grid is not None and current is not None and current.description.id == grid.id:
-            heal(self._pachd, workspace, current, self._bundles.staging.owner)
-        deployed = ids | request.bundles
-        # Without a grid there is one trial, with the training code's own defaults.
-        default = hyperparams.expand({})
-        able = runnable(STAGES, {**deployed, names.HYPER: default.id})
-        if grid is None and ids[names.HYPER] is None and any(names.HYPER in s.inputs for s in able):
-            grid = default
-        _refuse_what_serves_nothing(request, able, deployed)
-        wanted = {names.HYPER: None if grid is None else grid.id} | request.bundles
-        done = self._settled(workspace, request, wanted, heads) if len(able) == len(STAGES) else None
+        ask = look(self._pachd, workspace, request, grid, self._bundles.staging.owner)
+        done = self._settled(workspace, ask) if len(ask.able) == len(ask.stages) else None
         if done is None:
-            done = self._put(workspace, request, grid, wanted, heads, able)
+            done = self._put(workspace, ask)
         changed = {part.repo: part.description for part in done.parts}
-        shown = {repo: changed.get(repo) or (h.description if h else None) for repo, h in heads.items()}
-        running = done.plan.runs(able)
+        shown = {repo: h.description if h else None for repo, h in ask.heads.items()} | changed
+        if names.MANIFEST in changed:
+            shown[names.DATA] = None
+        elif names.DATA in changed:
+            shown[names.MANIFEST] = None
+        running = done.plan.runs(ask.able)
         trains = any(stage.trials for stage in STAGES if stage.name in running)
         return views.DeployResult(
             job=done.job,
@@ -129,38 +125,34 @@ class Deploys:
             parts=done.plan.changed,
             source=presenters.bundle(shown[names.SOURCE]),
             data=presenters.bundle(shown[names.DATA]),
-            grid=presenters.grid(grid, shown[names.HYPER]),
+            manifest=presenters.bundle(shown[names.MANIFEST]),
+            grid=presenters.grid(ask.grid, shown[names.HYPER]),
             stages=running,
             parallelism=done.parallelism if trains else None,
             build_args=presenters.arguments(done.arguments),
             build_secrets=done.secrets,
         )
 
-    def _put(
-        self,
-        workspace: str,
-        request: Deploy,
-        grid: hyperparams.Grid | None,
-        wanted: Mapping[str, str | None],
-        heads: Mapping[str, inputs.Head | None],
-        able: Sequence[Stage],
-    ) -> _Done:
+    def _put(self, workspace: str, ask: Asked) -> _Done:
         """The long way: plan what has to be done, and do it."""
-        ids = _ids(heads)
-        now = self._current(workspace, heads, able)
-        target = self._target(workspace, request.source or ids[names.SOURCE] or "", request, now, able)
+        request, able = ask.request, ask.able
+        now = self._current(workspace, ask)
+        target = self._target(workspace, ask, now)
         specs = {stage.name: stage.spec(target) for stage in able}
         before = now.spec(names.BUILD)
         want = deploys.Wanted(
-            wanted,
+            ask.wanted,
             specs,
             request.settings_given,
             request.retry,
             target.arguments != deploys.arguments_of(before),
-            target.secrets != build_secrets.ids_of(before),
+            target.secrets != _secrets_of(now.specs),
         )
-        plan = deploys.plan(STAGES, now, want)
-        parts = self._parts(workspace, request, grid, plan)
+        plan = deploys.plan(ask.stages, now, want)
+        making = Parts(self._bundles, workspace, request.author, self._now())
+        parts = making.of_bundles(plan.changed, ask.bundles, ask.heads, request.refresh)
+        if names.HYPER in plan.changed and ask.grid is not None:
+            parts.append(making.of_grid(ask.grid))
         self._spare(workspace, plan, replace=request.replace)
         # Only now that nothing is left to refuse: what is in force keeps its secrets otherwise.
         secret = build_secrets.secret_name(workspace)
@@ -198,47 +190,39 @@ class Deploys:
         for job_id in ids:
             stop(self._pachd, workspace, with_jobs(STAGES, self._pachd.job_set(workspace, job_id)), REPLACED)
 
-    def _settled(
-        self,
-        workspace: str,
-        request: Deploy,
-        wanted: Mapping[str, str | None],
-        heads: Mapping[str, inputs.Head | None],
-    ) -> _Done | None:
+    def _settled(self, workspace: str, ask: Asked) -> _Done | None:
         """The short way for a deploy of what is there already: one more look, at the newest jobs."""
-        ids = _ids(heads)
+        request, here = ask.request, ask.stages
         if (
             request.settings_given
             or request.for_builds
-            or any(i not in (None, ids[repo]) for repo, i in wanted.items())
+            or any(i not in (None, ask.ids[repo]) for repo, i in ask.wanted.items())
         ):
             return None
         jobs = self._pachd.jobs(workspace, number=len(STAGES))
-        last = next((job.id for job in jobs if job.pipeline == STAGES[-1].name), None)
-        found = deploys.settled(STAGES, with_jobs(STAGES, [j for j in jobs if j.id == last]), request.retry)
+        last = next((job.id for job in jobs if job.pipeline == here[-1].name), None)
+        found = deploys.settled(here, with_jobs(here, [j for j in jobs if j.id == last]), request.retry)
         if found is None:
             return None
-        if self._head(workspace, STAGES[-1].name) != last or self._outdated(workspace, STAGES, heads):
+        if self._head(workspace, here[-1].name) != last or self._outdated(workspace, ask):
             # The newest job has retried an older one, or what came after it was removed.
             return None
         specs = {p.name: p.spec for p in self._pachd.pipelines(workspace)}
         arguments = deploys.arguments_of(specs.get(names.BUILD))
         builder = builder_of(self._pachd.cluster())
-        image = names.image_name(workspace, ids[names.SOURCE] or "", builder, variant(arguments))
+        image = names.image_name(workspace, ask.source, builder, variant(arguments))
         if (specs.get(names.TRAIN, {}).get("transform") or {}).get("image") != image:
             return None  # another builder is used now
         waits = any(not job.state.terminal for job in jobs)
-        lost = waits and deploys.image_lost(STAGES, self._current(workspace, heads, STAGES))
+        lost = waits and deploys.image_lost(here, self._current(workspace, ask))
         if lost:
             return None
-        return _Done(found, found.job, arguments, build_secrets.ids_of(specs.get(names.BUILD)))
+        return _Done(found, found.job, arguments, _secrets_of(specs))
 
-    def _current(
-        self, workspace: str, heads: Mapping[str, inputs.Head | None], able: Sequence[Stage]
-    ) -> deploys.Current:
+    def _current(self, workspace: str, ask: Asked) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
         jobs = {name: job for name in pipelines if (job := self._job_of_head(workspace, name)) is not None}
-        return deploys.Current(_ids(heads), pipelines, jobs, self._outdated(workspace, able, heads))
+        return deploys.Current(ask.ids, pipelines, jobs, self._outdated(workspace, ask))
 
     def _job_of_head(self, workspace: str, pipeline: str) -> Job | None:
         """The newest job of a pipeline, but for those that have retried an older one."""
@@ -249,13 +233,15 @@ class Deploys:
         found = [job for job in self._pachd.job_set(workspace, head) if job.pipeline == pipeline]
         return next(iter(found), newest)
 
-    def _outdated(
-        self, workspace: str, able: Sequence[Stage], heads: Mapping[str, inputs.Head | None]
-    ) -> list[str]:
+    def _outdated(self, workspace: str, ask: Asked) -> list[str]:
         """The stages whose newest output was made of other inputs: that of the current ones was removed."""
-        read = {repo: head.commit.id for repo, head in heads.items() if head is not None}
+        read = {
+            repo: head.commit.id
+            for repo, head in ask.heads.items()
+            if head is not None and ask.ids[repo] is not None
+        }
         found: list[str] = []
-        for stage in able:
+        for stage in ask.able:
             with suppress(errors.NotFound):
                 commit = self._pachd.commit(workspace, stage.name, names.MASTER)
                 if any(commit.provenance.get(repo) != read[repo] for repo in stage.inputs if repo in read):
@@ -269,15 +255,14 @@ class Deploys:
         except errors.NotFound:
             return None
 
-    def _target(
-        self, workspace: str, source_id: str, request: Deploy, now: deploys.Current, able: Sequence[Stage]
-    ) -> Target:
-        trials = next((stage.name for stage in able if stage.trials), None)
+    def _target(self, workspace: str, ask: Asked, now: deploys.Current) -> Target:
+        request = ask.request
+        trials = next((stage.name for stage in ask.able if stage.trials), None)
         settings = deploys.settings_of(now.spec(trials) if trials else None)
         arguments = request.build_args
         if arguments is None:
             arguments = deploys.arguments_of(now.spec(names.BUILD))
-        secrets = build_secrets.ids_of(now.spec(names.BUILD))
+        secrets = _secrets_of(now.specs)
         if request.build_secrets is not None:
             secrets = tuple(sorted(request.build_secrets))
         granted = _granted(settings.resources, request)
@@ -289,37 +274,17 @@ class Deploys:
         if parallelism is None:
             parallelism = resources.default_parallelism(machine.get("cpus"), granted.cpu)
         return Target(
-            workspace, source_id, builder_of(cluster), granted, parallelism, auto, arguments, secrets
+            workspace,
+            ask.source,
+            builder_of(cluster),
+            granted,
+            parallelism,
+            auto,
+            arguments,
+            secrets,
+            ask.fetched,
+            self._fetching,
         )
-
-    def _parts(
-        self,
-        workspace: str,
-        request: Deploy,
-        grid: hyperparams.Grid | None,
-        plan: deploys.Plan,
-    ) -> list[Part]:
-        created = rfc3339(self._now()) or ""
-        parts: list[Part] = []
-        for kind, bundle_id in request.bundles.items():
-            if kind not in plan.changed:
-                continue
-            staged = self._bundles.staged(workspace, kind, bundle_id)
-            if staged is None:
-                raise no_bundle(workspace, kind, bundle_id)
-            commit, about = staged
-            description = Description(
-                kind=kind, id=bundle_id, name=about.name, author=request.author, created=created,
-                files=about.files, bytes=about.bytes, staging=commit.id, owner=self._bundles.staging.owner,
-            )  # fmt: skip
-            parts.append(Part(kind, description))
-        if names.HYPER in plan.changed and grid is not None:
-            description = Description(
-                kind="hyper", id=grid.id, author=request.author, created=created, trials=len(grid.trials),
-                grid=grid.as_given(), owner=self._bundles.staging.owner,
-            )  # fmt: skip
-            parts.append(Part(names.HYPER, description))
-        return parts
 
     def _discard_staged(self, workspace: str, request: Deploy) -> None:
         """A refused deploy leaves no trace: not even the bundles that were sent for it."""
@@ -330,25 +295,10 @@ class Deploys:
                     self._bundles.staging.discard_quietly(workspace, kind, bundle_id)
 
 
-def _ids(heads: Mapping[str, inputs.Head | None]) -> dict[str, str | None]:
-    return {repo: head.description.id if head else None for repo, head in heads.items()}
-
-
-def _refuse_what_serves_nothing(
-    request: Deploy, able: Sequence[Stage], deployed: Mapping[str, str | None]
-) -> None:
-    """Raises InvalidResources for settings of a stage that cannot run yet, and so would forget them."""
-    if request.settings_given and not any(stage.trials for stage in able):
-        what, hint = deploys.missing(STAGES, deployed)
-        raise errors.InvalidResources(
-            f"-p, --cpu, --memory, --gpu, --tries and --timeout are for training: {what}",
-            hint=f"{hint}, and give them together",
-        )
-    if request.for_builds and all(stage.trials for stage in able):
-        what, hint = deploys.missing(STAGES[:1], deployed)
-        raise errors.InvalidResources(
-            f"--build-arg and --secret are for builds: {what}", hint=f"{hint}, and give them together"
-        )
+def _secrets_of(specs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The ids of the secrets that builds and fetches are given, by the specs of these."""
+    given = (specs.get(name) for name in (names.BUILD, names.FETCH))
+    return tuple(sorted({one for spec in given for one in build_secrets.ids_of(spec)}))
 
 
 def _would_end(ids: Sequence[str]) -> errors.JobOpen:

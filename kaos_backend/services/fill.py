@@ -18,7 +18,7 @@ _AT_ONCE = 1000
 def content(description: Description) -> Content | None:
     """The content that a description names, where it is small enough to come with its commit."""
     if description.kind != "hyper":
-        return Content(description.staging, _paths(description))
+        return Content(description.staging, _paths(description), _beside(description))
     if description.trials > _AT_ONCE:
         return None
     return Content(files=_files(description))
@@ -34,12 +34,18 @@ def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: D
     else:
         copies = [CopyFile(path, repo, description.staging, path) for path in _paths(description)]
         changes = [DeleteFile("/"), *copies]
+        changes += [AddFile(path, text) for path, text in _beside(description).items()]
     pachd.modify(workspace, repo, commit_id, changes)
     pachd.finish_commit(workspace, repo, commit_id)
 
 
 def _paths(description: Description) -> tuple[str, ...]:
     return names.bundle_dir(description.id), names.tree_path(description.id)
+
+
+def _beside(description: Description) -> dict[str, bytes]:
+    """What tells a manifest from the same one that was deployed before, so that it is fetched anew."""
+    return {f"/{names.REFRESH_FILE}": description.refresh.encode()} if description.refresh else {}
 
 
 def _points(description: Description, before: Description | None) -> list[FileOp]:

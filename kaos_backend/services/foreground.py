@@ -162,7 +162,7 @@ class Foregrounds:
                 hint="`kaos train deploy -h GRID.json` runs a grid",
             )
         source, source_commit = self._bundle(workspace, names.SOURCE, request.source)
-        data, data_commit = self._bundle(workspace, names.DATA, request.data)
+        data = self._data(workspace, request.data)
         target = self._target(workspace, source, request)
         build = kaos_v1.ForegroundOpen(
             project=workspace,
@@ -172,14 +172,13 @@ class Foregrounds:
         )
         point = grid.trials[0]
         params = names.params_path(point.params_id)
-        at = _input(names.DATA, data_commit, names.bundle_dir(data))
 
         def train(image: bytes) -> kaos_v1.ForegroundOpen:
             made = f"/{source}/"
             return kaos_v1.ForegroundOpen(
                 project=workspace,
                 spec=json.dumps(TRAIN.spec(target)),
-                commits=[at],
+                commits=[data],
                 files=[
                     _file(names.BUILD, made, made + _IMAGE_FILE, image),
                     _file(names.HYPER, params, params, point.text.encode()),
@@ -195,13 +194,28 @@ class Foregrounds:
         if head is not None and wanted in (None, head.description.id):
             return head.description.id, head.commit.id
         if wanted is None:
-            raise errors.NoBundle(
-                f"workspace {workspace} has no {kind} bundle", hint=f"give one with -{kind[0]}", kind=kind
-            )
+            raise _no_bundle_yet(workspace, kind)
         staged = self._bundles.staged(workspace, kind, wanted)
         if staged is None:
             raise no_bundle(workspace, kind, wanted)
         return wanted, staged[0].id
+
+    def _data(self, workspace: str, wanted: str | None) -> kaos_v1.CommitInput:
+        """The data: what is current, fetched or not, or was sent for this. Raises NoBundle, NotYet."""
+        if wanted is not None:
+            id_, commit = self._bundle(workspace, names.DATA, wanted)
+            return _input(names.DATA, commit, names.bundle_dir(id_))
+        current = inputs.current_data(self._pachd, workspace, inputs.heads(self._pachd, workspace))
+        if current is None:
+            raise _no_bundle_yet(workspace, names.DATA)
+        about = current.descriptions[names.DATA]
+        if not about.id:
+            raise errors.NotYet(
+                f"the data {about.name} of workspace {workspace} is still being fetched",
+                hint="`kaos train wait` waits for that",
+            )
+        repo = current.data_repo
+        return _input(names.DATA, current.commits[repo], names.bundle_dir(about.id), repo)
 
     def _target(self, workspace: str, source: str, request: Run) -> Target:
         specs = {pipeline.name: pipeline.spec for pipeline in self._pachd.pipelines(workspace)}
@@ -260,8 +274,15 @@ class Foregrounds:
         yield from self._one(session, train(_image(b"".join(packed))), ForegroundLine)
 
 
-def _input(repo: str, commit: str, path: str) -> kaos_v1.CommitInput:
-    return kaos_v1.CommitInput(name=repo, repo=repo, commit=commit, path=path)
+def _no_bundle_yet(workspace: str, kind: str) -> errors.NoBundle:
+    return errors.NoBundle(
+        f"workspace {workspace} has no {kind} bundle", hint=f"give one with -{kind[0]}", kind=kind
+    )
+
+
+def _input(name: str, commit: str, path: str, repo: str = "") -> kaos_v1.CommitInput:
+    """``repo``: where it is, unless that has the input's name."""
+    return kaos_v1.CommitInput(name=name, repo=repo or name, commit=commit, path=path)
 
 
 def _file(name: str, path: str, file: str, content: bytes) -> kaos_v1.FileInput:

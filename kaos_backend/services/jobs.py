@@ -99,13 +99,14 @@ class Jobs:
         return self.summarize(job_id, self.explained(workspace, jobs), self.inputs_of(workspace, job_id))
 
     def inputs_of(self, workspace: str, job_id: str) -> inputs.JobInputs:
-        """What a job was made of, which never changes: read once, however often one asks."""
+        """What a job was made of, which never changes once it is known: read once, however often one asks."""
         with self._lock:
             known = self._inputs.get((workspace, job_id))
         if known is None:
             known = inputs.InputReader(self._pachd, workspace).of_job(job_id)
-            with self._lock:
-                self._inputs[workspace, job_id] = known
+            if not known.fetching:
+                with self._lock:
+                    self._inputs[workspace, job_id] = known
         return known
 
     def explained(self, workspace: str, jobs: StageJobs) -> list[tuple[Stage, Job]]:
@@ -147,7 +148,7 @@ class Jobs:
         whole = fold(jobs)
         created, started, finished = rules.span([job for _, job in jobs])
         about = read.descriptions
-        source, data, hyper = (about.get(repo) for repo in names.INPUT_REPOS)
+        source, data, hyper = (about.get(repo) for repo in names.ALWAYS_THERE)
         trials = hyper.trials if hyper else 0
         return views.JobSummary(
             id=job_id,

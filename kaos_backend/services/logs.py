@@ -294,6 +294,8 @@ class LogReading:
     def _trials(self, train: Job) -> Sequence[TrialDatum]:
         if self._ended is not None:
             return self._ended
+        if self._read.fetching:
+            self._read = self._jobs.inputs_of(self._workspace, self._job_id)
         found = self._trials_service.of_job(self._workspace, train, self._read)
         if train.state.terminal:
             self._ended = found

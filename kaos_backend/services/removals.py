@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
@@ -29,29 +30,41 @@ from kaos_formats import names
 
 _SHOWN = 5
 _KINDS: tuple[names.BundleKind, ...] = (names.SOURCE, names.DATA)
+_REPOS = (*_KINDS, names.MANIFEST)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class _History:
-    """All that a workspace has of jobs and of commits, read once."""
+    """All that a workspace has of jobs and of commits, read once. ``fetched``: what was fetched for which
+    commit of a manifest.
+    """
 
     jobs: Mapping[str, StageJobs]
     read: Mapping[str, Mapping[str, str]]
     commits: Mapping[str, Sequence[Commit]]
+    fetched: Mapping[str, Description]
     current: Mapping[str, str | None]
 
     def versions(self, kind: str) -> dict[str, list[tuple[Commit, Description]]]:
-        """The deployed versions by id, the one deployed last first; their commits, newest first."""
+        """The deployed versions by id, the one deployed last first; their commits, newest first. Those of
+        data that was fetched are its manifest's.
+        """
         found: dict[str, list[tuple[Commit, Description]]] = {}
-        for commit in self.commits[kind]:
-            about = parse(commit.description)
+        repos = (kind, names.MANIFEST) if kind == names.DATA else (kind,)
+        commits = [commit for repo in repos for commit in self.commits[repo]]
+        for commit in sorted(commits, key=lambda one: one.started or _NEVER, reverse=True):
+            about = self._about(commit)
             if about is not None and about.kind == kind and not commit.error and not commit.open:
                 found.setdefault(about.id, []).append((commit, about))
         return found
 
-    def users(self, kind: str, commits: Collection[str]) -> list[str]:
-        """The jobs that were made of these commits of a repo, newest first."""
-        return [job for job, read in self.read.items() if read.get(kind) in commits]
+    def _about(self, commit: Commit) -> Description | None:
+        return self.fetched.get(commit.id) if commit.repo == names.MANIFEST else parse(commit.description)
+
+    def users(self, commits: Collection[tuple[str, str]]) -> list[str]:
+        """The jobs that were made of these commits of repos, newest first."""
+        return [job for job, read in self.read.items() if not read.items().isdisjoint(commits)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,7 @@ class Removals:
         for version, commits in history.versions(kind).items():
             about = presenters.bundle(commits[0][1])
             assert about is not None
-            users = history.users(kind, {commit.id for commit, _ in commits})
+            users = history.users({(commit.repo, commit.id) for commit, _ in commits})
             current = version == history.current[kind]
             found.append(views.Version(**dict(about), current=current, jobs=users))
         return found
@@ -112,14 +125,36 @@ class Removals:
         jobs = {job: with_jobs(STAGES, found) for job, found in listed.items()}
         newest = sorted(jobs, key=lambda job: max(str(one.created) for _, one in jobs[job]), reverse=True)
         reader = inputs.InputReader(self._pachd, workspace, listing=0)
-        repos = (*_KINDS, *(stage.name for stage in STAGES))
-        heads = {kind: inputs.head(self._pachd, workspace, kind) for kind in _KINDS}
+        repos = (*_REPOS, *(stage.name for stage in STAGES))
+        heads = inputs.heads(self._pachd, workspace)
+        data = inputs.current_data(self._pachd, workspace, heads)
+        source = heads[names.SOURCE]
+        commits = {repo: self._pachd.commits(workspace, repo, 0) for repo in repos}
         return _History(
             jobs={job: jobs[job] for job in newest},
             read={job: reader.of_job(job).commits for job in newest},
-            commits={repo: self._pachd.commits(workspace, repo, 0) for repo in repos},
-            current={kind: head.description.id if head else None for kind, head in heads.items()},
+            commits=commits,
+            fetched=self._fetched(workspace, commits),
+            current={
+                names.SOURCE: source.description.id if source is not None else None,
+                names.DATA: data.descriptions[names.DATA].id if data is not None else None,
+            },
         )
+
+    def _fetched(self, workspace: str, commits: Mapping[str, Sequence[Commit]]) -> dict[str, Description]:
+        """What was fetched, by the id of the manifest's commit; what failed is not there."""
+        manifests = {commit.id: parse(commit.description) for commit in commits[names.MANIFEST]}
+        found: dict[str, Description] = {}
+        for commit in commits[names.FETCH]:
+            of = commit.provenance.get(names.MANIFEST, "")
+            about = manifests.get(of)
+            if about is None or of in found:
+                continue
+            data = inputs.fetched(self._pachd, workspace, commit, about)
+            if data.id:
+                read = inputs.JobInputs({names.FETCH: commit.id}, {names.DATA: data})
+                found[of] = inputs.counted(self._pachd, workspace, read) or data
+        return found
 
     # -- what goes
 
@@ -129,14 +164,14 @@ class Removals:
         parts: set[tuple[str, str]] = set()
         for kind, ids in versions.items():
             for version in dict.fromkeys(ids):
-                found = {commit.id for commit, _ in history.versions(kind)[version]}
-                users = [job for job in history.users(kind, found) if job not in going]
+                found = {(commit.repo, commit.id) for commit, _ in history.versions(kind)[version]}
+                users = [job for job in history.users(found) if job not in going]
                 if version == history.current[kind]:
                     raise _current(kind, version)
                 if users and not request.force:
                     raise _has_made(kind, version, users)
                 going |= set(users)
-                parts |= {(kind, commit) for commit in found}
+                parts |= found
         jobs = [job for job in history.jobs if job in going]
         self._check_open(history, jobs)
         if not request.force:
@@ -146,7 +181,7 @@ class Removals:
             jobs,
             {kind: list(dict.fromkeys(ids)) for kind, ids in versions.items()},
             commits,
-            [(repo, one.id) for repo in _KINDS for one in history.commits[repo] if (repo, one.id) in parts],
+            [(repo, one.id) for repo in _REPOS for one in history.commits[repo] if (repo, one.id) in parts],
         )
 
     def _check_open(self, history: _History, going: Sequence[str]) -> None:

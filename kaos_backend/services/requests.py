@@ -106,14 +106,17 @@ class Resources(Request):
 
 
 class Deploy(Request):
-    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it.
+    """What to deploy; None leaves a part as it is. ``hyper`` is the grid as the user's JSON has it, and of
+    ``data`` and ``manifest`` there is one.
 
-    ``build_args``, ``build_secrets``: all those that the build is to have. ``replace``: jobs that have not
-    ended are stopped where the deploy cannot be without that.
+    ``build_args``, ``build_secrets``: all those that the build is to have, and the fetch its credentials
+    among these. ``replace``: jobs that have not ended are stopped where the deploy cannot be without that.
+    ``refresh``: what the manifest names is fetched again, as far as it has changed.
     """
 
     source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
     data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    manifest: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
     hyper: Annotated[Any, Field(json_schema_extra=_nullable(_GRID))] = None
     parallelism: Annotated[
         int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_PARALLELISM))
@@ -126,11 +129,16 @@ class Deploy(Request):
     ] = None
     retry: bool = False
     replace: bool = False
+    refresh: bool = False
 
     @property
     def bundles(self) -> dict[names.BundleKind, str]:
         """The ids of the bundles that it names."""
-        given: dict[names.BundleKind, str | None] = {names.SOURCE: self.source, names.DATA: self.data}
+        given: dict[names.BundleKind, str | None] = {
+            names.SOURCE: self.source,
+            names.DATA: self.data,
+            names.MANIFEST: self.manifest,
+        }
         return {kind: id_ for kind, id_ in given.items() if id_ is not None}
 
     @property

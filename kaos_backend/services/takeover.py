@@ -13,7 +13,7 @@ from kaos_backend.domain.filelist import HASH_BYTES, FileList
 from kaos_backend.domain.models import AddFile, CopyFile, FileOp
 from kaos_backend.pachd.port import IngestCall, Pachd
 from kaos_backend.services import inputs
-from kaos_backend.services.bundles import Bundles, check_source
+from kaos_backend.services.bundles import Bundles, check_files
 from kaos_backend.services.contents import FILE_SETS
 from kaos_backend.services.lines import TakenLine
 from kaos_formats import names
@@ -49,13 +49,13 @@ class Takeover:
         inputs.require_workspace(self._pachd, workspace)
         if base_id is None:
             whole = FileList.of(lines)
-            if kind == names.SOURCE:
-                check_source({file.path: file.executable for block in whole.blocks() for file in block})
+            check_files(
+                kind, lambda: {file.path: file.executable for block in whole.blocks() for file in block}
+            )
             call = self._pachd.ingest(folder, whole.stored())
             return Taking(self._bundles, call, workspace, kind, name, whole)
         changed = ChangedList.of(self._bundles.base(workspace, kind, base_id), lines)
-        if kind == names.SOURCE:
-            check_source(changed.executable())
+        check_files(kind, changed.executable)
         call = self._pachd.ingest(folder, changed.stored())
         return Taking(self._bundles, call, workspace, kind, name, changed)
 

@@ -101,7 +101,8 @@ class Trials:
             **dict(self._jobs.summarize(job_id, jobs, read)),
             inputs=views.Inputs(
                 source=presenters.bundle(about.get(names.SOURCE)),
-                data=presenters.bundle(about.get(names.DATA)),
+                data=presenters.bundle(inputs.counted(self._pachd, workspace, read)),
+                manifest=presenters.bundle(about.get(names.MANIFEST)),
                 hyper=presenters.hyper(about.get(names.HYPER)),
             ),
             settings=None if settings is None else presenters.settings(settings),
@@ -389,5 +390,6 @@ def _model(datum: Datum | None, source: str, data: str, params_id: str) -> str:
     if datum is not None:
         # What the datum read beats what the commits say.
         source = (_input(datum, names.BUILD) or source).strip("/").partition("/")[0]
-        data = (_input(datum, names.DATA) or data).strip("/").partition("/")[0]
+        read = _input(datum, names.DATA) or _input(datum, names.FETCH) or data
+        data = read.strip("/").partition("/")[0]
     return names.model_id(source, data, params_id)

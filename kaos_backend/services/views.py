@@ -221,8 +221,11 @@ class Settings(View):
 
 
 class Inputs(View):
+    """``data`` has no id before the fetch of what ``manifest`` names has succeeded."""
+
     source: Bundle | None
     data: Bundle | None
+    manifest: Bundle | None
     hyper: Hyper | None
 
 
@@ -284,6 +287,7 @@ class WorkspaceDetail(Answer):
     created: str | None
     source: Bundle | None
     data: Bundle | None
+    manifest: Bundle | None
     hyper: Hyper | None
     jobs: int
     last_job: JobSummary | None
@@ -309,6 +313,7 @@ class DeployResult(Answer):
     parts: Sequence[str]
     source: Bundle | None
     data: Bundle | None
+    manifest: Bundle | None
     grid: Grid | None
     stages: Sequence[str]
     parallelism: int | None

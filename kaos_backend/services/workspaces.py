@@ -45,14 +45,16 @@ class Workspaces:
     def get(self, name: str) -> views.WorkspaceDetail:
         """What is deployed in a workspace, and its newest job. Raises NoSuchWorkspace."""
         project = inputs.require_workspace(self._pachd, name)
-        heads = {repo: inputs.head(self._pachd, name, repo) for repo in names.INPUT_REPOS}
+        heads = inputs.heads(self._pachd, name)
+        data = inputs.current_data(self._pachd, name, heads)
         described = {repo: head.description if head else None for repo, head in heads.items()}
         last = self._jobs.last(name)
         return views.WorkspaceDetail(
             name=name,
             created=rfc3339(project.created),
             source=presenters.bundle(described[names.SOURCE]),
-            data=presenters.bundle(described[names.DATA]),
+            data=presenters.bundle(inputs.counted(self._pachd, name, data)),
+            manifest=presenters.bundle(described[names.MANIFEST]),
             hyper=presenters.hyper(described[names.HYPER]),
             jobs=self._jobs.counts().get(name, 0),
             last_job=self._jobs.summary(name, last) if last is not None else None,

@@ -1,4 +1,4 @@
-"""The specs of a workspace's two pipelines, as CreatePipelineRequest JSON (section 10 of the Pachyderm
+"""The specs of a workspace's pipelines, as CreatePipelineRequest JSON (section 10 of the Pachyderm
 reference).
 
 Pure functions of their arguments: equal arguments give equal specs, so "does the pipeline need an update" is
@@ -16,7 +16,19 @@ from kaos_formats.arguments import VARIABLE as BUILD_ARGS
 from kaos_formats.arguments import format_arguments, variant
 from kaos_formats.build_secrets import mounts
 from kaos_formats.images import BUILDER_IMAGE
-from kaos_formats.names import BUILD, DATA, HYPER, ID_LENGTH, MASTER, SOURCE, TIMEOUT, TRAIN, image_name
+from kaos_formats.names import (
+    BUILD,
+    DATA,
+    FETCH,
+    HYPER,
+    ID_LENGTH,
+    MANIFEST,
+    MASTER,
+    SOURCE,
+    TIMEOUT,
+    TRAIN,
+    image_name,
+)
 
 Json = dict[str, Any]
 
@@ -24,6 +36,28 @@ Json = dict[str, Any]
 def train_script() -> list[str]:
     """The lines of train.sh, as `transform.stdin` takes them."""
     return resources.files(__package__).joinpath("train.sh").read_text("utf-8").splitlines()
+
+
+def fetch_spec(workspace: str, settings: Mapping[str, str], secrets: Iterable[str] = ()) -> Json:
+    """Spec of the `fetch` pipeline, which brings the files that a manifest names, with variables that say
+    what it may fetch and the secrets of these ids.
+
+    One datum, so that what it brings is one bundle, and one try: it tries again itself what may succeed.
+    """
+    named = mounts(workspace, secrets)
+    return {
+        "pipeline": {"project": {"name": workspace}, "name": FETCH},
+        "description": "fetches the remote files that the manifest names",
+        "input": {"pfs": _pfs(workspace, MANIFEST, "/")},
+        "transform": {
+            "image": BUILDER_IMAGE,
+            "cmd": ["python", "-m", "kaos_pipelines.fetch"],
+            "env": {"KAOS_WORKSPACE": workspace, **settings},
+            **({"secrets": named} if named else {}),
+        },
+        "datumTries": 1,
+        "parallelismSpec": {"constant": 1},
+    }
 
 
 def build_spec(
@@ -70,13 +104,15 @@ def train_spec(
     gpu: int | None = None,
     tries: int = 1,
     timeout_s: float | None = None,
+    data: str = DATA,
     script: list[str] | None = None,
 ) -> Json:
     """Spec of the `train` pipeline: one datum per (image, data bundle, params).
 
     `cpu` in cores (default 1), `memory_bytes` in bytes (default: no limit), `gpu` in whole devices (default
     none); all three are per trial. A failing trial is run `tries` times and then recovered (`errCmd`), so
-    that the others' models land; each time takes at most `timeout_s` seconds (default: no limit).
+    that the others' models land; each time takes at most `timeout_s` seconds (default: no limit). `data` is
+    the repo with the data bundle.
     Raises ValueError for amounts that no machine can grant.
     """
     cores = 1.0 if cpu is None else float(cpu)
@@ -98,7 +134,7 @@ def train_spec(
             "cross": [
                 {"pfs": _pfs(workspace, BUILD, "/*")},
                 # Not `/*`, which would match `/<id>.tree`.
-                {"pfs": _pfs(workspace, DATA, "/" + "?" * ID_LENGTH)},
+                {"pfs": _pfs(workspace, data, "/" + "?" * ID_LENGTH) | {"name": DATA}},
                 {"pfs": _pfs(workspace, HYPER, "/*")},
             ]
         },

@@ -16,6 +16,7 @@ from kaos_backend.engine.workers.pair import Pair
 from kaos_backend.engine.workers.process.builder import HostBuilder
 from kaos_backend.engine.workers.process.runtime import ProcessRuntime
 from kaos_formats.files import write_atomically
+from kaos_formats.home import fetched_files
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +77,15 @@ def _process(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     isolate = _of(env, "KAOS_ENGINE_ISOLATION", "auto", {"auto": None, "none": False, "bubblewrap": True})
     control = _of(env, "KAOS_ENGINE_LIMITS", "auto", {"auto": None, "sampling": False, "cgroup": True})
     runtime = ProcessRuntime(engine_dir, home=home, isolate=isolate, control=control)
-    return Pair(runtime, HostBuilder(engine_dir, "venv", bwrap=runtime.bwrap))
+    return Pair(runtime, HostBuilder(engine_dir, "venv", bwrap=runtime.bwrap, fetched=fetched_files(home)))
 
 
-def _docker(env: Mapping[str, str], engine_dir: Path, _home: Path) -> Pair:
+def _docker(env: Mapping[str, str], engine_dir: Path, home: Path) -> Pair:
     network = _of(env, "KAOS_ENGINE_NETWORK", "on", {"on": True, "off": False})
     registry = _registry(env)
     return Pair(
         DockerRuntime(engine_dir, env, network, registry),
-        HostBuilder(engine_dir, "docker", partial(for_builds, env)),
+        HostBuilder(engine_dir, "docker", partial(for_builds, env), fetched=fetched_files(home)),
     )
 
 

@@ -12,7 +12,7 @@ from kaos_backend.domain.models import Job, JobState, Pipeline
 from kaos_backend.domain.resources import Resources
 from kaos_backend.domain.stages import Stage
 
-BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {})
+BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {}, image=True)
 TRAIN = Stage("train", "training", ("build", "data", "hyper"), ("source",), lambda _: {}, trials=True)
 STAGES = (BUILD, TRAIN)
 

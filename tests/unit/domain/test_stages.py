@@ -11,7 +11,7 @@ from kaos_backend.domain.stages import Outcome, Stage, Whole
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FETCH = Stage("fetch", "fetching", ("urls",), (), lambda _: {})
-BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {})
+BUILD = Stage("build", "building", ("source",), ("source",), lambda _: {}, image=True)
 TRAIN = Stage("train", "training", ("fetch", "build", "hyper"), ("source",), lambda _: {}, trials=True)
 ALL = (FETCH, BUILD, TRAIN)
 

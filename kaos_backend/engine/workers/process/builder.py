@@ -1,4 +1,5 @@
-"""The builders' workers: the engine's own interpreter on `kaos_pipelines.build`, outside any sandbox.
+"""The builders' workers: the engine's own interpreter on `kaos_pipelines.build` (and `.fetch`), outside any
+sandbox.
 
 It writes the image store that the process runtime reads, or asks the Docker engine; and pip must find its
 configuration. What a Dockerfile runs it puts into sandboxes of its own.
@@ -29,8 +30,8 @@ from kaos_formats.images import home_label
 
 log = logging.getLogger(__name__)
 
-# What the engine's environment says about builds, beside what their programs read themselves.
-_SETTINGS = ("KAOS_BUILD_CA", "KAOS_REGISTRY")
+# What the engine's environment says about builds and fetches, beside what their programs read themselves.
+_SETTINGS = ("KAOS_BUILD_CA", "KAOS_REGISTRY", "KAOS_FETCH_PRIVATE", "KAOS_FETCH_ALLOW")
 
 
 class HostBuilder:
@@ -41,6 +42,7 @@ class HostBuilder:
         facts: what builds are told of where they are carried out, as variables; raises EngineError while none
         can succeed here, whatever it builds.
         bwrap: how "venv" makes the sandboxes that its RUNs are carried out in; without one it emulates them.
+        fetched: the folder where fetches keep what they have got until somebody needs the room.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HostBuilder:
         name: Literal["venv", "docker"],
         facts: Callable[[], Mapping[str, str]] = dict,
         bwrap: Bubblewrap | None = None,
+        fetched: Path | None = None,
     ) -> None:
         self.name: str = name
         self._facts = facts
@@ -56,6 +59,8 @@ class HostBuilder:
         if bwrap is not None:
             hidden = os.pathsep.join(map(str, bwrap.hidden))
             self._settings |= {"KAOS_BWRAP": bwrap.path, "KAOS_HIDDEN": hidden}
+        if fetched is not None:
+            self._settings["KAOS_FETCH_CACHE"] = str(fetched)
         self._server = builds(name)
         self._engine_dir = engine_dir.absolute()
         self._scratch = empty_folder(folder(self._engine_dir / "scratch") / "builders")
