@@ -12,7 +12,7 @@ and their jobs wait; recovery fills them from the staging commits, or with the g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from typing import Any
 from kaos_backend import errors
 from kaos_backend.domain import deploys, hyperparams, resources
 from kaos_backend.domain.machine import builder_of, check_fits, machine_of
-from kaos_backend.domain.models import Job, PutPipeline
+from kaos_backend.domain.models import Commit, Job, PutPipeline
 from kaos_backend.domain.stages import Target, with_jobs
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs, presenters, stages, views
@@ -85,7 +85,7 @@ class Deploys:
         staged for it are gone.
         """
         self._recovery.recover_if_dirty(workspace)
-        inputs.require_workspace(self._pachd, workspace)
+        inputs.check_workspace(workspace)
         try:
             grid = None if request.hyper is None else hyperparams.parse_grid(request.hyper)
             _check_settings(request)
@@ -153,7 +153,7 @@ class Deploys:
         parts = making.of_bundles(plan.changed, ask.bundles, ask.heads, request.refresh)
         if names.HYPER in plan.changed and ask.grid is not None:
             parts.append(making.of_grid(ask.grid))
-        self._spare(workspace, plan, replace=request.replace)
+        self._spare(workspace, [name for name in plan.put if name in now.pipelines], replace=request.replace)
         # Only now that nothing is left to refuse: what is in force keeps its secrets otherwise.
         secret = build_secrets.secret_name(workspace)
         if request.build_secrets:
@@ -171,14 +171,14 @@ class Deploys:
             self._pachd.drop_secret(secret)
         return _Done(plan, job, target.arguments, target.secrets, parts, target.parallelism)
 
-    def _spare(self, workspace: str, plan: deploys.Plan, *, replace: bool) -> None:
+    def _spare(self, workspace: str, updated: Sequence[str], *, replace: bool) -> None:
         """Pachyderm ends the open jobs of a pipeline that is updated: nobody loses a job that way unasked.
 
         Raises JobOpen unless they may be stopped.
         """
         open_jobs = [
             job
-            for name in plan.put
+            for name in updated
             for job in self._pachd.jobs(workspace, name, _NEWEST)
             if not job.state.terminal
         ]
@@ -204,7 +204,9 @@ class Deploys:
         found = deploys.settled(here, with_jobs(here, [j for j in jobs if j.id == last]), request.retry)
         if found is None:
             return None
-        if self._head(workspace, here[-1].name) != last or self._outdated(workspace, ask):
+        outputs = self._outputs(workspace, [stage.name for stage in ask.able])
+        newest = outputs.get(here[-1].name)
+        if newest is None or newest.id != last or _outdated(ask, outputs):
             # The newest job has retried an older one, or what came after it was removed.
             return None
         specs = {p.name: p.spec for p in self._pachd.pipelines(workspace)}
@@ -221,39 +223,29 @@ class Deploys:
 
     def _current(self, workspace: str, ask: Asked) -> deploys.Current:
         pipelines = {p.name: p for p in self._pachd.pipelines(workspace) if p.name in stages.NAMES}
-        jobs = {name: job for name in pipelines if (job := self._job_of_head(workspace, name)) is not None}
-        return deploys.Current(ask.ids, pipelines, jobs, self._outdated(workspace, ask))
+        outputs = self._outputs(workspace, pipelines)
+        jobs = {
+            name: job
+            for name in pipelines
+            if (job := self._job_of(workspace, name, outputs.get(name))) is not None
+        }
+        return deploys.Current(ask.ids, pipelines, jobs, _outdated(ask, outputs))
 
-    def _job_of_head(self, workspace: str, pipeline: str) -> Job | None:
+    def _job_of(self, workspace: str, pipeline: str, output: Commit | None) -> Job | None:
         """The newest job of a pipeline, but for those that have retried an older one."""
         newest = next(iter(self._pachd.jobs(workspace, pipeline, 1)), None)
-        head = self._head(workspace, pipeline)
-        if newest is None or head in (newest.id, None):
+        if newest is None or output is None or output.id == newest.id:
             return newest
-        found = [job for job in self._pachd.job_set(workspace, head) if job.pipeline == pipeline]
+        found = [job for job in self._pachd.job_set(workspace, output.id) if job.pipeline == pipeline]
         return next(iter(found), newest)
 
-    def _outdated(self, workspace: str, ask: Asked) -> list[str]:
-        """The stages whose newest output was made of other inputs: that of the current ones was removed."""
-        read = {
-            repo: head.commit.id
-            for repo, head in ask.heads.items()
-            if head is not None and ask.ids[repo] is not None
-        }
-        found: list[str] = []
-        for stage in ask.able:
+    def _outputs(self, workspace: str, pipelines: Iterable[str]) -> dict[str, Commit]:
+        """The newest output of each pipeline that has one."""
+        found: dict[str, Commit] = {}
+        for name in pipelines:
             with suppress(errors.NotFound):
-                commit = self._pachd.commit(workspace, stage.name, names.MASTER)
-                if any(commit.provenance.get(repo) != read[repo] for repo in stage.inputs if repo in read):
-                    found.append(stage.name)
-                read[stage.name] = commit.id
+                found[name] = self._pachd.commit(workspace, name, names.MASTER)
         return found
-
-    def _head(self, workspace: str, pipeline: str) -> str | None:
-        try:
-            return self._pachd.commit(workspace, pipeline, names.MASTER).id
-        except errors.NotFound:
-            return None
 
     def _target(self, workspace: str, ask: Asked, now: deploys.Current) -> Target:
         request = ask.request
@@ -293,6 +285,23 @@ class Deploys:
                 key = upload_key(workspace, kind, bundle_id)
                 with suppress(errors.Busy), self._locks.hold(*key, patience_s=0):
                     self._bundles.staging.discard_quietly(workspace, kind, bundle_id)
+
+
+def _outdated(ask: Asked, outputs: Mapping[str, Commit]) -> list[str]:
+    """The stages whose newest output was made of other inputs: that of the current ones was removed."""
+    read = {
+        repo: head.commit.id
+        for repo, head in ask.heads.items()
+        if head is not None and ask.ids[repo] is not None
+    }
+    found: list[str] = []
+    for stage in ask.able:
+        output = outputs.get(stage.name)
+        if output is not None:
+            if any(output.provenance.get(repo) != read[repo] for repo in stage.inputs if repo in read):
+                found.append(stage.name)
+            read[stage.name] = output.id
+    return found
 
 
 def _secrets_of(specs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -28,17 +28,29 @@ class Head:
     behind: bool = False
 
 
-def require_workspace(pachd: Pachd, workspace: str) -> Project:
-    """The project of a workspace. Raises NoSuchWorkspace (also for names that no workspace can have)."""
+def check_workspace(workspace: str) -> None:
+    """Raises NoSuchWorkspace for names that no workspace can have."""
     try:
         names.check_workspace(workspace)
+    except errors.InvalidName as error:
+        raise _no_workspace(workspace) from error
+
+
+def require_workspace(pachd: Pachd, workspace: str) -> Project:
+    """The project of a workspace. Raises NoSuchWorkspace (also for names that no workspace can have)."""
+    check_workspace(workspace)
+    try:
         return pachd.project(workspace)
-    except (errors.NotFound, errors.InvalidName) as error:
-        raise errors.NoSuchWorkspace(
-            f"no workspace {workspace!r}",
-            hint="`kaos workspace list` shows what there is, `kaos workspace create` makes one",
-            workspace=workspace,
-        ) from error
+    except errors.NotFound as error:
+        raise _no_workspace(workspace) from error
+
+
+def _no_workspace(workspace: str) -> errors.NoSuchWorkspace:
+    return errors.NoSuchWorkspace(
+        f"no workspace {workspace!r}",
+        hint="`kaos workspace list` shows what there is, `kaos workspace create` makes one",
+        workspace=workspace,
+    )
 
 
 def head(pachd: Pachd, workspace: str, repo: str) -> Head | None:
@@ -63,9 +75,15 @@ def _as_head(commit: Commit, *, behind: bool = False) -> Head | None:
 
 def heads(pachd: Pachd, workspace: str) -> dict[str, Head | None]:
     """What is current of each input. Of data and manifest that is the one that was deployed last, unless what
-    it names could not be fetched; the other has none.
+    it names could not be fetched; the other has none. Raises NoSuchWorkspace.
     """
-    found = {repo: head(pachd, workspace, repo) for repo in names.INPUT_REPOS}
+    branches = {repo.name: repo.branches for repo in pachd.repos(workspace)}
+    if not branches:
+        require_workspace(pachd, workspace)
+    found = {
+        repo: head(pachd, workspace, repo) if names.MASTER in branches.get(repo, ()) else None
+        for repo in names.INPUT_REPOS
+    }
     manifest, data = found[names.MANIFEST], found[names.DATA]
     if manifest is None:
         return found
