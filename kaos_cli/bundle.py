@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress, islice, starmap
+from itertools import compress, groupby, starmap
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -108,18 +108,18 @@ class Listed:
         """
         made = Bundle(self, hashes, given_id)
         if not self.same:
-            settled = [stat_index.is_settled(file, self.started_ns) for file in self.files]
-            whole = all(settled)
-            # One by one: `join` would make a list of all of them first.
-            kept = bytearray()
-            for hash_ in compress(hashes, settled):
-                kept += hash_
+            files = self.files
+            whole = stat_index.are_old(files, self.started_ns)
+            if not whole:
+                settled = [stat_index.is_settled(file, self.started_ns) for file in files]
+                whole = all(settled)
+                files, hashes = list(compress(files, settled)), list(compress(hashes, settled))
             stat_index.save(
                 self.cache,
                 self.rules,
                 made.id if whole and self.generated is None else "",
-                kept,
-                self.files if whole else list(compress(self.files, settled)),
+                hashes.whole if isinstance(hashes, stat_index.Hashes) else b"".join(hashes),
+                files,
             )
         return made
 
@@ -201,20 +201,44 @@ class Bundle:
 
 
 class GrowingTree:
-    """The tree text of ``files`` (sorted by path) while their hashes come; only its id is kept."""
+    """The tree text of ``files`` (sorted by path) while their hashes come; only its id is kept.
 
-    def __init__(self, files: Iterable[Found]) -> None:
-        self._files = iter(files)
+    Of files whose hashes are ``known``, none of them empty, the text is made at once.
+    """
+
+    def __init__(self, files: Sequence[Found], known: Sequence[bytes] | None = None) -> None:
         self._id = GrowingId()
+        self._parts: Iterator[Found | bytes] = iter(files)
+        if known is not None:
+            self._parts = iter(list(_parts(files, known)))
 
     def add(self, hashes: stat_index.Hashes) -> None:
-        """Hashes of the next files."""
-        digests = map(bytes.hex, hashes)
-        self._id.add(format_tree(map(_tree_entry, islice(self._files, len(hashes)), digests)))
+        """Hashes of the next of the other files."""
+        entries: list[TreeEntry] = []
+        for digest in map(bytes.hex, hashes):
+            for part in self._parts:
+                if not isinstance(part, bytes):
+                    entries.append(_tree_entry(part, digest))
+                    break
+                self._id.add(format_tree(entries) + part)
+                entries.clear()
+        self._id.add(format_tree(entries))
 
-    @property
-    def id(self) -> str:
+    def finish(self) -> str:
+        """The id."""
+        for part in self._parts:
+            assert isinstance(part, bytes), f"the hash of {part.path} has not come"
+            self._id.add(part)
         return self._id.id
+
+
+def _parts(files: Iterable[Found], known: Iterable[bytes]) -> Iterator[Found | bytes]:
+    """Text of the files that are known, and the others."""
+    for is_known, some in groupby(zip(files, known, strict=True), key=lambda one: bool(one[1])):
+        if is_known:
+            yield from tree_pieces(_tree_entry(file, hash_.hex()) for file, hash_ in some)
+        else:
+            yield from (file for file, _ in some)
 
 
 def _tree_entry(file: Found, digest: str) -> TreeEntry:

@@ -187,19 +187,21 @@ class KaosClient:
         """Whether the backend is on this machine, this user's, and can tell so."""
         return bool(self.transport().endpoint.socket)
 
+    @contextmanager
     def take_bundle(
         self, ws: str, kind: str, name: str, lines: Callable[[], Iterable[bytes]], base: str | None = None
-    ) -> Iterator[Json]:
+    ) -> Iterator[Iterator[Json]]:
         """Hand a folder over, listed in ``lines``: what was read, hashes, and the bundle, as lines of JSON.
         ``base``: the bundle that ``lines`` differ from.
 
-        Raises KaosError: no_handover where that cannot be done, stale_base if another bundle is current.
+        Raises KaosError, within the block too: no_handover where that cannot be done, stale_base if another
+        bundle is current.
         """
         path = f"/workspaces/{ws}/bundles/{kind}" + _query({"name": name, "base": base})
         headers = {"Content-Type": "application/x-ndjson"}
         response = self._retrying(lambda t: t.open("POST", path, lines(), headers, WRITE_TIMEOUT_S))
         try:
-            yield from json_lines(response)
+            yield json_lines(response)
         except (OSError, http.client.HTTPException, ConnectionLost) as error:
             raise _lost(ConnectionLost(str(error))) from error
         finally:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -174,6 +174,14 @@ def _array_head(length: int) -> bytes:
     if length < 1 << 4:
         return bytes([0x90 | length])
     return struct.pack(">BH", 0xDC, length) if length < 1 << 16 else struct.pack(">BI", 0xDD, length)
+
+
+def are_old(files: Iterable[Found], walk_started_ns: int) -> bool:
+    """Whether all ``files`` are settled by age alone, which is told sooner than of each by itself."""
+    return all(
+        file.mtime_ns + COARSE_TICK_NS < walk_started_ns and file.ctime_ns + COARSE_TICK_NS < walk_started_ns
+        for file in files
+    )
 
 
 def is_settled(file: Found, walk_started_ns: int) -> bool:

@@ -92,21 +92,23 @@ def _take(client: KaosClient, ws: str, listed: Listed, terminal: Terminal, base:
     total = sum(file.size for file, known in zip(listed.files, listed.known, strict=True) if not known)
     taken = bytearray()
     bundle: dict[str, Any] = {}
-    tree = GrowingTree(listed.files)
-    with stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress:
-        for line in client.take_bundle(ws, listed.kind, listed.name, lines, base):
+    with (
+        stage(terminal, f"read {listed.kind}", total, in_bytes=True) as progress,
+        client.take_bundle(ws, listed.kind, listed.name, lines, base) as answer,
+    ):
+        # Also this, all that can be done before the hashes come, while the engine reads.
+        tree = GrowingTree(listed.files, None if base is None else listed.known)
+        for line in answer:
             progress.advance(line.get("read_bytes", 0))
             bundle = line.get("bundle", bundle)
             hashes = bytes.fromhex(line.get("hashes", ""))
             taken += hashes
-            if base is None:
-                # While the engine reads on.
-                tree.add(Hashes(hashes))
-    if base is None:
-        made = listed.with_hashes(Hashes(taken), tree.id)
-    else:
-        new = iter(Hashes(taken))
-        made = listed.with_hashes([known or next(new) for known in listed.known])
+            tree.add(Hashes(hashes))
+    hashes_of_all: Sequence[bytes] = Hashes(taken)
+    if base is not None:
+        new = iter(hashes_of_all)
+        hashes_of_all = [known or next(new) for known in listed.known]
+    made = listed.with_hashes(hashes_of_all, tree.finish())
     if made.id != bundle["id"]:
         raise KaosError("internal", f"{listed.root} became bundle {bundle['id']}, and should be {made.id}")
     return Sent(made, bundle["new_files"], bundle["new_bytes"], bundle["known"])

@@ -149,7 +149,8 @@ class ChangedList:
         """The changes that make the bundle's folder, of which one copies what was taken."""
         folder, before = names.bundle_dir(bundle_id), names.bundle_dir(self.base.id)
         yield CopyFile(f"{folder}/", self.base.repo, self.base.commit_id, f"{before}/")
-        for path in sorted(self.replaced):
+        # What comes replaces what is there, file by file.
+        for path in sorted(self.replaced - {file.path for file in self.changed}):
             yield DeleteFile(f"{folder}/{path}")
         yield taken
 

@@ -48,7 +48,7 @@ CALLS = {
     "tree": lambda c: c.head_tree("w", "data"),
     "put": lambda c: c.put_bundle("w", "data", "f" * 32, "n", "e" * 32, lambda: iter(())),
     "missing": lambda c: c.missing("w", "data", "f" * 32, {"ab" * 32: 1}),
-    "take": lambda c: list(c.take_bundle("w", "data", "n", list)),
+    "take": lambda c: c.take_bundle("w", "data", "n", list).__enter__(),
     "forget": lambda c: c.forget_bundle("w", "data", "f" * 32),
     "deploy": lambda c: c.deploy("w", REQUEST),
     "room": lambda c: c.room(1, {"ab" * 32: 1}),
