@@ -175,8 +175,8 @@ class FakeBackend:
         match method, parts:
             case "GET", []:
                 return {
-                    "name": ws, "created": "", "source": None, "data": None, "hyper": None, "jobs": 0,
-                    "last_job": None,
+                    "name": ws, "created": "", "source": None, "data": None, "manifest": None,
+                    "hyper": None, "jobs": 0, "last_job": None,
                 }  # fmt: skip
             case "DELETE", []:
                 del self.workspaces[ws]

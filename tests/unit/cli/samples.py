@@ -20,8 +20,8 @@ SOURCE = {
 DATA = SOURCE | {"id": "5c3ca7bb" * 4, "name": "features", "files": 6, "bytes": 1_600_000}
 ANSWER: dict[str, Any] = {
     "job": JOB_ID, "status": "started", "message": "", "hint": "", "parts": ["source"], "source": SOURCE,
-    "data": DATA, "grid": {"id": "ab12cd" * 5, "trials": 1, "axes": {}, "fixed": {}}, "parallelism": 2,
-    "build_args": {}, "build_secrets": [],
+    "data": DATA, "manifest": None, "grid": {"id": "ab12cd" * 5, "trials": 1, "axes": {}, "fixed": {}},
+    "parallelism": 2, "build_args": {}, "build_secrets": [],
     "stages": ["build", "train"],
 }  # fmt: skip
 STATUS: dict[str, Any] = {
@@ -72,7 +72,7 @@ def job(state: str = "success", trials: list[dict[str, Any]] | None = None, **mo
         "started": None, "finished": None, "duration_s": 12.3,
         "source": {"id": SOURCE["id"], "name": "mnist"},
         "data": {"id": DATA["id"], "name": "features"}, "hyper": grid,
-        "inputs": {"source": SOURCE, "data": DATA, "hyper": grid | {
+        "inputs": {"source": SOURCE, "data": DATA, "manifest": None, "hyper": grid | {
             "axes": {}, "author": "ada@lab", "created": "2020-01-01T00:00:00Z"
         }},
         "settings": {
