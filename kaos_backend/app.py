@@ -12,8 +12,9 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
 from kaos_backend import __version__
-from kaos_backend.api import bundles, errors, foreground, jobs, removals, system, workspaces
+from kaos_backend.api import bundles, errors, foreground, jobs, removals, system, tokens, workspaces
 from kaos_backend.api import deploys as deploy_routes
+from kaos_backend.api.callers import Callers
 from kaos_backend.api.deps import Services
 from kaos_backend.api.front import FrontDoor
 from kaos_backend.api.openapi import describe
@@ -41,6 +42,7 @@ from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import make_engine
+from kaos_backend.tokens import Tokens
 from kaos_formats.home import ensure_token
 
 OWNER_LENGTH = 16
@@ -77,12 +79,13 @@ def create_app(
     )  # fmt: skip
     app.state.services = services
     root = APIRouter(prefix="/v1")
-    for module in (system, workspaces, bundles, deploy_routes, jobs, removals, foreground):
+    for module in (system, workspaces, bundles, deploy_routes, jobs, removals, foreground, tokens):
         root.include_router(module.router)
     app.include_router(root)
     errors.install(app)
     describe(app)
-    app.add_middleware(FrontDoor, settings=settings, token=services.token, document=app.openapi)
+    callers = Callers(services.token, services.tokens, now)
+    app.add_middleware(FrontDoor, settings=settings, callers=callers, document=app.openapi)
     return app
 
 
@@ -101,6 +104,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
     return Services(
         settings=settings,
         token=ensure_token(settings.home.token_file),
+        tokens=Tokens(settings.home.tokens_file, now),
         engine=engine,
         pachd=pachd,
         recovery=recovery,

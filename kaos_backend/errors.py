@@ -29,6 +29,11 @@ class NoSuchJob(KaosError):
     http_status = 404
 
 
+class NoSuchToken(KaosError):
+    code = "no_such_token"
+    http_status = 404
+
+
 class NoSuchModel(KaosError):
     code = "no_such_model"
     http_status = 404
@@ -138,6 +143,13 @@ class Forbidden(KaosError):
     http_status = 403
 
 
+class NotAllowed(KaosError):
+    """The caller's token has not the right that the request needs: ``fields["right"]``."""
+
+    code = "not_allowed"
+    http_status = 403
+
+
 class MethodNotAllowed(KaosError):
     """``fields["allowed"]`` lists the methods that the path has."""
 
@@ -180,6 +192,16 @@ class Busy(KaosError):
 
     def __init__(self, message: str, *, hint: str = "try again in a few seconds") -> None:
         super().__init__(message, hint=hint, retry_after_s=2)
+
+
+class TooManyRequests(KaosError):
+    """A token asks for more than it may just now; in ``fields["retry_after_s"]`` seconds it may again."""
+
+    code = "too_many_requests"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, hint="ask less often", retry_after_s=retry_after_s)
 
 
 class DiskFull(KaosError):

@@ -125,6 +125,17 @@ class KaosClient:
             lambda t: t.json("DELETE", f"/workspaces/{ws}", timeout_s=WRITE_TIMEOUT_S), repeatable=False
         )
 
+    def tokens(self) -> list[Json]:
+        return list(self._get("/tokens")["tokens"])
+
+    def create_token(self, request: Json) -> Json:
+        """A new token, with what has to be sent to be it."""
+        return self._retrying(lambda t: t.json("POST", "/tokens", request), repeatable=False)
+
+    def revoke_token(self, name: str) -> Json:
+        path = f"/tokens/{quote(name, safe='')}"
+        return self._retrying(lambda t: t.json("DELETE", path), repeatable=False)
+
     def bundle(self, ws: str, kind: str, bundle_id: str) -> Json | None:
         """The bundle if it is the head or staged, else None."""
         try:

@@ -65,6 +65,7 @@ EXIT_CODES: dict[str, int] = {
     "unauthorized": UNREACHABLE,
     "version_mismatch": UNREACHABLE,
     "forbidden": UNREACHABLE,
+    "not_allowed": UNREACHABLE,
     "engine_unavailable": UNREACHABLE,
     "busy": UNREACHABLE,
     "too_many_requests": UNREACHABLE,

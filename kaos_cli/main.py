@@ -41,6 +41,9 @@ GROUPS = {
     "data": Group("kaos_cli.commands.versions", "data", "Versions of the data: list, remove."),
     "workspace": Group("kaos_cli.commands.workspace", "app", "Create, choose and delete workspaces."),
     "context": Group("kaos_cli.commands.context", "app", "Backends elsewhere: add, list, use, forget."),
+    "token": Group(
+        "kaos_cli.commands.token", "app", "Tokens with which others use this backend: create, list, revoke."
+    ),
     "init": Group(
         "kaos_cli.commands.context",
         "init",

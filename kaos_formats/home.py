@@ -43,6 +43,11 @@ class Home:
         return self.path / "token"
 
     @property
+    def tokens_file(self) -> Path:
+        """The tokens of others who use the backend."""
+        return self.path / "tokens.json"
+
+    @property
     def owner_file(self) -> Path:
         """A name for this home that no other one has; what it has begun in a shared pachd carries it."""
         return self.path / "owner"

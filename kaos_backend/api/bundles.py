@@ -16,7 +16,7 @@ from kaos_backend import errors
 from kaos_backend.api.deps import Awake, same_user
 from kaos_backend.api.exchange import too_large
 from kaos_backend.api.openapi import ends_in
-from kaos_backend.api.operations import PLACE
+from kaos_backend.api.operations import needs
 from kaos_backend.api.streams import BodyPipe, JsonLines, json_lines
 from kaos_backend.services import requests, views
 from kaos_formats.handover import MAX_LIST_BYTES, Folder
@@ -29,20 +29,22 @@ router = APIRouter(prefix="/workspaces/{workspace}/bundles/{kind}", tags=["bundl
     "/head/tree",
     response_class=PlainTextResponse,
     responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle),
-    openapi_extra={PLACE: "downloads"},
+    openapi_extra=needs("read", place="downloads"),
 )
 def head_tree(workspace: str, kind: BundleKind, services: Awake) -> PlainTextResponse:
     """The file list of the current bundle as text/plain (format in docs/api.md). 404 no_bundle."""
     return PlainTextResponse(services.bundles.head_tree(workspace, kind))
 
 
-@router.get("/{bundle_id}", responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle))
+@router.get(
+    "/{bundle_id}", responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle), openapi_extra=needs("read")
+)
 def get_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> views.BundleAnswer:
     """A bundle that is current (``head``, or its id) or staged. 404 no_bundle."""
     return views.BundleAnswer(**dict(services.bundles.get(workspace, kind, bundle_id)))
 
 
-@router.post("/{bundle_id}/missing", responses=ends_in(errors.NoSuchWorkspace))
+@router.post("/{bundle_id}/missing", responses=ends_in(errors.NoSuchWorkspace), openapi_extra=needs("write"))
 def missing_contents(
     workspace: str, kind: BundleKind, bundle_id: str, body: requests.Missing, services: Awake
 ) -> views.Missing:
@@ -58,13 +60,14 @@ def missing_contents(
     responses=ends_in(
         errors.NoSuchWorkspace, errors.InvalidBundle, errors.InvalidName, errors.StaleBase, errors.StaleOffset
     ),
-    openapi_extra={
-        PLACE: "uploads",
-        "requestBody": {
+    openapi_extra=needs(
+        "write",
+        place="uploads",
+        requestBody={
             "required": True,
             "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}},
         },
-    },
+    ),
 )
 async def put_bundle(
     workspace: str,
@@ -99,13 +102,14 @@ async def put_bundle(
         errors.NoHandover,
         errors.StaleBase,
     ),
-    openapi_extra={
-        PLACE: "uploads",
-        "requestBody": {
+    openapi_extra=needs(
+        "write",
+        place="uploads",
+        requestBody={
             "required": True,
             "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
         },
-    },
+    ),
 )
 async def take_bundle(
     workspace: str,
@@ -148,7 +152,7 @@ async def _listed(request: Request) -> tuple[Folder, list[bytes]]:
         raise errors.InvalidRequest(f"the list of files is broken: {error}") from error
 
 
-@router.delete("/{bundle_id}", status_code=204)
+@router.delete("/{bundle_id}", status_code=204, openapi_extra=needs("write"))
 def delete_bundle(workspace: str, kind: BundleKind, bundle_id: str, services: Awake) -> None:
     """Removes a bundle that was sent but not deployed, if there is one."""
     services.bundles.forget(workspace, kind, bundle_id)

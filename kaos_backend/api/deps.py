@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from kaos_backend.domain.rights import Caller
 from kaos_backend.pachd.endpoint import Engine
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.archives import Archives
@@ -25,6 +26,7 @@ from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
+from kaos_backend.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Services:
 
     settings: Settings
     token: str
+    tokens: Tokens
     engine: Engine
     pachd: Pachd
     recovery: Recovery
@@ -76,5 +79,13 @@ def awake_services(request: Request) -> Services:
     return services
 
 
+async def caller_of(request: Request) -> Caller:
+    """Whom the front door took the client for."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+Who = Annotated[Caller, Depends(caller_of)]
 Awake = Annotated[Services, Depends(awake_services)]
 Plain = Annotated[Services, Depends(services_of)]

@@ -20,6 +20,7 @@ from kaos_backend.errors import (
     KaosError,
     MethodNotAllowed,
     SettingsRefused,
+    TooManyRequests,
 )
 from kaos_backend.services.views import FORMAT
 from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
@@ -56,7 +57,7 @@ def headers(error: KaosError) -> dict[str, str]:
         found["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         found["Allow"] = ", ".join(error.fields["allowed"])
-    if isinstance(error, Busy):
+    if isinstance(error, Busy | TooManyRequests):
         found["Retry-After"] = str(error.fields["retry_after_s"])
     return found
 

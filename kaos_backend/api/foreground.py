@@ -12,14 +12,14 @@ from fastapi import APIRouter, Path, Request
 from kaos_backend import errors
 from kaos_backend.api.deps import Awake, Plain
 from kaos_backend.api.openapi import ends_in
-from kaos_backend.api.operations import PLACE
+from kaos_backend.api.operations import needs
 from kaos_backend.api.streams import JsonLines, json_lines
 from kaos_backend.services import requests, views
 from kaos_backend.services.lines import ForegroundLine
 
 router = APIRouter(tags=["foreground"])
 
-_STREAM = {PLACE: "foreground"}
+_STREAM = needs("write", place="foreground")
 
 
 @router.post(
@@ -59,11 +59,14 @@ def shell(
     return json_lines(services.foregrounds.shell(workspace, ref, trial, body), _encode, request)
 
 
-@router.post("/foreground/{session}", responses=ends_in(errors.NotFound))
+@router.post(
+    "/foreground/{session}", responses=ends_in(errors.NotFound), openapi_extra=needs("write", of="any")
+)
 def type_(session: str, body: requests.Typed, services: Plain) -> views.Typed:
     """What is typed at a command in the foreground, or the new size of its terminal; ``end`` ends it. 404
     not_found: it has ended.
     """
+    # Nobody can guess its name, which only who began it was told.
     services.foregrounds.type(session, body)
     return views.Typed(ok=True)
 

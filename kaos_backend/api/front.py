@@ -1,13 +1,14 @@
 """The front door: what every request must pass before the application sees it, or a byte of its body is read.
 
-In this order: the token, the client's version, where the request comes from, sizes, the operation and its
-parameters, the kind of body, a place among its like. What is refused here names the limit.
+In this order: the token, how often it asks, the client's version, where the request comes from, sizes, the
+operation and the right to it, its parameters, the kind of body, a place among its like. What is refused here
+names the limit.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,9 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaos_backend import __version__
 from kaos_backend.api.admission import Admission
+from kaos_backend.api.callers import Callers
 from kaos_backend.api.exchange import ClientGone, Exchange, content_length, too_large
 from kaos_backend.api.json_body import check_json
 from kaos_backend.api.operations import Operation, Operations
+from kaos_backend.api.rates import Rates
+from kaos_backend.domain.rights import Caller
 from kaos_backend.errors import (
     Forbidden,
     HeadersTooLarge,
@@ -27,7 +31,6 @@ from kaos_backend.errors import (
     KaosError,
     MethodNotAllowed,
     NotFound,
-    Unauthorized,
     UnsupportedMediaType,
     UriTooLong,
     VersionMismatch,
@@ -43,12 +46,13 @@ class FrontDoor:
     """Plain ASGI around the application; ``document`` gives its OpenAPI document."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, token: str, document: Callable[[], Mapping[str, Any]]
+        self, app: ASGIApp, settings: Settings, callers: Callers, document: Callable[[], Mapping[str, Any]]
     ) -> None:
         self._app = app
         self._limits = settings.limits
         self._hosts = settings.hosts
-        self._expected = f"Bearer {token}".encode()
+        self._callers = callers
+        self._rates = Rates(settings.limits, time.monotonic)
         self._document = document
         self._operations: Operations | None = None
         self._admission = Admission(settings.limits)
@@ -63,21 +67,31 @@ class FrontDoor:
                 await self._admit(scope, exchange, held)
                 await self._app(scope, exchange.receive, exchange.send)
         except KaosError as error:
-            # The application answers its own; this one was raised on the way in.
-            await exchange.refuse(error)
+            # The application answers its own; this one was raised on the way in, or the token has just ended:
+            # an answer that has begun is cut off then.
+            if not exchange.started:
+                await exchange.refuse(error)
         except ClientGone:
             return
 
     async def _admit(self, scope: Scope, exchange: Exchange, held: AsyncExitStack) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         given: dict[bytes, bytes] = dict(reversed(headers))
-        self._check_client(given)
+        state = scope.setdefault("state", {})
+        caller = state["caller"] = self._callers.find(
+            given.get(b"authorization", b""), private=not state.get("public", False)
+        )
+        if caller.right != "owner":
+            held.enter_context(self._rates.take(caller.name))
+            await held.enter_async_context(self._callers.while_valid(caller))
+        _check_version(given)
         self._check_origin(given)
         self._check_sizes(scope, headers)
-        operation = self._operation(scope)
+        operation, workspace = self._operation(scope)
+        _check_right(caller, operation, workspace)
         _check_query(scope, operation)
         length = content_length(headers)
-        most = self._most(operation)
+        most = self._most(operation, caller)
         if length is not None and length > most:
             raise too_large(most)
         if operation.media_type is not None:
@@ -90,15 +104,6 @@ class FrontDoor:
             if operation.media_type == _JSON:
                 check_json(body, self._limits)
         await held.enter_async_context(self._admission.take(operation.place))
-
-    def _check_client(self, given: Mapping[bytes, bytes]) -> None:
-        authorization = given.get(b"authorization", b"")
-        if not hmac.compare_digest(authorization, self._expected):
-            raise Unauthorized(
-                "no or a wrong token" if authorization else "a token is needed",
-                hint="send `Authorization: Bearer <content of the file token in KAOS_HOME>`",
-            )
-        _check_version(given)
 
     def _check_origin(self, given: Mapping[bytes, bytes]) -> None:
         """Refuses what a browser sends for somebody else's page, and names that only DNS leads here."""
@@ -141,21 +146,32 @@ class FrontDoor:
                 f"the headers have {size} bytes, more than {limits.headers_bytes}", limit=limits.headers_bytes
             )
 
-    def _operation(self, scope: Scope) -> Operation:
+    def _operation(self, scope: Scope) -> tuple[Operation, str | None]:
         if self._operations is None:
             self._operations = Operations(self._document())
-        found = self._operations.at(scope["path"])
+        found, workspace = self._operations.at(scope["path"])
         what = f"{scope['method']} {scope['path']}"
         if not found:
             raise NotFound(f"nothing is at {what}", hint="docs/api.md lists what there is")
         if scope["method"] not in found:
             raise MethodNotAllowed(f"{what}: no such method here", allowed=sorted(found))
-        return found[scope["method"]]
+        return found[scope["method"]], workspace
 
-    def _most(self, operation: Operation) -> int:
+    def _most(self, operation: Operation, caller: Caller) -> int:
         if operation.media_type is None:
             return 0
-        return self._limits.body_bytes if operation.media_type == _JSON else self._limits.upload_bytes
+        if operation.media_type == _JSON:
+            return self._limits.body_bytes
+        of_tokens = self._limits.upload_bytes if caller.right == "owner" else self._limits.token_upload_bytes
+        return min(self._limits.upload_bytes, of_tokens)
+
+
+def _check_right(caller: Caller, operation: Operation, workspace: str | None) -> None:
+    """Raises NotAllowed."""
+    if operation.scope == "any":
+        caller.check(operation.right)
+    else:
+        caller.check_in(operation.right, workspace)
 
 
 def _check_version(given: Mapping[bytes, bytes]) -> None:

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from kaos_backend import errors
-from kaos_backend.api.deps import Awake, same_user
+from kaos_backend.api.deps import Awake, Who, same_user
 from kaos_backend.api.logs import MEDIA_TYPES, Form, encoder
 from kaos_backend.api.openapi import ends_in
-from kaos_backend.api.operations import PLACE
+from kaos_backend.api.operations import needs
 from kaos_backend.api.streams import NO_STORE, JsonLines, Steps, encoded, json_lines
 from kaos_backend.domain.metrics import Order
 from kaos_backend.services import requests, views
@@ -32,7 +32,7 @@ class _Archive(StreamingResponse):
     media_type = "application/zstd"
 
 
-@router.get("", responses=ends_in(*_OF_A_JOB))
+@router.get("", responses=ends_in(*_OF_A_JOB), openapi_extra=needs("read"))
 def list_jobs(
     workspace: str,
     services: Awake,
@@ -45,7 +45,7 @@ def list_jobs(
     return services.jobs.newest(workspace, limit, after)
 
 
-@router.get("/{ref}", responses=ends_in(*_OF_A_JOB))
+@router.get("/{ref}", responses=ends_in(*_OF_A_JOB), openapi_extra=needs("read"))
 def get_job(
     workspace: str,
     ref: str,
@@ -60,7 +60,7 @@ def get_job(
     return services.trials.detail(workspace, ref, sort_by, order, limit)
 
 
-@router.get("/{ref}/trials", responses=ends_in(*_OF_A_JOB))
+@router.get("/{ref}/trials", responses=ends_in(*_OF_A_JOB), openapi_extra=needs("read"))
 def list_trials(
     workspace: str,
     ref: str,
@@ -75,7 +75,7 @@ def list_trials(
     return services.trials.page(workspace, ref, after, limit, since)
 
 
-@router.get("/{ref}/summary", responses=ends_in(*_OF_A_JOB))
+@router.get("/{ref}/summary", responses=ends_in(*_OF_A_JOB), openapi_extra=needs("read"))
 def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
     """One job without its trials, for asking again and again. 404 no_such_job, 409 ambiguous."""
     return views.JobAnswer(**dict(services.jobs.look(workspace, ref)))
@@ -88,7 +88,7 @@ def get_summary(workspace: str, ref: str, services: Awake) -> views.JobAnswer:
         200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}},
         **ends_in(*_OF_A_JOB, errors.NotFound),
     },
-    openapi_extra={PLACE: "logs"},
+    openapi_extra=needs("read", place="logs"),
 )
 def get_logs(
     workspace: str,
@@ -113,7 +113,7 @@ def get_logs(
     "/{ref}/archive",
     response_class=_Archive,
     responses=ends_in(*_OF_A_JOB, errors.NoSuchModel, errors.NoBundle, errors.NotYet),
-    openapi_extra={PLACE: "downloads"},
+    openapi_extra=needs("read", place="downloads"),
 )
 def get_archive(workspace: str, ref: str, services: Awake, what: What, model: str | None = None) -> _Archive:
     """A tar in zstd of models, of what failed trials left, of code or data. 404 no_such_job, no_such_model,
@@ -126,7 +126,7 @@ def get_archive(workspace: str, ref: str, services: Awake, what: What, model: st
     "/{ref}/export",
     response_class=JsonLines,
     responses=ends_in(*_OF_A_JOB, errors.NoBundle, errors.NoHandover),
-    openapi_extra={PLACE: "downloads"},
+    openapi_extra=needs("read", place="downloads"),
 )
 def export(workspace: str, ref: str, body: requests.Export, request: Request, services: Awake) -> JsonLines:
     """Writes code or data into an empty folder of this machine; JSON lines of how far that is. On the Unix
@@ -139,10 +139,10 @@ def export(workspace: str, ref: str, body: requests.Export, request: Request, se
     return json_lines(steps, lambda line: line.model_dump(), request)
 
 
-@router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB, errors.InvalidName))
-def stop_job(workspace: str, ref: str, services: Awake, author: _Author = "") -> views.JobAnswer:
+@router.post("/{ref}/stop", responses=ends_in(*_OF_A_JOB, errors.InvalidName), openapi_extra=needs("write"))
+def stop_job(workspace: str, ref: str, services: Awake, who: Who, author: _Author = "") -> views.JobAnswer:
     """Stops a job; one that has ended stays as it is. 404 no_such_job; 400 invalid_name (of the author)."""
-    return views.JobAnswer(**dict(services.jobs.stop(workspace, ref, author)))
+    return views.JobAnswer(**dict(services.jobs.stop(workspace, ref, who.author(author))))
 
 
 @router.post(
@@ -155,12 +155,13 @@ def stop_job(workspace: str, ref: str, services: Awake, author: _Author = "") ->
         errors.JobOpen,
         errors.InvalidName,
     ),
+    openapi_extra=needs("write"),
 )
-def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -> views.RetryResult:
+def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake, who: Who) -> views.RetryResult:
     """Runs what did not succeed in a job once more, on the inputs that it had. 404 no_such_job; 409 not_yet
     (it has not ended), image_missing, job_open; 501 needs_embedded_engine.
     """
-    return services.retries.retry(workspace, ref, body)
+    return services.retries.retry(workspace, ref, body.model_copy(update={"author": who.author(body.author)}))
 
 
 @router.post(
@@ -168,15 +169,17 @@ def retry_job(workspace: str, ref: str, body: requests.Retry, services: Awake) -
     responses=ends_in(
         *_OF_A_JOB, errors.NotFound, errors.NotYet, errors.NeedsEmbeddedEngine, errors.InvalidName
     ),
+    openapi_extra=needs("write"),
 )
 def stop_trial(
     workspace: str,
     ref: str,
     trial: Annotated[int, Path(ge=0, le=requests.MAX_NUMBER)],
     services: Awake,
+    who: Who,
     author: _Author = "",
 ) -> views.TrialAnswer:
     """Ends one trial, and lets the others go on; one that has ended stays as it is. 404 no_such_job,
     not_found (no such trial); 409 not_yet (before the training began); 501 needs_embedded_engine.
     """
-    return services.trials.stop(workspace, ref, trial, author)
+    return services.trials.stop(workspace, ref, trial, who.author(author))

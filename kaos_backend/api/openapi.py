@@ -17,6 +17,8 @@ _ALWAYS: tuple[type[errors.KaosError], ...] = (
     errors.InvalidRequest,
     errors.Unauthorized,
     errors.Forbidden,
+    errors.NotAllowed,
+    errors.TooManyRequests,
     errors.VersionMismatch,
     errors.RequestTimeout,
     errors.BodyTooLarge,
@@ -35,6 +37,7 @@ _WITH_PLACE: tuple[type[errors.KaosError], ...] = (
 
 _HEADERS = {
     401: {"WWW-Authenticate": "How to authenticate: `Bearer`."},
+    429: {"Retry-After": "Seconds after which to try again."},
     503: {"Retry-After": "Seconds after which to try again, when the backend is busy."},
 }
 

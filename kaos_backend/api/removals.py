@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from kaos_backend import errors
 from kaos_backend.api.deps import Awake
 from kaos_backend.api.openapi import ends_in
+from kaos_backend.api.operations import needs
 from kaos_backend.services import requests, views
 from kaos_formats.names import BundleKind
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["removals"])
 
 
-@router.get("/versions/{kind}", responses=ends_in(errors.NoSuchWorkspace))
+@router.get("/versions/{kind}", responses=ends_in(errors.NoSuchWorkspace), openapi_extra=needs("read"))
 def list_versions(workspace: str, kind: BundleKind, services: Awake) -> views.Versions:
     """What was ever deployed of a kind and is still there, newest first. 404 no_such_workspace."""
     return views.Versions(versions=services.removals.versions(workspace, kind))
@@ -29,6 +30,7 @@ def list_versions(workspace: str, kind: BundleKind, services: Awake) -> views.Ve
         errors.JobOpen,
         errors.InUse,
     ),
+    openapi_extra=needs("write"),
 )
 def remove(workspace: str, body: requests.Remove, services: Awake) -> views.Removed:
     """Removes jobs and versions, all of them or none. 404 no_such_job, no_bundle; 409 ambiguous, job_open,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from kaos_backend.domain.rights import Granted
+from kaos_backend.services.requests import AUTHOR, Request
 from kaos_backend.services.views import ActiveJob, Answer, Device, Paused, View
+
+MAX_WORKSPACES = 1000
 
 
 class Error(View):
@@ -19,11 +25,54 @@ class ErrorBody(Answer):
     error: Error
 
 
+class Caller(View):
+    """``name``: of its token, "" for the owner of the home. ``workspaces`` null: all."""
+
+    name: str
+    rights: Literal["read", "write", "admin", "owner"]
+    workspaces: Sequence[str] | None
+    expires: str | None
+
+
 class Health(Answer):
     kaos_version: str
     api: int
     pid: int
     ok: bool
+    caller: Caller
+
+
+class TokenCreate(Request):
+    """``workspaces`` null: all; ``expires_s`` null: never."""
+
+    name: str
+    rights: Granted = "read"
+    workspaces: Annotated[list[str] | None, Field(max_length=MAX_WORKSPACES)] = None
+    expires_s: float | None = None
+    author: Annotated[str, Field(json_schema_extra=AUTHOR)] = ""
+
+
+class Token(View):
+    name: str
+    rights: Granted
+    workspaces: Sequence[str] | None
+    created: str
+    created_by: str
+    expires: str | None
+
+
+class Tokens(Answer):
+    tokens: Sequence[Token]
+
+
+class NewToken(Answer, Token):
+    """``token``: what has to be sent to be it; nobody can tell it again."""
+
+    token: str
+
+
+class RevokedToken(Answer, Token):
+    pass
 
 
 class EngineStatus(View):

@@ -135,7 +135,8 @@ class FakeBackend:
     def route(self, method: str, parts: list[str], query: dict[str, str], body: bytes) -> Any:
         match method, parts:
             case "GET", ["health"]:
-                return {"ok": True, "kaos_version": "0.1.0", "api": 1, "pid": 1}
+                caller = {"name": "ada", "rights": "write", "workspaces": None, "expires": None}
+                return {"ok": True, "kaos_version": "0.1.0", "api": 1, "pid": 1, "caller": caller}
             case "GET", ["status", "env"]:
                 return {"env": {"PACH_CONFIG": "/a b/pachctl.json", "PACHD_PEER_SERVICE_PORT": "7"}}
             case "GET", ["status"]:
