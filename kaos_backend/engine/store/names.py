@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kaos_backend.engine.errors import InvalidArgument, Unknown
@@ -88,6 +89,15 @@ def file_path(path: str) -> str:
     if cleaned == "/":
         raise Unknown(f"path ({path!r}) invalid: a file needs a name")
     return cleaned[:-1] if cleaned.endswith("/") else cleaned
+
+
+def file_paths(paths: Sequence[str]) -> list[str]:
+    """`file_path` of each, at once where all are clean but for the slash that they do not begin with."""
+    text = f"/{'/'.join(paths)}/"
+    plain = "//" not in text and "/." not in text and not _UNSAFE.search(text)
+    if plain and len(max(paths, key=len)) < MAX_NAME_BYTES:
+        return [f"/{path}" for path in paths]
+    return [file_path(path) for path in paths]
 
 
 def new_path(path: str) -> str:

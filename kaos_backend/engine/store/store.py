@@ -273,8 +273,8 @@ class Store(Reads):
     def _by_name(self, upload: Upload, sizes: Mapping[bytes, int]) -> str:
         """A file set in which each of these objects is a file called like it in hex."""
         builder = TreeBuilder()
-        for name in sorted(sizes):
-            builder.put(f"/{name.hex()}", name, sizes[name])
+        names = sorted(sizes)
+        builder.put([f"/{name.hex()}" for name in names], names, [sizes[name] for name in names])
         root = builder.finish()
         upload.seal()
         with self.write() as txn:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
@@ -88,6 +88,20 @@ class Batch:
         if self._buffered >= _FLUSH_BYTES or len(self._buffer) >= _FLUSH_COUNT:
             self._flush()
         return hash_
+
+    def add_small(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """Take objects below `LOOSE_BYTES` in; return their hashes."""
+        hashes = [blake3(data).digest() for data in pieces]
+        fresh = dict(zip(hashes, pieces, strict=True))
+        fresh.pop(EMPTY_HASH, None)
+        for there in (self._buffer, self._packed, self._inline):
+            for hash_ in fresh.keys() & there.keys():
+                del fresh[hash_]
+        self._buffer |= fresh
+        self._buffered += sum(map(len, fresh.values()))
+        if self._buffered >= _FLUSH_BYTES or len(self._buffer) >= _FLUSH_COUNT:
+            self._flush()
+        return hashes
 
     def known(self, hashes: list[bytes]) -> set[bytes]:
         """Which of these the store has already, so that their bytes need not come."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kaos_backend.engine.errors import InvalidArgument, NoHandover
 from kaos_backend.engine.store.bytes.objects import LOOSE_BYTES
-from kaos_backend.engine.store.names import file_path
+from kaos_backend.engine.store.names import file_paths
 from kaos_backend.engine.store.trees.build import TreeBuilder
 from kaos_backend.engine.store.trees.files import Staged
 from kaos_backend.engine.store.trees.taking import Taker
@@ -63,22 +63,22 @@ class FolderUpload:
         except ValueError as error:
             raise InvalidArgument(f"the list of files has a broken hash: {error}") from error
         there = self._batch.known([one for one in given if one])
-        hashes: list[bytes] = []
-        read = 0
-        for file, hash_ in zip(files, given, strict=True):
-            if not hash_ or hash_ not in there:
-                if file.size < LOOSE_BYTES:
-                    hash_ = self._taker.small(file)
-                    read += file.size
-                else:
-                    if read:
-                        yield Taken(read, b"")
-                        read = 0
-                    hash_ = yield from self._large(file)
-                self._hashes += hash_
-                self._sizes.append(file.size)
-            self._builder.put(file_path(file.path), hash_, file.size)
-            hashes.append(hash_)
+        # In the place of each file that is not there yet.
+        hashes: list[bytes] = [hash_ if hash_ in there else b"" for hash_ in given]
+        missing = [file for file, hash_ in zip(files, hashes, strict=True) if not hash_]
+        small = [file for file in missing if file.size < LOOSE_BYTES]
+        found = iter(self._taker.small(small))
+        read = sum([file.size for file in small])
+        if len(small) < len(missing) and read:
+            yield Taken(read, b"")
+            read = 0
+        for at, file in enumerate(files):
+            if not hashes[at]:
+                hashes[at] = next(found) if file.size < LOOSE_BYTES else (yield from self._large(file))
+                self._hashes += hashes[at]
+        self._sizes.extend([file.size for file in missing])
+        sizes = [file.size for file in files]
+        self._builder.put(file_paths([file.path for file in files]), hashes, sizes)
         yield Taken(read, b"".join(hashes))
 
     def seal(self) -> Staged:

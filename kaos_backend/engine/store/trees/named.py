@@ -66,7 +66,7 @@ def add_named(upload: Upload, path: str, dst: str, tag: str, recursive: bool) ->
 
 def _add(upload: Upload, taker: Taker, file: File, dst: str, tag: str) -> Iterator[int]:
     if file.size < LOOSE_BYTES:
-        hash_ = taker.small(file)
+        (hash_,) = taker.small([file])
         yield file.size
     else:
         hash_ = yield from taker.large(file)

@@ -46,11 +46,29 @@ def revise(base: Node, files: FileChanges, dirs: DirChanges) -> tuple[bytes, Nod
     rows: list[tuple[bytes, bytes]] = []
     new_files, file_runs = _revise(base.files, base.file_runs, files, file_key, rows)
     new_dirs, dir_runs = _revise(base.dirs, base.dir_runs, dirs, _dir_key, rows)
-    runs = [*_summed(file_runs, new_files, _sum_files), *_summed(dir_runs, new_dirs, _sum_dirs)]
+    node = _node(new_files, file_runs, new_dirs, dir_runs)
+    if not node.flawed and _collides(base, node, files, dirs):
+        node = msgspec.structs.replace(node, flawed=True)
+    return _encoded(node, rows)
+
+
+def compose(files: list[FileRef], dirs: list[DirRef]) -> tuple[bytes, Node, list[tuple[bytes, bytes]]]:
+    """What `revise` makes of an empty directory; the entries are sorted, and each name is there once in its
+    list.
+    """
+    rows: list[tuple[bytes, bytes]] = []
+    node = _node(*_cut_whole(files, rows), *_cut_whole(dirs, rows))
+    if dirs and not {ref.name for ref in dirs}.isdisjoint([ref.name for ref in files]):
+        node = msgspec.structs.replace(node, flawed=True)
+    return _encoded(node, rows)
+
+
+def _node(files: list[FileRef], file_runs: list[Run], dirs: list[DirRef], dir_runs: list[Run]) -> Node:
+    runs = [*_summed(file_runs, files, _sum_files), *_summed(dir_runs, dirs, _sum_dirs)]
     tags: frozenset[str | None] = frozenset().union(*[run.tags for run in runs])
-    node = Node(
-        new_files,
-        new_dirs,
+    return Node(
+        files,
+        dirs,
         _hash_of(runs),
         sum([run.size for run in runs]),
         any(run.flawed for run in runs),
@@ -58,8 +76,9 @@ def revise(base: Node, files: FileChanges, dirs: DirChanges) -> tuple[bytes, Nod
         file_runs,
         dir_runs,
     )
-    if not node.flawed and _collides(base, node, files, dirs):
-        node = msgspec.structs.replace(node, flawed=True)
+
+
+def _encoded(node: Node, rows: list[tuple[bytes, bytes]]) -> tuple[bytes, Node, list[tuple[bytes, bytes]]]:
     data = encode(node)
     key = blake3(data).digest()
     rows.append((key, data))
@@ -85,11 +104,7 @@ def _revise(
     kept: list[Run] = []
     if len(refs) <= CHUNKED_FROM:
         found = _merged(refs, changes, todo, key_of)
-        if len(found) > CHUNKED_FROM:
-            found, whole = [], found
-            _cut(whole, True, found, kept, rows)
-            return found, kept
-        return found, [Run(len(found), b"")] if found else []
+        return _cut_whole(found, rows)
     ends = list(accumulate([run.count for run in runs]))
     new_rows: list[tuple[bytes, bytes]] = []
     # The first run and the first change not dealt with, and entries that wait for the end of their chunk.
@@ -119,6 +134,16 @@ def _revise(
         return found, [Run(len(found), b"")] if found else []
     rows += new_rows
     return found, kept
+
+
+def _cut_whole(refs: list[Ref], rows: list[tuple[bytes, bytes]]) -> tuple[list[Ref], list[Run]]:
+    """All entries of a directory, and their runs; the chunks are added to `rows`."""
+    if len(refs) <= CHUNKED_FROM:
+        return refs, [Run(len(refs), b"")] if refs else []
+    runs: list[Run] = []
+    found: list[Ref] = []
+    _cut(refs, True, found, runs, rows)
+    return found, runs
 
 
 @dataclass(slots=True)

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from kaos_backend.engine.errors import Changed, DiskFull, EngineError, InvalidArgument, NoHandover
 from kaos_backend.engine.store.bytes.disk import Disk
+from kaos_backend.engine.store.bytes.objects import PACK_HEAD, PACK_MAGIC
 from kaos_backend.engine.store.check import findings
 from kaos_backend.engine.store.model import CommitKey
+from kaos_backend.engine.store.names import file_path, file_paths
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.store.trees.build import TreeBuilder
 from kaos_backend.engine.store.trees.edit import Overlay, TreeEditor
@@ -91,6 +93,23 @@ def test_what_is_there_already_is_not_read(store: Store, tmp_path: Path) -> None
         again = store.keep(taking)
         assert taking.new() == (0, 0)
     assert content(store, commit(store, again)) == {f"/{path}": data for path, data in FILES.items()}
+
+
+def test_content_that_is_there_more_than_once(store: Store, tmp_path: Path) -> None:
+    files = {f"{n:04}": f"{n % 1050}".encode() * 5 for n in range(1500)}
+    top = lay_out(tmp_path / "folder", files)
+    listing = listed(top)
+    with store.ingest(Folder.of(top)) as taking:
+        for start in range(0, len(listing), 600):
+            *_, taken = taking.take(listing[start : start + 600])
+            paths = [file.path for file in listing[start : start + 600]]
+            assert taken.hashes == b"".join(blake3(files[path]).digest() for path in paths)
+        store.keep(taking)
+        assert taking.new() == (1500, sum(map(len, files.values())))
+    (pack,) = store.objects.packs.iterdir()
+    distinct = set(files.values())
+    assert pack.stat().st_size == len(PACK_MAGIC) + sum(PACK_HEAD.size + len(data) for data in distinct)
+    assert findings(store) == []
 
 
 def test_damaged_content_is_taken_anew(store: Store, tmp_path: Path) -> None:
@@ -249,10 +268,26 @@ NAMES = st.lists(st.text("ab-.", min_size=1, max_size=3), min_size=1, max_size=4
 @given(st.sets(NAMES, min_size=1, max_size=60))
 def test_a_tree_built_in_order_is_the_tree_of_any_order(paths: set[str]) -> None:
     builder, editor = TreeBuilder(), TreeEditor(lambda _: EMPTY, None)
-    for path in sorted(paths):
-        builder.put(path, blake3(path.encode()).digest(), len(path))
+    ordered = sorted(paths)
+    for part in ordered[:7], ordered[7:]:
+        builder.put(part, [blake3(path.encode()).digest() for path in part], map(len, part))
     for path in paths:
         editor.put(path, "", blake3(path.encode()).digest(), len(path))
     root, rows, *_ = editor.write(lambda pieces: pieces[0])
     assert builder.finish() == root
     assert dict(builder.rows) == dict(rows)
+
+
+def outcome(act: Callable[[], list[str]]) -> list[str] | str:
+    try:
+        return act()
+    except EngineError as error:
+        return str(error)
+
+
+PIECES = st.sampled_from(["/", ".", "..", "a", "b c", "-", "*", "\n", "\u00e4", "n" * 300])
+
+
+@given(st.lists(st.lists(PIECES, max_size=5).map("".join), max_size=4))
+def test_paths_together_are_as_one_by_one(paths: list[str]) -> None:
+    assert outcome(lambda: file_paths(paths)) == outcome(lambda: [file_path(path) for path in paths])
