@@ -44,6 +44,7 @@ from kaos_backend.engine.jobs.upkeep import SHARE
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.home import Home
+from kaos_formats.messages import remember_types
 
 _STOP_GRACE_S = 1.0
 
@@ -88,6 +89,7 @@ def start(
 
     Raises EngineError when the port is taken or the store cannot be opened.
     """
+    remember_types()
     store = Store.open(data_dir, clock=clock, migrations=MIGRATIONS)
     try:
         inventory = counted(machine.gpus) if gpus is None else gpus

@@ -18,6 +18,7 @@ from pachyderm_sdk.interceptor import MetadataClientInterceptor
 from kaos_backend import errors
 from kaos_backend.pachd.endpoint import Endpoint, Engine
 from kaos_backend.pachd.errors import never_connected, translate
+from kaos_formats.messages import remember_types
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class Connection:
     """Calls through the SDK. Thread-safe; raises KaosErrors only."""
 
     def __init__(self, engine: Engine) -> None:
+        remember_types()
         self._engine = engine
         # Entered again by the thread that holds it when the garbage collector ends an abandoned stream there.
         self._lock = threading.RLock()
