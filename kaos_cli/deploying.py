@@ -15,6 +15,7 @@ from typing import Any
 from kaos_cli import bundle, text
 from kaos_cli.errors import OK, KaosError
 from kaos_cli.inputs import check_resources, read_grid
+from kaos_cli.manifest import ManifestFile, read_manifest, send_manifest
 from kaos_cli.session import Session
 from kaos_cli.upload import Sent, send
 
@@ -31,6 +32,7 @@ class Request:
 
     source: Path | None
     data: Path | None
+    manifest: Path | None
     hyper: Path | None
     parallelism: int | None
     cpu: float | None
@@ -43,6 +45,46 @@ class Request:
     retry: bool
     after: bool = False
     replace: bool = False
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a deploy brings: folders that have been listed, and a manifest that has been read."""
+
+    folders: list[bundle.Listed]
+    manifest: ManifestFile | None = None
+    refreshes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SentManifest:
+    """``known``: the backend had it."""
+
+    file: ManifestFile
+    known: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.file.id, "name": self.file.name, "lines": len(self.file.manifest.lines)}
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What of a deploy the backend has now."""
+
+    folders: list[Sent]
+    manifest: SentManifest | None = None
+    refreshes: bool = False
+
+    @property
+    def ids(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = {one.bundle.kind: one.bundle.id for one in self.folders}
+        manifest = None if self.manifest is None else self.manifest.file.id
+        return {"source": found.get("source"), "data": found.get("data"), "manifest": manifest}
+
+    def as_json(self) -> dict[str, Any]:
+        packed = {one.bundle.kind: one.as_json() for one in self.folders}
+        return packed | ({} if self.manifest is None else {"manifest": self.manifest.as_json()})
 
 
 def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: float | None = None) -> int:
@@ -55,6 +97,7 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
     grid = read_grid(request.hyper) if request.hyper else None
     folders: dict[bundle.Kind, Path | None] = {"source": request.source, "data": request.data}
     with interrupted("interrupted; nothing was sent"):
+        manifest = read_manifest(request.manifest) if request.manifest is not None else None
         listed = [
             list_bundle(session, folder, kind) for kind, folder in folders.items() if folder is not None
         ]
@@ -73,8 +116,10 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
         "author": author(session.env),
         "retry": request.retry,
         "replace": request.replace,
+        "refresh": request.refresh,
     }
-    answer, sent, timeout_s = _send_and_start(session, ws, listed, asked, request.after, timeout_s)
+    given = Given(listed, manifest, request.refresh)
+    answer, sent, timeout_s = _send_and_start(session, ws, given, asked, request.after, timeout_s)
     for line in describe(answer, sent):
         session.terminal.answer(line)
     result = None
@@ -86,35 +131,33 @@ def deploy(session: Session, ws: str, request: Request, wait: bool, timeout_s: f
     else:
         session.terminal.hint(*_next(answer, session.flag(ws)))
     if session.terminal.json:
-        packed = {one.bundle.kind: one.as_json() for one in sent}
-        session.terminal.answer_json(answer | {"packed": packed} | ({"result": result} if wait else {}))
+        packed = {"packed": sent.as_json()}
+        session.terminal.answer_json(answer | packed | ({"result": result} if wait else {}))
     return code
 
 
 def _send_and_start(
     session: Session,
     ws: str,
-    listed: list[bundle.Listed],
+    given: Given,
     asked: dict[str, Any],
     after: bool,
     timeout_s: float | None,
-) -> tuple[dict[str, Any], list[Sent], float | None]:
+) -> tuple[dict[str, Any], Arrived, float | None]:
     """The answer, what was sent for it, and what is left of the time limit. With ``after``, jobs that stand
     in the way are waited for.
     """
-    sent, again = send_all(session, ws, listed), False
+    sent, again = _send_given(session, ws, given), False
     while True:
-        ids = {one.bundle.kind: one.bundle.id for one in sent}
         try:
-            named = {"source": ids.get("source"), "data": ids.get("data")}
-            return _start(session, ws, asked | named), sent, timeout_s
+            return _start(session, ws, asked | sent.ids), sent, timeout_s
         except KaosError as error:
             if error.code == "job_open" and after:
                 timeout_s = _wait_for_the_end(session, ws, error.fields["jobs"], timeout_s)
-            elif error.code == "no_bundle" and listed and not again:
+            elif error.code == "no_bundle" and (given.folders or given.manifest) and not again:
                 # What waits to be deployed is shared by content: somebody else's deploy of the same took it.
                 again = True
-                sent = send_all(session, ws, listed)
+                sent = _send_given(session, ws, given)
             else:
                 raise
 
@@ -163,9 +206,9 @@ def _next(answer: Mapping[str, Any], flag: str) -> list[str]:
     return [f"kaos train info {answer['job'][:8]}{flag} shows it"] if answer["job"] else []
 
 
-def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
+def describe(answer: Mapping[str, Any], sent: Arrived) -> list[str]:
     """What a person reads after a deploy: bundles, grid, job."""
-    packed: dict[str, Sent] = {one.bundle.kind: one for one in sent}
+    packed: dict[str, Sent] = {one.bundle.kind: one for one in sent.folders}
     lines = []
     for kind in ("source", "data"):
         if one := packed.get(kind):
@@ -179,6 +222,13 @@ def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
                 names = one.bundle.ignored
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 lines.append(f"        left out: {', '.join(map(text.printable, names[:3]))}{more}")
+        elif kind == "data" and (named := sent.manifest):
+            count = text.lines(len(named.file.manifest.lines))
+            fetches = "fetched by the server" if "fetch" in answer["stages"] else "fetched before"
+            lines.append(f"data    {named.file.name}  {count} of a manifest, {fetches}")
+        elif kind == "data" and (of := answer.get("manifest")):
+            again = "what has changed is fetched" if sent.refreshes else "as before"
+            lines.append(f"data    {of['name']}  of a manifest, {again}")
         elif given := answer.get(kind):
             lines.append(f"{kind:<6}  {given['name']}:{given['id'][:6]}  as before")
     if answer.get("build_args"):
@@ -187,7 +237,8 @@ def describe(answer: Mapping[str, Any], sent: list[Sent]) -> list[str]:
         lines.append(f"secrets {', '.join(answer['build_secrets'])}")
     lines += describe_grid(answer.get("grid"))
     if answer["status"] == "started":
-        runs = " and ".join(answer["stages"])
+        *others, last = answer["stages"] or [""]
+        runs = f"{', '.join(others)} and {last}" if others else last
         at_once = f", {answer['parallelism']} at a time" if answer.get("parallelism") else ""
         lines.append(f"job     {answer['job']}" + (f"  (runs {runs}{at_once})" if runs else ""))
         lines.append(answer.get("message") or "")
@@ -265,12 +316,30 @@ def send_all(session: Session, ws: str, listed: list[bundle.Listed]) -> list[Sen
             with interrupted(f"interrupted while the {one.kind} was being sent; nothing was deployed"):
                 sent.append(_send(session, ws, one))
     except KaosError:
-        for done in sent:
-            if not done.known:
-                with contextlib.suppress(KaosError):
-                    session.client.forget_bundle(ws, done.bundle.kind, done.bundle.id)
+        _forget(session, ws, sent)
         raise
     return sent
+
+
+def _send_given(session: Session, ws: str, given: Given) -> Arrived:
+    """The manifest last: what went before it is forgotten if it is refused, as in ``send_all``."""
+    folders = send_all(session, ws, given.folders)
+    if given.manifest is None:
+        return Arrived(folders, None, given.refreshes)
+    try:
+        with interrupted("interrupted while the manifest was being sent; nothing was deployed"):
+            known = send_manifest(session.client, ws, given.manifest)
+    except KaosError:
+        _forget(session, ws, folders)
+        raise
+    return Arrived(folders, SentManifest(given.manifest, known), given.refreshes)
+
+
+def _forget(session: Session, ws: str, sent: list[Sent]) -> None:
+    for done in sent:
+        if not done.known:
+            with contextlib.suppress(KaosError):
+                session.client.forget_bundle(ws, done.bundle.kind, done.bundle.id)
 
 
 def _send(session: Session, ws: str, one: bundle.Listed) -> Sent:

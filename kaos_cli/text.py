@@ -25,6 +25,10 @@ def files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
+def lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count:,} lines"
+
+
 def objects(count: int) -> str:
     return "1 object" if count == 1 else f"{count:,} objects"
 

@@ -67,7 +67,17 @@ def has_models(job: Json) -> bool:
 
 
 def label(bundle: Json | None) -> str:
-    return f"{bundle['name']}:{bundle['id'][:6]}" if bundle else ""
+    """Its name and id; what is being fetched has no id yet."""
+    return f"{bundle['name']}:{bundle['id'][:6]}".removesuffix(":") if bundle else ""
+
+
+def bundle_line(bundle: Json, manifest: Json | None = None) -> str:
+    """A bundle, how much it is, and the manifest that it was fetched for."""
+    if manifest is not None and not bundle["id"]:
+        return f"{label(bundle)}  of manifest {manifest['id'][:6]}, not fetched"
+    amount = f"{text.files(bundle['files'])}, {text.size(bundle['bytes'])}"
+    fetched = f", fetched (manifest {manifest['id'][:6]})" if manifest is not None else ""
+    return f"{label(bundle)}  {amount}{fetched}"
 
 
 def trials_table(job: Json, trials: Sequence[Json]) -> Table:
@@ -112,10 +122,10 @@ def heading(job: Json, now: datetime) -> list[str]:
         lines.append(f"made    {created} ago{took}")
     for kind in ("source", "data"):
         if bundle := inputs.get(kind):
-            amount = f"{text.files(bundle['files'])}, {text.size(bundle['bytes'])}"
-            lines.append(f"{kind:<6}  {label(bundle)}  {amount}")
+            manifest = inputs.get("manifest") if kind == "data" else None
+            lines.append(f"{kind:<6}  {bundle_line(bundle, manifest)}")
             made = f"by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
-            lines.append(f"        {bundle['id']}  {made}")
+            lines.append(f"        {bundle['id']}  {made}" if bundle["id"] else f"        {made}")
     if grid := inputs.get("hyper"):
         author = (
             f", by {grid['author']} {text.age(grid.get('created'), now)} ago" if grid.get("author") else ""

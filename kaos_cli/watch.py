@@ -16,9 +16,8 @@ from kaos_cli.errors import FAILED, OK, KaosError
 from kaos_cli.limit import TimeLimitReached, time_limit
 from kaos_cli.progress import Stage, stage
 from kaos_cli.session import Session
-from kaos_cli.steps import BuildSteps
+from kaos_cli.steps import Steps
 from kaos_cli.terminal import while_read
-from kaos_formats.names import BUILD
 
 ACTIVE = frozenset({"waiting", "running"})
 PAUSE_MIN_S = 0.02
@@ -128,7 +127,7 @@ def watch(session: Session, ws: str, job_id: str) -> None:
     seen = started
     with ExitStack() as open_bars:
         bars: dict[str, Stage] = {}
-        steps = BuildSteps(session, ws, job_id)
+        steps = Steps(session, ws, job_id)
         while True:
             asked = time.monotonic()
             try:
@@ -149,9 +148,9 @@ def watch(session: Session, ws: str, job_id: str) -> None:
             if now is not None:
                 if now["name"] not in bars:
                     bars[now["name"]] = open_bars.enter_context(stage(session.terminal, now["name"]))
-                step = steps.now() if now["name"] == BUILD and now["state"] == "running" else None
+                step = steps.now(now["name"]) if now["state"] == "running" else None
                 if step is not None:
-                    bars[now["name"]].show(step.number, step.total, step.instruction)
+                    bars[now["name"]].show(step.number, step.total, step.doing)
                 else:
                     done = now["processed"] + now["skipped"] + now["failed"]
                     notes = [f"{now['failed']} failed"] if now["failed"] else []

@@ -35,6 +35,12 @@ class Asked:
         return FETCH in self.stages
 
     @property
+    def goes_back(self) -> bool:
+        """Whether the data is that of before the last deploy of some, which failed."""
+        found = ((self.heads[kind], id_) for kind, id_ in self.bundles.items())
+        return any(head is not None and head.behind and head.description.id == id_ for head, id_ in found)
+
+    @property
     def wanted(self) -> dict[str, str | None]:
         """The ids of what it names, by repo."""
         found: dict[str, str | None] = {names.HYPER: None if self.grid is None else self.grid.id}

@@ -39,6 +39,7 @@ from kaos_formats import build_secrets, names
 from kaos_formats.arguments import check_arguments, variant
 
 PATIENCE_S = 60.0
+_GOES_BACK = "the last manifest could not be fetched: the data is what was there before"
 REPLACED = "stopped for another deploy (--replace)"
 # Jobs of a pipeline run in turn: what is open is among the newest.
 _NEWEST = 100
@@ -120,7 +121,7 @@ class Deploys:
         return views.DeployResult(
             job=done.job,
             status=done.plan.status,
-            message=done.plan.message,
+            message=done.plan.message or (_GOES_BACK if ask.goes_back else ""),
             hint=done.plan.hint,
             parts=done.plan.changed,
             source=presenters.bundle(shown[names.SOURCE]),

@@ -44,6 +44,20 @@ def deploy(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", metavar="DATA", help="Folder with the data.")
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            "-m",
+            metavar="FILE",
+            help='In place of a folder: lines like {"url": "https://…", "path": "a/b.csv"} of what the server'
+            " fetches.",
+        ),
+    ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Fetch what has changed of the data that a manifest names."),
+    ] = False,
     hyper: Annotated[
         Path | None,
         typer.Option(
@@ -91,13 +105,13 @@ def deploy(
         typer.Option(
             "--secret",
             metavar="NAME",
-            help="Give the build a secret for RUN --mount=type=secret,id=NAME: the environment's NAME, or"
-            " id=NAME,env=VARIABLE, or id=NAME,src=FILE; may be repeated. Those of a deploy replace all"
-            " earlier ones.",
+            help="Give the build a secret for RUN --mount=type=secret,id=NAME, or a fetch a credential: the"
+            " environment's NAME, or id=NAME,env=VARIABLE, or id=NAME,src=FILE; may be repeated. Those of a"
+            " deploy replace all earlier ones.",
         ),
     ] = None,
     no_secrets: Annotated[
-        bool, typer.Option("--no-secrets", help="Forget the build secrets of earlier deploys.")
+        bool, typer.Option("--no-secrets", help="Forget the secrets of earlier deploys.")
     ] = False,
     wait: WaitOption = False,
     wait_timeout: WaitTimeoutOption = None,
@@ -120,9 +134,12 @@ def deploy(
     ws = session.workspace(workspace)
     arguments = build_arguments(build_arg or (), session.env) if build_arg or no_build_args else None
     secrets = build_secrets(secret or (), session.env) if secret or no_secrets else None
-    given = (source, data, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments, secrets)
-    if all(one is None for one in given) and not retry:
+    given = (source, data, manifest, hyper, parallelism, cpu, memory, gpu, tries, timeout, arguments, secrets)
+    if all(one is None for one in given) and not retry and not refresh:
         raise KaosError("usage", "nothing to deploy", hint="kaos train deploy -s SRC -d DATA [-h HYPER.json]")
+    if data is not None and (manifest is not None or refresh):
+        also = "-m names" if manifest is not None else "--refresh fetches"
+        raise KaosError("usage", f"-d gives the data that {also} as well", hint="give one of them")
     if wait_timeout is not None and not (wait or after):
         raise KaosError("usage", "--wait-timeout limits the waiting", hint="give --wait or --after as well")
     if after and replace:
@@ -134,6 +151,7 @@ def deploy(
     request = Request(
         source=source,
         data=data,
+        manifest=manifest,
         hyper=hyper,
         parallelism=parallelism,
         cpu=cpu,
@@ -146,6 +164,7 @@ def deploy(
         retry=retry,
         after=after,
         replace=replace,
+        refresh=refresh,
     )
     if code := deploy(session, ws, request, wait, wait_timeout):
         raise typer.Exit(code)

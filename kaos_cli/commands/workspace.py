@@ -91,12 +91,15 @@ def info(session: Session, name: MaybeName = None) -> None:
 
 
 def _lines(found: dict[str, Any], now: datetime) -> list[str]:
+    from kaos_cli.views import bundle_line
+
     lines = [f"workspace  {found['name']}"]
     for kind in ("source", "data"):
         bundle = found.get(kind)
+        manifest = found.get("manifest") if kind == "data" else None
         lines.append(
-            f"{kind:<9}  {bundle['name']}:{bundle['id'][:6]}  {text.files(bundle['files'])}, "
-            f"{text.size(bundle['bytes'])}, by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
+            f"{kind:<9}  {bundle_line(bundle, manifest)}, "
+            f"by {bundle['author']} {text.age(bundle.get('created'), now)} ago"
             if bundle
             else f"{kind:<9}  none yet"
         )

@@ -254,7 +254,7 @@ class FakeBackend:
 
     def _deploy(self, ws: str, request: dict[str, Any]) -> Any:
         self.deploys.append(request)
-        for kind in ("source", "data"):
+        for kind in ("source", "data", "manifest"):
             if request[kind] and (ws, kind, request[kind]) in self.staged:
                 self.heads[ws, kind] = self.staged.pop((ws, kind, request[kind]))
         return ANSWER | self.answer

@@ -32,7 +32,7 @@ class Recorder(Transport):
 
 
 REQUEST = {
-    "source": "a", "data": None, "hyper": {"x": [1]}, "parallelism": 1,
+    "source": "a", "data": None, "manifest": None, "refresh": False, "hyper": {"x": [1]}, "parallelism": 1,
     "resources": {"cpu": 1.0, "memory": "1G", "gpu": 0}, "author": "a@b", "retry": False,
     "replace": False, "build_args": {"CUDA": "12"}, "build_secrets": None,
 }  # fmt: skip
