@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ Runner = Callable[[Txn, Any], transaction.TransactionResponse]
 """Runs one arm of a TransactionRequest (it gets the arm's message) inside a write transaction."""
 
 _HEADER = "pach-transaction"
+# Transactions whose requests are kept parsed.
+_REMEMBERED = 8
 _ARMS = (
     "create_repo",
     "delete_repo",
@@ -46,6 +49,9 @@ class Transactions:
     def __init__(self, store: Store, extra: Mapping[str, Runner] | None = None) -> None:
         self._store = store
         self._open = OpenTransactions(store)
+        # What the requests of open ones were parsed to; requests are only ever added to a transaction.
+        self._parsed: dict[str, list[transaction.TransactionRequest]] = {}
+        self._parsed_lock = threading.Lock()
         self.runners: dict[str, Runner] = {**verbs.RUNNERS, **(extra or {})}
 
     def call(self, context: grpc.ServicerContext, arm: str, request: Any) -> transaction.TransactionResponse:
@@ -78,11 +84,29 @@ class Transactions:
     def _append(self, id_: str, request: transaction.TransactionRequest) -> transaction.TransactionResponse:
         while True:
             seen = self._open.inspect(id_)
+            requests = [*self._requests(seen), request]
             with self._store.write(set_id=id_, dry_run=True) as txn:
-                responses = self.run(txn, [*_requests(seen), request])
+                responses = self.run(txn, requests)
             response: transaction.TransactionResponse = responses[-1]
             if self._open.append(seen, bytes(request), bytes(response)):
+                self._remember(id_, requests)
                 return response
+
+    def _requests(self, opened: OpenTransaction) -> list[transaction.TransactionRequest]:
+        known = self._parsed.get(opened.id, [])[: len(opened.requests)]
+        return [*known, *_parse(opened.requests[len(known) :])]
+
+    def _remember(self, id_: str, requests: list[transaction.TransactionRequest]) -> None:
+        """Those of a transaction that has waited while others went on are parsed again at need."""
+        with self._parsed_lock:
+            self._parsed.pop(id_, None)
+            if len(self._parsed) >= _REMEMBERED:
+                del self._parsed[next(iter(self._parsed))]
+            self._parsed[id_] = requests
+
+    def _forget(self, id_: str) -> None:
+        with self._parsed_lock:
+            self._parsed.pop(id_, None)
 
     def start(self) -> str:
         return self._open.start()
@@ -91,8 +115,9 @@ class Transactions:
         """Run the stored requests for good and forget the record. On failure the transaction stays open."""
         with self._store.write(set_id=id_) as txn:
             taken = self._open.take(txn, id_)
-            requests = _requests(taken)
+            requests = self._requests(taken)
             responses = self.run(txn, requests)
+        self._forget(id_)
         return _info(id_, requests, responses, taken.started_us, taken.version)
 
     def batch(self, requests: Sequence[transaction.TransactionRequest]) -> transaction.TransactionInfo:
@@ -108,9 +133,12 @@ class Transactions:
 
     def delete(self, id_: str) -> None:
         self._open.delete(id_)
+        self._forget(id_)
 
     def delete_all(self) -> None:
         self._open.delete_all()
+        with self._parsed_lock:
+            self._parsed.clear()
 
 
 class TransactionService:
@@ -167,13 +195,13 @@ def _arm(request: transaction.TransactionRequest) -> str:
     raise InvalidArgument("a transaction request is empty: exactly one of its fields must be set")
 
 
-def _requests(opened: OpenTransaction) -> list[transaction.TransactionRequest]:
-    return [transaction.TransactionRequest.FromString(one) for one in opened.requests]
+def _parse(requests: Sequence[bytes]) -> list[transaction.TransactionRequest]:
+    return [transaction.TransactionRequest.FromString(one) for one in requests]
 
 
 def _open_info(opened: OpenTransaction) -> transaction.TransactionInfo:
     responses = [transaction.TransactionResponse.FromString(one) for one in opened.responses]
-    return _info(opened.id, _requests(opened), responses, opened.started_us, opened.version)
+    return _info(opened.id, _parse(opened.requests), responses, opened.started_us, opened.version)
 
 
 def _info(

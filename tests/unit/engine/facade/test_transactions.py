@@ -88,6 +88,30 @@ def test_a_bug_of_a_request_is_not_taken_for_a_request_that_is_unknown(store: St
         Transactions(store).run(txn, [request])
 
 
+def test_requests_are_parsed_once_and_by_another_engine_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(name: str) -> transaction.TransactionRequest:
+        request = pfs.CreateRepoRequest(repo=pfs.Repo.from_uri(name))
+        return transaction.TransactionRequest(create_repo=request)
+
+    transactions = Transactions(store)
+    ids = [transactions.start() for _ in range(20)]
+    with monkeypatch.context() as patched:
+        patched.setattr(transaction.TransactionRequest, "FromString", None)
+        for name in ("one", "two", "three"):
+            transactions._append(ids[0], create(name))
+    for id_ in ids[1:]:
+        # So many that the first one is not kept parsed.
+        transactions._append(id_, create("other"))
+    transactions._append(ids[0], create("four"))
+    killed = Transactions(store)
+    assert [one.create_repo.repo.name for one in killed.finish(ids[0]).requests] == [
+        "one", "two", "three", "four",
+    ]  # fmt: skip
+    assert {"one", "four"} <= {repo.key.name for repo in store.list_repos()}
+
+
 def test_an_error_in_the_block_leaves_nothing(client: Client) -> None:
     with suppress(KeyError), client.transaction.transaction() as txn:
         client.pfs.create_repo(repo=pfs.Repo.from_uri("new"))
