@@ -87,8 +87,8 @@ class Pachd(Protocol):
     def repos(self, project: str | None = None) -> list[Repo]:
         """User repos of one project or of all, with their branches."""
 
-    def ensure_repos(self, project: str, names: Sequence[str]) -> None:
-        """Creates those that do not exist; idempotent."""
+    def ensure_repos(self, project: str, names: Sequence[str]) -> Mapping[str, Repo]:
+        """Creates those that do not exist, idempotent; those that do, by name."""
 
     # -- commits
     def commit(self, project: str, repo: str, ref: str) -> Commit:

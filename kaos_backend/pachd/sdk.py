@@ -80,13 +80,14 @@ class SdkPachd:
             convert.repo(i) for i in self._list(lambda c: c.pfs.list_repo(type="user", projects=projects))
         ]
 
-    def ensure_repos(self, project: str, names: Sequence[str]) -> None:
-        existing = {repo.name for repo in self.repos(project)}
+    def ensure_repos(self, project: str, names: Sequence[str]) -> Mapping[str, Repo]:
+        existing = {repo.name: repo for repo in self.repos(project) if repo.name in names}
         for name in names:
             if name not in existing:
                 repo = keys.repo(project, name)
                 with contextlib.suppress(errors.Exists):
                     self._connection.write(lambda c, repo=repo: c.pfs.create_repo(repo=repo))  # type: ignore[misc]
+        return existing
 
     # -- commits
 

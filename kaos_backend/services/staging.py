@@ -105,13 +105,14 @@ class Staging:
     def open(self, workspace: str, about: Description, kind: str, *, anew: bool = False) -> Opened:
         """The open commit for a bundle: the one that it has, unless it is to be made ``anew``."""
         self._told = None
-        self._pachd.ensure_repos(workspace, [kind])
-        begun = None if anew else self.begun(workspace, kind, about.id)
-        if begun is not None:
-            return Opened(begun, is_begun=True)
-        # A damaged one. Nobody else can be writing it: the branch is ours, and the lock is held.
-        self.discard(workspace, kind, about.id)
         branch = names.staging_branch(about.id, self.owner)
+        repo = self._pachd.ensure_repos(workspace, [kind]).get(kind)
+        if repo is not None and branch in repo.branches:
+            begun = None if anew else self.begun(workspace, kind, about.id)
+            if begun is not None:
+                return Opened(begun, is_begun=True)
+            # A damaged one. Nobody else can be writing it: the branch is ours, and the lock is held.
+            self.discard(workspace, kind, about.id)
         return Opened(self._pachd.start_commit(workspace, kind, branch, about.to_json()), is_begun=False)
 
     def fill(
