@@ -571,23 +571,33 @@ class ExportResponse(Message):
     bytes: int
 
 
-class Content(Message, omit_defaults=True):
-    """All that a commit is to hold: `paths` of the commit `source` of the same repo, by reference, and
-    `files` by their paths.
+class Source(Message):
+    """A file or folder of a commit, or of a file set where `repo` is that of Pachyderm for these."""
+
+    repo: str
+    commit: str
+    path: str
+
+
+class Change(Message, omit_defaults=True):
+    """What is at `path` is replaced by a `source`, or has `data` appended; without both of them it goes, a
+    folder where it ends in a slash.
     """
 
-    source: str = ""
-    paths: list[str] = []
-    files: dict[str, bytes] = {}
+    path: str
+    source: Source | None = None
+    data: bytes | None = None
 
 
 class NewCommit(Message, omit_defaults=True):
-    """A commit on `branch`, which has its `content` and is finished; without one it stays open."""
+    """A commit on `branch`, which begins as the one before. With `changes` it is finished, without it stays
+    open.
+    """
 
     repo: str
     branch: str
     description: str
-    content: Content | None = None
+    changes: list[Change] | None = None
 
 
 class PutPipeline(Message):

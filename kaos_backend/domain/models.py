@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -239,22 +239,13 @@ FileOp = AddFile | DeleteFile | CopyFile
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """All that a commit is to hold: ``paths`` of another commit of its repo, and ``files`` by their paths."""
-
-    source: str = ""
-    paths: tuple[str, ...] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class StartCommit:
-    """Open a commit on ``branch`` of ``repo``; see ``port.Pachd.transact_at_once`` for its ``content``."""
+    """Open a commit on ``branch`` of ``repo``; see ``port.Pachd.transact_at_once`` for its ``changes``."""
 
     repo: str
     branch: str
     description: str
-    content: Content | None = None
+    changes: Sequence[FileOp] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ class Pachd(Protocol):
         staged: Sequence[Staged],
     ) -> str:
         """As ``transact``, and within the same transaction: ``repos`` that do not exist are made, commits
-        with ``content`` get it and are finished, ``staged`` branches go with their commits. A crash leaves
+        with ``changes`` get them and are finished, ``staged`` branches go with their commits. A crash leaves
         all of it or nothing. Raises NeedsEmbeddedEngine elsewhere.
         """
 

@@ -12,7 +12,7 @@ from pachyderm_sdk import Client
 from pachyderm_sdk.api import pfs, transaction
 
 from kaos_backend import errors
-from kaos_backend.domain.models import PutPipeline, Staged, StartCommit
+from kaos_backend.domain.models import AddFile, DeleteFile, FileOp, PutPipeline, Staged, StartCommit
 from kaos_backend.pachd import convert, keys
 from kaos_backend.pachd.connection import Connection, in_transaction
 from kaos_backend.pachd.reading import unary
@@ -69,13 +69,19 @@ def transact_at_once(
 
 
 def _commit(start: StartCommit) -> kaos_v1.NewCommit:
-    content = None
-    if start.content is not None:
-        given = start.content
-        content = kaos_v1.Content(source=given.source, paths=list(given.paths), files=dict(given.files))
+    changes = None if start.changes is None else list(map(_change, start.changes))
     return kaos_v1.NewCommit(
-        repo=start.repo, branch=start.branch, description=start.description, content=content
+        repo=start.repo, branch=start.branch, description=start.description, changes=changes
     )
+
+
+def _change(op: FileOp) -> kaos_v1.Change:
+    if isinstance(op, AddFile):
+        return kaos_v1.Change(path=op.path, data=op.data)
+    if isinstance(op, DeleteFile):
+        return kaos_v1.Change(path=op.path)
+    source = kaos_v1.Source(repo=op.src_repo, commit=op.src_commit, path=op.src)
+    return kaos_v1.Change(path=op.dst, source=source)
 
 
 def delete_abandoned(connection: Connection, owner: str, before: datetime) -> int:

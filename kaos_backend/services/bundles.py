@@ -239,7 +239,8 @@ class Bundles:
         new: tuple[int, int],
         operations: Iterable[FileOp],
     ) -> views.UploadedBundle:
-        """Stages a bundle of which the engine has all content; one that is there already is left as it is.
+        """Stages a bundle of which the embedded engine has all content; one that is there already is left as
+        it is.
 
         ``new``: files, and their bytes, that have come for it. Raises InvalidBundle (then nothing of it is
         left).
@@ -251,8 +252,7 @@ class Bundles:
                 # What has come has healed it.
                 return _uploaded(known, *new, known=True)
             about = self._about(bundle_id, name, files, size_bytes)
-            opened = self.staging.open(workspace, about, kind, anew=True)
-            self.staging.fill(workspace, kind, about, opened, operations, lambda: False)
+            self.staging.make(workspace, kind, about, list(operations))
             if head is not None and head.description.id == bundle_id:
                 # It was sent to heal the current one, whose content is whole again by now.
                 self.staging.discard_quietly(workspace, kind, bundle_id)

@@ -15,7 +15,7 @@ from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.models import PutPipeline, Staged, StartCommit
 from kaos_backend.pachd.port import Pachd
-from kaos_backend.services.fill import content, fill
+from kaos_backend.services.fill import changes, fill
 from kaos_backend.services.locks import KeyedLocks
 from kaos_backend.services.staging import Staging, upload_key
 from kaos_formats import names
@@ -69,7 +69,7 @@ def _at_once(
     commits = [_start(part) for part in parts]
     job_id = pachd.transact_at_once(workspace, _repos(parts), commits, pipelines, staged)
     for part, made in zip(parts, commits, strict=True):
-        if made.content is None:
+        if made.changes is None:
             fill(pachd, workspace, part.repo, job_id, part.description)
     return job_id
 
@@ -80,7 +80,7 @@ def _repos(parts: Sequence[Part]) -> list[str]:
 
 def _start(part: Part) -> StartCommit:
     about = part.description
-    return StartCommit(part.repo, names.MASTER, about.to_json(), content(about))
+    return StartCommit(part.repo, names.MASTER, about.to_json(), changes(part.repo, about))
 
 
 def _in_steps(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from kaos_backend.domain import hyperparams
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.models import AddFile, Content, CopyFile, DeleteFile, FileOp
+from kaos_backend.domain.models import AddFile, CopyFile, DeleteFile, FileOp
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services.inputs import Head
 from kaos_formats import names
@@ -15,13 +15,13 @@ from kaos_formats import names
 _AT_ONCE = 1000
 
 
-def content(description: Description) -> Content | None:
-    """The content that a description names, where it is small enough to come with its commit."""
+def changes(repo: str, description: Description) -> list[FileOp] | None:
+    """What makes a commit of anything one with the content that a description names, where that is small
+    enough to come with its commit.
+    """
     if description.kind != "hyper":
-        return Content(description.staging, _paths(description), _beside(description))
-    if description.trials > _AT_ONCE:
-        return None
-    return Content(files=_files(description))
+        return _copies(repo, description)
+    return None if description.trials > _AT_ONCE else _points(description, None)
 
 
 def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: Description) -> None:
@@ -30,17 +30,18 @@ def fill(pachd: Pachd, workspace: str, repo: str, commit_id: str, description: D
     Raises NotFound if the staging commit is gone.
     """
     if description.kind == "hyper":
-        changes = _points(description, _grid_before(pachd, workspace, commit_id))
+        content = _points(description, _grid_before(pachd, workspace, commit_id))
     else:
-        copies = [CopyFile(path, repo, description.staging, path) for path in _paths(description)]
-        changes = [DeleteFile("/"), *copies]
-        changes += [AddFile(path, text) for path, text in _beside(description).items()]
-    pachd.modify(workspace, repo, commit_id, changes)
+        content = _copies(repo, description)
+    pachd.modify(workspace, repo, commit_id, content)
     pachd.finish_commit(workspace, repo, commit_id)
 
 
-def _paths(description: Description) -> tuple[str, ...]:
-    return names.bundle_dir(description.id), names.tree_path(description.id)
+def _copies(repo: str, description: Description) -> list[FileOp]:
+    paths = names.bundle_dir(description.id), names.tree_path(description.id)
+    copies = [CopyFile(path, repo, description.staging, path) for path in paths]
+    beside = [AddFile(path, text) for path, text in _beside(description).items()]
+    return [DeleteFile("/"), *copies, *beside]
 
 
 def _beside(description: Description) -> dict[str, bytes]:

@@ -11,20 +11,24 @@ Whoever calls holds the lock of the bundle (``upload_key``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from kaos_backend import errors
 from kaos_backend.domain.descriptions import Description, parse
-from kaos_backend.domain.models import Commit
+from kaos_backend.domain.models import AddFile, Commit, FileOp, StartCommit
 from kaos_backend.domain.uploads import Layout
 from kaos_backend.pachd.port import Pachd
 from kaos_backend.services import inputs
 from kaos_backend.services.arrivals import ElsewhereArrival
 from kaos_backend.services.batches import Batches, BrokenOff, Step
 from kaos_formats import names
+
+# What is larger is sent as a stream.
+_AT_ONCE = 5000
+_AT_ONCE_BYTES = 8 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +118,19 @@ class Staging:
             # A damaged one. Nobody else can be writing it: the branch is ours, and the lock is held.
             self.discard(workspace, kind, about.id)
         return Opened(self._pachd.start_commit(workspace, kind, branch, about.to_json()), is_begun=False)
+
+    def make(self, workspace: str, kind: str, about: Description, operations: Sequence[FileOp]) -> None:
+        """Puts a bundle of which the embedded engine has all content into a commit of its own, or leaves
+        nothing at all.
+        """
+        size = sum(len(one.data) for one in operations if isinstance(one, AddFile))
+        if size > _AT_ONCE_BYTES or len(operations) > _AT_ONCE:
+            opened = self.open(workspace, about, kind, anew=True)
+            self.fill(workspace, kind, about, opened, operations, lambda: False)
+            return
+        self.discard(workspace, kind, about.id)
+        commit = StartCommit(kind, names.staging_branch(about.id, self.owner), about.to_json(), operations)
+        self._pachd.transact_at_once(workspace, [kind], [commit], [], [])
 
     def fill(
         self,

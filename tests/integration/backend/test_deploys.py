@@ -167,7 +167,11 @@ def test_what_is_refused_last_leaves_nothing(backend: Backend, workspace: str) -
                 repo="data",
                 branch="master",
                 description="",
-                content=kaos_v1.Content(source=head, paths=["/"], files={"/more": b"more"}),
+                changes=[
+                    kaos_v1.Change(path="/"),
+                    kaos_v1.Change(path="/", source=kaos_v1.Source(repo="data", commit=head, path="/")),
+                    kaos_v1.Change(path="/more", data=b"more"),
+                ],
             )
         ],
         pipelines=[kaos_v1.PutPipeline(spec=json.dumps(pipeline), reprocess=False)],
@@ -178,6 +182,14 @@ def test_what_is_refused_last_leaves_nothing(backend: Backend, workspace: str) -
         transact(client)
     assert traces(client, workspace) == before
     request.pipelines = []
+    [commit] = request.commits
+    assert commit.changes is not None
+    [staged_name] = [path for path in staged if path.endswith(".tree")]
+    commit.changes.append(kaos_v1.Change(path=f"{staged_name}/clash", data=b""))
+    with pytest.raises(grpc.RpcError, match="can not be"):
+        transact(client)
+    assert traces(client, workspace) == before
+    commit.changes.pop()
     done = transact(client)
     assert traces(client, workspace)["data"][0] == ["master"]
     assert held(backend, workspace, "data", "user", done.id) == {**staged, "/more": b"more"}

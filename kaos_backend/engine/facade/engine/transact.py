@@ -11,11 +11,12 @@ from contextlib import suppress
 
 import grpc
 
-from kaos_backend.engine.errors import NotFound
+from kaos_backend.engine.errors import InvalidArgument, NotFound
 from kaos_backend.engine.facade.rpc import Handlers, unary
 from kaos_backend.engine.jobs.service import Jobs
 from kaos_backend.engine.jobs.spec.spec import parse_json
 from kaos_backend.engine.store.model import BranchKey, CommitKey, RepoKey
+from kaos_backend.engine.store.names import FILESETS_REPO
 from kaos_backend.engine.store.store import Txn, Upload
 from kaos_backend.engine.store.trees.edit import Operation
 from kaos_formats import kaos_v1
@@ -35,44 +36,52 @@ class TransactService:
 
     def _transact(self, request: kaos_v1.TransactRequest, _: grpc.ServicerContext) -> bytes:
         with self._store.upload() as upload:
-            contents = [_received(upload, request.project, commit) for commit in request.commits]
+            received = [self._received(upload, request.project, commit) for commit in request.commits]
             upload.seal()
             with self._store.write() as txn:
                 for name in request.repos:
                     repo = RepoKey(request.project, name)
                     if txn.find_repo(repo) is None:
                         txn.create_repo(repo)
-                for commit, content in zip(request.commits, contents, strict=True):
+                for commit, changes in zip(request.commits, received, strict=True):
                     branch = BranchKey(RepoKey(request.project, commit.repo), commit.branch)
                     key = txn.start_commit(branch, description=commit.description)
-                    if content is not None:
-                        txn.apply(key, upload, content)
+                    if changes is not None:
+                        txn.apply(key, upload, changes)
                         txn.finish_commit(key)
+                        if error := txn.inspect_commit(key).error:
+                            raise InvalidArgument(f"{key} can not be: {error}")
                 for put in request.pipelines:
                     self._put(txn, put)
                 for staged in request.staged:
                     _drop(txn, request.project, staged)
         return bytes(kaos_v1.TransactResponse(id=txn.set_id))
 
+    def _received(
+        self, upload: Upload, project: str, commit: kaos_v1.NewCommit
+    ) -> Sequence[Operation] | None:
+        if commit.changes is None:
+            return None
+        before = len(upload.operations)
+        for change in commit.changes:
+            if change.source is not None:
+                source = self._source(project, change.source)
+                upload.copy(change.path, "", source, change.source.path, "", append=False)
+            elif change.data is not None:
+                upload.add(change.path, "", change.data)
+            else:
+                upload.delete(change.path, "")
+        upload.end_file()
+        return upload.operations[before:]
+
+    def _source(self, project: str, source: kaos_v1.Source) -> CommitKey | bytes | None:
+        if source.repo == FILESETS_REPO:
+            return self._store.filesets.get(source.commit).root
+        return CommitKey(RepoKey(project, source.repo), source.commit)
+
     def _put(self, txn: Txn, put: kaos_v1.PutPipeline) -> None:
         creation = self._jobs.with_defaults(txn, parse_json(put.spec), update=True, reprocess=put.reprocess)
         self._jobs.create_pipeline(txn, creation)
-
-
-def _received(upload: Upload, project: str, commit: kaos_v1.NewCommit) -> Sequence[Operation] | None:
-    """What makes a commit of anything one with the content that it is to have."""
-    content = commit.content
-    if content is None:
-        return None
-    before = len(upload.operations)
-    upload.delete("/", "")
-    source = CommitKey(RepoKey(project, commit.repo), content.source)
-    for path in content.paths:
-        upload.copy(path, "", source, path, "", append=False)
-    for path, data in content.files.items():
-        upload.add(path, "", data)
-    upload.end_file()
-    return upload.operations[before:]
 
 
 def _drop(txn: Txn, project: str, staged: kaos_v1.Staged) -> None:
