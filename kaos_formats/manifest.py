@@ -10,7 +10,7 @@ what every complaint names, those of the fetcher too. Format and schemes: docs/r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -182,11 +182,6 @@ def parse_sources(text: bytes) -> list[Fetched]:
         return msgspec.json.Decoder(Fetched).decode_lines(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidBundle(f"the list of what was fetched is broken: {error}") from error
-
-
-def parse_lines(sources: Iterable[Fetched]) -> Iterator[ManifestLine]:
-    """The lines that these were fetched for, without what the content had to be."""
-    return (ManifestLine(one.url, one.path, rev=one.rev) for one in sources)
 
 
 _FEWER = "fetch folders in place of single files, or packed archives of them"
