@@ -15,6 +15,7 @@ from pathlib import Path
 from kaos_backend import __version__
 from kaos_backend.engine.detect import detect_machine, inputs_limit, upkeep_share
 from kaos_backend.engine.errors import EngineError
+from kaos_backend.engine.facade.pps.ahead import get_ready
 from kaos_backend.engine.main import start
 from kaos_backend.engine.workers.choice import choose
 from kaos_formats.allocator import share_heaps
@@ -92,6 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     log.info(
         "serving %s, machine %s, runtime %s (%s)", handle.address, machine, runtime.name, runtime.isolation
     )
+    if os.getloadavg()[0] < machine.cpus:
+        # While the backend still starts, or nobody asks for anything.
+        get_ready()
     stop.wait()
     log.info("stopping")
     handle.stop()
