@@ -1,4 +1,6 @@
-"""The backend process: ``python -m kaos_backend`` (settings from the environment, see ``settings``).
+"""The backend process: ``python -m kaos_backend [serve]`` (settings from the environment, see ``settings``).
+
+With ``serve`` others can reach it, too, and it logs to stderr.
 
 Exit codes: 0 ended on a signal, 2 unusable settings or port, 3 another backend runs on this KAOS_HOME,
 1 anything else. What went wrong is on stderr and in logs/backend.log.
@@ -13,17 +15,24 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaos_backend import settings
 from kaos_backend.pachd.endpoint import Engine
-from kaos_backend.settings import Settings, SettingsError
+from kaos_backend.settings import Served, Settings, SettingsError
 from kaos_backend.supervisor import make_engine
 from kaos_formats.allocator import share_heaps
 from kaos_formats.home import log_file, make_private, read_running, try_lock
 
+if TYPE_CHECKING:
+    from kaos_backend.server import Public
+
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
+EXIT_INTERRUPTED = 130
+BACKLOG = 512
 
 _log = logging.getLogger("kaos_backend")
 
@@ -32,9 +41,12 @@ def main() -> int:
     """Runs the backend until a signal ends it."""
     share_heaps()
     try:
-        chosen = settings.from_environment(os.environ)
+        chosen = settings.from_environment(os.environ, serve=sys.argv[1:] == ["serve"])
         make_private(chosen.home.path)
-        _log_to(log_file(chosen.home, "backend"))
+        _log_to(None if chosen.shared else log_file(chosen.home, "backend"))
+        public = None if chosen.served is None else _public(chosen, chosen.served)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except (SettingsError, OSError) as error:
         return _fail(str(error), EXIT_USAGE)
     lock = try_lock(chosen.home.lock("backend"))
@@ -52,7 +64,9 @@ def main() -> int:
         threading.Thread(target=_bring_up, args=(engine,), name="engine", daemon=True).start()
         from kaos_backend.serving import serve
 
-        return serve(chosen, engine, listener)
+        return serve(chosen, engine, listener, public)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except Exception as error:
         _log.exception("the backend ended")
         return _fail(f"the backend ended: {error}; see {chosen.home.log('backend')}", 1)
@@ -104,8 +118,33 @@ def _bind_problem(chosen: Settings, error: OSError) -> str:
     return f"cannot listen on 127.0.0.1:{chosen.port or 0}: {error.strerror}"
 
 
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
+def _public(chosen: Settings, served: Served) -> Public:
+    """Where others are to reach it, listening. Raises SettingsError, OSError."""
+    import resource
+
+    from kaos_backend.server import Public
+    from kaos_backend.tls import Certificate
+    from kaos_backend.tokens import Tokens
+
+    if problem := Tokens(chosen.home.tokens_file, lambda: datetime.now(UTC)).problem:
+        raise SettingsError(problem)
+    certificate = None if served.cert is None or served.key is None else Certificate(served.cert, served.key)
+    # Others open connections as they like; each is a descriptor until it is refused.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        family, *_, address = socket.getaddrinfo(served.host, served.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        why = (
+            "it is in use by another program" if error.errno == errno.EADDRINUSE else error.strerror or error
+        )
+        raise SettingsError(f"cannot listen on {served.host}, port {served.port} (--port): {why}") from None
+    return Public(listener, certificate)
+
+
+def _log_to(path: Path | None) -> None:
+    handler = logging.StreamHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # An upload that is refused aborts its stream by raising in grpc's thread, which grpc then logs at length.
@@ -114,7 +153,8 @@ def _log_to(path: Path) -> None:
 
 def _fail(message: str, code: int) -> int:
     print(f"kaos backend: {message}", file=sys.stderr)
-    _log.error("%s", message)
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
+        _log.error("%s", message)
     return code
 
 

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from dataclasses import dataclass
 from typing import Any, cast
 
 import uvicorn
@@ -21,17 +22,36 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from kaos_backend.api import errors
 from kaos_backend.errors import Busy, HeadersTooLarge, InvalidRequest, KaosError, RequestTimeout
 from kaos_backend.settings import Limits
+from kaos_backend.tls import Certificate, Doorstep
 
 # Requests that a client may send ahead of the answers to earlier ones; ours sends none.
 _PIPELINED = 8
 _TICKS_PER_LOOK = 5
 
 
-class Server(uvicorn.Server):
-    """Looks after its connections twice a second."""
+@dataclass(frozen=True, slots=True)
+class Public:
+    """Where others reach a backend; without a ``certificate`` in plain HTTP."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, **options: Any) -> None:
+    listener: socket.socket
+    certificate: Certificate | None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Host names that it may be asked for."""
+        return frozenset() if self.certificate is None else self.certificate.names
+
+
+class Server(uvicorn.Server):
+    """Looks after its connections twice a second. ``public``: where others reach it, beside the sockets that
+    it is run with, which are private.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, public: Public | None = None, **options: Any) -> None:
         protocol = functools.partial(Connection, limits=limits)
+        self._limits = limits
+        self._public = public
+        self._answering: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 app, http=cast(Any, protocol), log_config=None, access_log=False, ws="none",
@@ -44,15 +64,47 @@ class Server(uvicorn.Server):
             now = time.monotonic()
             for connection in list(self.server_state.connections):
                 cast(Connection, connection).look(now)
+            if self._public is not None and self._public.certificate is not None:
+                self._public.certificate.renew()
         return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and self._public is not None:
+            await self._serve_others(self._public)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._answering is not None:
+            self._answering.cancel()
+        if self._public is not None:
+            self._public.listener.close()
+        await super().shutdown(sockets=sockets)
+
+    async def _serve_others(self, public: Public) -> None:
+        def connection() -> asyncio.Protocol:
+            return Connection(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                limits=self._limits,
+                public=public,
+            )
+
+        loop = asyncio.get_running_loop()
+        if public.certificate is None:
+            self.servers.append(await loop.create_server(connection, sock=public.listener))
+        else:
+            doorstep = Doorstep(public.certificate, self._limits, connection)
+            self._answering = loop.create_task(doorstep.answer(public.listener))
 
 
 class Connection(HttpToolsProtocol):
     """One connection. What it refuses itself is answered like all errors, and closes it."""
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, public: Public | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
+        self._public = public
         self._refused: KaosError | None = None
         # Bytes since the last that meant something: unfinished headers, or what lies between parts of a body.
         self._unparsed = 0
@@ -98,6 +150,7 @@ class Connection(HttpToolsProtocol):
             raise self._refused
         super().on_message_begin()
         self.scope["state"]["same_user"] = self._same_user
+        self.scope["state"]["public"] = self._public
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= self._limits.headers:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from kaos_formats.home import Home
 
+DEFAULT_SERVE_PORT = 8443
 KIB = 1024
 MIB = 1024 * KIB
 TIB = 1024 * 1024 * MIB
@@ -74,6 +78,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Where others can reach a backend. ``cert`` and ``key`` are PEM files; None: plain HTTP."""
+
+    host: str
+    port: int
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a backend runs.
 
@@ -81,8 +95,8 @@ class Settings:
     the embedded engine. With ``engine_address`` (``grpc://host:port``) a remote pachd is used instead, with
     ``engine_token`` if it asks for one. ``hosts`` are names besides ``localhost`` under which a proxy or a
     tunnel is asked for this backend. ``fetching``: the variables by which fetches of remote data know what
-    they may read; where the backend has other names, others may reach it, and then that is no private address
-    unless somebody said so.
+    they may read; where the backend has other names or is served, others may reach it, and then that is no
+    private address unless somebody said so. ``served``: where others reach it, beside the private places.
     """
 
     home: Home
@@ -93,17 +107,25 @@ class Settings:
     hosts: frozenset[str] = frozenset()
     limits: Limits = Limits()
     fetching: Mapping[str, str] = field(default_factory=dict)
+    served: Served | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether others can reach this backend."""
+        return self.served is not None
 
 
-def from_environment(environ: Mapping[str, str]) -> Settings:
+def from_environment(environ: Mapping[str, str], serve: bool = False) -> Settings:
     """Settings from KAOS_HOME, KAOS_PORT, KAOS_ENGINE_PORT, KAOS_ENGINE_ADDRESS, KAOS_ENGINE_TOKEN,
     KAOS_HOSTS (comma-separated), KAOS_FETCH_PRIVATE and KAOS_FETCH_ALLOW (docs/remote-data.md), KAOS_LIMITS
-    (``name=number``, comma-separated; the names are those of Limits).
+    (``name=number``, comma-separated; the names are those of Limits). With ``serve`` also from
+    KAOS_SERVE_HOST, KAOS_SERVE_PORT, KAOS_SERVE_TLS_CERT, KAOS_SERVE_TLS_KEY and KAOS_SERVE_INSECURE_HTTP.
 
     Raises SettingsError.
     """
     hosts = frozenset(name.strip().lower() for name in environ.get("KAOS_HOSTS", "").split(",")) - {""}
-    private = environ.get("KAOS_FETCH_PRIVATE") or ("0" if hosts else "")
+    served = _served(environ) if serve else None
+    private = environ.get("KAOS_FETCH_PRIVATE") or ("0" if hosts or served else "")
     fetching = {"KAOS_FETCH_PRIVATE": private, "KAOS_FETCH_ALLOW": environ.get("KAOS_FETCH_ALLOW", "")}
     return Settings(
         home=Home.of(environ),
@@ -113,8 +135,35 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         engine_token=environ.get("KAOS_ENGINE_TOKEN") or None,
         limits=_limits(environ.get("KAOS_LIMITS", "")),
         hosts=hosts,
+        served=served,
         fetching={name: value for name, value in fetching.items() if value},
     )
+
+
+def _served(environ: Mapping[str, str]) -> Served:
+    host = environ.get("KAOS_SERVE_HOST") or "127.0.0.1"
+    cert, key = (environ.get(name) for name in ("KAOS_SERVE_TLS_CERT", "KAOS_SERVE_TLS_KEY"))
+    if key and not cert:
+        raise SettingsError("there is a key (--tls-key) and no certificate: give --tls-cert too")
+    if not cert and not _is_loopback(host) and environ.get("KAOS_SERVE_INSECURE_HTTP", "") in ("", "0"):
+        raise SettingsError(
+            f"without TLS nothing is served at {host}: others could read tokens and all that is sent. "
+            "Give --tls-cert and --tls-key, or --insecure-http where a proxy in front speaks TLS"
+        )
+    port = _port(environ, "KAOS_SERVE_PORT")
+    if port is None and not environ.get("KAOS_SERVE_PORT"):
+        port = DEFAULT_SERVE_PORT
+    certificate = None if not cert else Path(cert).expanduser().absolute()
+    return Served(host, port or 0, certificate, certificate if not key else Path(key).expanduser().absolute())
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether all that a host name stands for is this machine alone. Raises SettingsError."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{host!r} is no address of this machine: {error}") from None
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def _port(environ: Mapping[str, str], name: str) -> int | None:

@@ -191,6 +191,11 @@ def stop(home: Home, timeout_s: float = STOP_TIMEOUT_S) -> list[Program]:
         return [name for name in PROCESSES if _stop_one(home, name, timeout_s)]
 
 
+def stop_backend(home: Home) -> None:
+    """Stop the backend alone; what runs goes on. Only for who holds ``up.lock``."""
+    _stop_one(home, "backend", STOP_TIMEOUT_S)
+
+
 def active_jobs(home: Home) -> list[dict[str, Any]]:
     """The jobs that have not ended, as far as the local backend can tell at once; starts nothing."""
     try:

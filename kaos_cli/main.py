@@ -41,6 +41,9 @@ GROUPS = {
     "data": Group("kaos_cli.commands.versions", "data", "Versions of the data: list, remove."),
     "workspace": Group("kaos_cli.commands.workspace", "app", "Create, choose and delete workspaces."),
     "context": Group("kaos_cli.commands.context", "app", "Backends elsewhere: add, list, use, forget."),
+    "backend": Group(
+        "kaos_cli.commands.backend", "app", "Let others use this machine's backend: serve, in the foreground."
+    ),
     "token": Group(
         "kaos_cli.commands.token", "app", "Tokens with which others use this backend: create, list, revoke."
     ),

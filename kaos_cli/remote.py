@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from kaos_cli.transport import Endpoint, Transport
 from kaos_formats.http_api import API
 
 HEALTH_TIMEOUT_S = 15.0
+RESTART_S = 60.0
+"""For how long a command that has lost its backend waits for it to be started again."""
 
 
 def endpoint_of(home: Home, env: Mapping[str, str]) -> Endpoint | None:
@@ -69,6 +72,23 @@ def connect(endpoint: Endpoint, say: Callable[[str], None]) -> Transport:
     if (version := health.get("kaos_version", __version__)) != __version__:
         say(f"the backend at {endpoint.url} is kaos {version}, this is kaos {__version__}")
     return transport
+
+
+def reconnect(endpoint: Endpoint, say: Callable[[str], None]) -> Transport:
+    """As ``connect``, for a command that has lost its backend: one that is started again is waited for."""
+    deadline = time.monotonic() + RESTART_S
+    wait_s, said = 0.1, False
+    while True:
+        try:
+            return connect(endpoint, lambda _text: None)
+        except KaosError as error:
+            if error.code != "backend_unavailable" or time.monotonic() + wait_s > deadline:
+                raise
+        if not said:
+            say(f"lost {endpoint.url}; waiting for it to come back")
+            said = True
+        time.sleep(wait_s)
+        wait_s = min(2.0, 2 * wait_s)
 
 
 def ask(transport: Transport) -> dict[str, Any]:

@@ -93,9 +93,9 @@ class Session:
 
             endpoint = remote.endpoint_of(self.home, self.env)
             assert endpoint is not None
-            # Said once a command, however often it connects.
-            says = chain([self.terminal.say], repeat(lambda _text: None))
-            return lambda: remote.connect(endpoint, next(says))
+            # What is out of reach at first is told at once; what is lost later may be back soon.
+            far = chain([remote.connect], repeat(remote.reconnect))
+            return lambda: next(far)(endpoint, self.terminal.say)
         from kaos_cli.local import connect, reconnect
 
         # What is down at first is started; what is lost later only if it crashed.

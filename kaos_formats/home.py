@@ -83,7 +83,8 @@ class Home:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A process of a home: its pid, its version and where it answers (the backend a URL, the engine gRPC;
-    both also on a Unix socket of the user alone, if that can be had).
+    both also on a Unix socket of the user alone, if that can be had). ``serves``: where others reach the
+    backend.
     """
 
     pid: int
@@ -92,6 +93,7 @@ class Running:
     host: str = ""
     port: int = 0
     socket: str = ""
+    serves: str = ""
 
 
 def fetched_files(home: Path) -> Path:
@@ -116,6 +118,7 @@ def read_running(home: Home, program: Program) -> Running | None:
             host=str(said.get("host", "")),
             port=int(said.get("port", 0)),
             socket=str(said.get("socket", "")),
+            serves=str(said.get("serves", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -8,6 +8,7 @@ names the limit.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -39,6 +40,8 @@ from kaos_backend.settings import Settings
 from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
 
 _JSON = "application/json"
+
+_log = logging.getLogger(__name__)
 _CLIENT, _API = VERSION_HEADER.lower().encode(), API_HEADER.lower().encode()
 
 
@@ -64,7 +67,10 @@ class FrontDoor:
         exchange = Exchange(scope, receive, send, self._limits)
         try:
             async with AsyncExitStack() as held:
-                await self._admit(scope, exchange, held)
+                caller = await self._admit(scope, exchange, held)
+                if caller.right != "owner" and scope["method"] not in ("GET", "HEAD"):
+                    # What others change, and who does it.
+                    _log.info("%s: %s %s", caller.name, scope["method"], scope["path"])
                 await self._app(scope, exchange.receive, exchange.send)
         except KaosError as error:
             # The application answers its own; this one was raised on the way in, or the token has just ended:
@@ -74,18 +80,18 @@ class FrontDoor:
         except ClientGone:
             return
 
-    async def _admit(self, scope: Scope, exchange: Exchange, held: AsyncExitStack) -> None:
+    async def _admit(self, scope: Scope, exchange: Exchange, held: AsyncExitStack) -> Caller:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         given: dict[bytes, bytes] = dict(reversed(headers))
         state = scope.setdefault("state", {})
         caller = state["caller"] = self._callers.find(
-            given.get(b"authorization", b""), private=not state.get("public", False)
+            given.get(b"authorization", b""), private=state.get("public") is None
         )
         if caller.right != "owner":
             held.enter_context(self._rates.take(caller.name))
             await held.enter_async_context(self._callers.while_valid(caller))
         _check_version(given)
-        self._check_origin(given)
+        self._check_origin(given, state["public"].names if state.get("public") else frozenset())
         self._check_sizes(scope, headers)
         operation, workspace = self._operation(scope)
         _check_right(caller, operation, workspace)
@@ -104,11 +110,14 @@ class FrontDoor:
             if operation.media_type == _JSON:
                 check_json(body, self._limits)
         await held.enter_async_context(self._admission.take(operation.place))
+        return caller
 
-    def _check_origin(self, given: Mapping[bytes, bytes]) -> None:
-        """Refuses what a browser sends for somebody else's page, and names that only DNS leads here."""
+    def _check_origin(self, given: Mapping[bytes, bytes], names: frozenset[str]) -> None:
+        """Refuses what a browser sends for somebody else's page, and names that only DNS leads here: none of
+        ``names``, which the certificate is for.
+        """
         host = given.get(b"host", b"").decode("latin-1")
-        if not self._is_ours(host):
+        if not self._is_ours(host, names):
             raise Forbidden(
                 f"this backend is not {host!r}",
                 hint="ask it as localhost or by its IP address, or name the host in KAOS_HOSTS",
@@ -117,10 +126,11 @@ class FrontDoor:
         if origin is not None and _authority(origin.decode("latin-1")) != host.lower():
             raise Forbidden(f"a page of {origin.decode('latin-1')!r} may not use this backend")
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_ours(self, host: str, names: frozenset[str]) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            if name == "localhost" or name in self._hosts:
+            any_label = "*." + name.partition(".")[2]
+            if name == "localhost" or name in self._hosts or name in names or any_label in names:
                 return True
             ipaddress.ip_address(name)
         except ValueError:
