@@ -39,6 +39,7 @@ from kaos_backend.services.retries import Retries
 from kaos_backend.services.space import Space
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
+from kaos_backend.services.upstream import Upstream
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
 from kaos_backend.supervisor import make_engine
@@ -122,6 +123,7 @@ def make_services(settings: Settings, engine: Engine, now: Callable[[], datetime
         foregrounds=Foregrounds(pachd, trials, stored),
         checks=Checks(pachd),
         space=Space(pachd),
+        upstream=Upstream(pachd, listed, trials),
     )
 
 

@@ -223,6 +223,13 @@ class NeedsEmbeddedEngine(KaosError):
     http_status = 501
 
 
+class FetchFailed(KaosError):
+    """Remote data could not be asked for."""
+
+    code = "fetch_failed"
+    http_status = 502
+
+
 class EngineUnavailable(KaosError):
     code = "engine_unavailable"
     http_status = 503

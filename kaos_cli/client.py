@@ -318,7 +318,13 @@ class KaosClient:
         """Remove what nothing needs: lines with ``progress`` and, the last one, ``end``."""
         return self._lines("/collect", {"dry_run": dry_run})
 
-    def _lines(self, path: str, body: Json) -> Iterator[Json]:
+    def check_data(self, ws: str) -> Iterator[Json]:
+        """Ask whether what a manifest names has changed: lines with ``waiting``, ``finding`` or, the last
+        one, ``end``.
+        """
+        return self._lines(f"/workspaces/{ws}/data/check")
+
+    def _lines(self, path: str, body: Json | None = None) -> Iterator[Json]:
         try:
             with self._stream(path, {}, WRITE_TIMEOUT_S, body) as response:
                 yield from json_lines(response)

@@ -84,6 +84,7 @@ EXIT_CODES: dict[str, int] = {
     "not_yet": FAILED,
     "image_missing": FAILED,
     "data_loss": FAILED,
+    "fetch_failed": FAILED,
     "disk_full": FAILED,
     "changed": FAILED,
     "io": FAILED,

@@ -24,6 +24,7 @@ from kaos_backend.services.retries import Retries
 from kaos_backend.services.space import Space
 from kaos_backend.services.takeover import Takeover
 from kaos_backend.services.trials import Trials
+from kaos_backend.services.upstream import Upstream
 from kaos_backend.services.workspaces import Workspaces
 from kaos_backend.settings import Settings
 from kaos_backend.tokens import Tokens
@@ -53,6 +54,7 @@ class Services:
     foregrounds: Foregrounds
     checks: Checks
     space: Space
+    upstream: Upstream
 
     def awake(self) -> None:
         """Makes sure that the engine lives and that what a crash interrupted has been finished."""

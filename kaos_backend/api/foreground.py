@@ -59,6 +59,20 @@ def shell(
     return json_lines(services.foregrounds.shell(workspace, ref, trial, body), _encode, request)
 
 
+@router.get(
+    "/workspaces/{workspace}/data/check",
+    response_class=JsonLines,
+    responses=ends_in(errors.NoSuchWorkspace, errors.NoBundle, errors.NotYet),
+    openapi_extra=needs("read", place="foreground"),
+)
+def check_data(workspace: str, request: Request, services: Awake) -> JsonLines:
+    """Whether what a manifest names has changed since it was fetched: JSON lines of what is waited for,
+    findings and an end. Servers are asked, nothing is fetched. 404 no_bundle; 409 not_yet.
+    """
+    check = services.upstream.check(workspace)
+    return json_lines(check, lambda line: line.model_dump(exclude_defaults=True), request)
+
+
 @router.post(
     "/foreground/{session}", responses=ends_in(errors.NotFound), openapi_extra=needs("write", of="any")
 )

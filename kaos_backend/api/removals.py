@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 
 from kaos_backend import errors
@@ -9,13 +11,12 @@ from kaos_backend.api.deps import Awake
 from kaos_backend.api.openapi import ends_in
 from kaos_backend.api.operations import needs
 from kaos_backend.services import requests, views
-from kaos_formats.names import BundleKind
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["removals"])
 
 
 @router.get("/versions/{kind}", responses=ends_in(errors.NoSuchWorkspace), openapi_extra=needs("read"))
-def list_versions(workspace: str, kind: BundleKind, services: Awake) -> views.Versions:
+def list_versions(workspace: str, kind: Literal["source", "data"], services: Awake) -> views.Versions:
     """What was ever deployed of a kind and is still there, newest first. 404 no_such_workspace."""
     return views.Versions(versions=services.removals.versions(workspace, kind))
 

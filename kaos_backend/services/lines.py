@@ -5,6 +5,8 @@ The field names are the contract with the CLI (docs/api.md).
 
 from __future__ import annotations
 
+from typing import Literal
+
 from kaos_backend.services.views import Answer, UploadedBundle, View
 
 
@@ -77,6 +79,43 @@ class CollectLine(Answer):
 
     progress: CollectProgress | None = None
     end: CollectEnd | None = None
+
+
+class RemoteFinding(View):
+    """A line of a manifest whose file is not known to be as it was fetched. ``state``: changed, gone, or
+    unknown, where ``why`` says why.
+    """
+
+    url: str
+    path: str
+    rev: str
+    state: Literal["changed", "gone", "unknown"]
+    why: str
+
+
+class RemoteEnd(View):
+    """How many of the lines are how, and what was made of the ``data`` that was fetched for a manifest."""
+
+    name: str
+    data: str
+    manifest: str
+    same: int
+    changed: int
+    gone: int
+    unknown: int
+    jobs: list[str]
+    models: list[str]
+
+
+class RemoteLine(Answer):
+    """One line of the answer to whether remote data has changed: what is waited for, that servers are being
+    asked, a ``finding``; ``end`` (or an error) the last. Or nothing, which says that all is well.
+    """
+
+    waiting: str = ""
+    running: bool = False
+    finding: RemoteFinding | None = None
+    end: RemoteEnd | None = None
 
 
 class CheckProgress(View):

@@ -22,7 +22,8 @@ _KINDS = ("data", "models", "images", "inputs", "logs", "total")
 def _du(session: Session) -> None:
     """Show what takes the disk: by workspace what only it has, then what several share, and what can go.
 
-    Images count with their environments and layers; inputs are those laid out for trials, a cache.
+    Images count with their environments and layers; inputs are those laid out for trials, and what fetches of
+    remote data keep: caches.
     """
     use = session.client.disk()
     if session.terminal.json:

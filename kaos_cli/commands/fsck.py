@@ -15,7 +15,13 @@ from kaos_cli.session import Session, command
 app = typer.Typer(add_completion=False)
 
 Json = Mapping[str, Any]
-SENT_WITH = {"source": "-s SRC", "data": "-d DATA", "hyper": "-h HYPER.json"}
+SENT_WITH = {
+    "source": "-s SRC",
+    "data": "-d DATA",
+    "hyper": "-h HYPER.json",
+    "manifest": "-m FILE",
+    "fetch": "--refresh",
+}
 """The option that sends the content of a repo again."""
 
 

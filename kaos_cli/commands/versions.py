@@ -90,3 +90,16 @@ def _app(kind: str) -> typer.Typer:
 
 source = _app("source")
 data = _app("data")
+
+
+@data.command()
+@command
+def check(session: Session, workspace: Workspace = None) -> None:
+    """Ask whether what a manifest names has changed since it was fetched, and say which models stand on it.
+
+    Nothing is downloaded. The exit code is 0 only if all is known to be as it was.
+    """
+    from kaos_cli.upstream import check
+
+    if code := check(session, session.workspace(workspace)):
+        raise typer.Exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ from kaos_backend.engine.store.space.usage import measure
 from kaos_backend.engine.store.store import Store
 from kaos_backend.engine.workers.port import Runtime
 from kaos_formats.folders import disk_bytes
+from kaos_formats.home import fetched_files
+from kaos_formats.images import BUILDER_IMAGE
 
 _PAGE = 2000
 _MODELS = "models"
 _DATA = "data"
-# Commits of a repo with a pipeline of its name are what that wrote; so is what its datums left.
+# Commits of a repo with a pipeline of its name are what that wrote; so is what its datums left. But what the
+# builder's programs make, fetched data above all, was not trained.
 _COMMITS = """
 SELECT c.id, c.root FROM commits c JOIN repos r ON r.id = c.repo_id JOIN projects p ON p.id = r.project_id
 WHERE p.name = ? AND c.id > ? AND c.root IS NOT NULL
 AND ? = (r.type != 'user' OR EXISTS (
-    SELECT 1 FROM pps_pipelines WHERE pps_pipelines.project = p.name AND pps_pipelines.name = r.name))
+    SELECT 1 FROM pps_pipelines WHERE pps_pipelines.project = p.name AND pps_pipelines.name = r.name
+    AND r.name NOT IN (SELECT value FROM json_each(?))))
 ORDER BY c.id LIMIT ?
 """
 _OUTPUTS = """
@@ -36,7 +41,9 @@ WHERE p.project = ? AND d.rowid > ? AND d.root IS NOT NULL ORDER BY d.rowid LIMI
 
 @dataclass(slots=True)
 class Share:
-    """Bytes of the disk. `images` with environments and layers; `inputs` are those laid out for trials."""
+    """Bytes of the disk. `images` with environments and layers; `inputs` are those laid out for trials, and
+    what fetches of remote data keep.
+    """
 
     data: int = 0
     models: int = 0
@@ -69,7 +76,11 @@ def disk_use(store: Store, runtime: Runtime, logs: Logs, inputs: InputCache) -> 
         there = {one for one in projects if one in use.projects}
         return use.projects[there.pop()] if len(there) == 1 else use.shared if there else use.unneeded
 
-    owned = {(name, kind): _trees(store, name, kind) for name in names for kind in (_DATA, _MODELS)}
+    owned = {
+        (name, kind): _trees(store, name, kind, _of_builder(store, name))
+        for name in names
+        for kind in (_DATA, _MODELS)
+    }
     for owners, size in measure(store, owned, Pace()).items():
         share = whose(name for name, _ in owners)
         # What a model has of its data counts as data.
@@ -85,15 +96,24 @@ def disk_use(store: Store, runtime: Runtime, logs: Logs, inputs: InputCache) -> 
     for usage in inputs.usage():
         there = [text for text in usage.commits if store.find_commit(CommitKey.parse(text)) is not None]
         whose(text.partition("/")[0] for text in there).inputs += usage.bytes
+    use.shared.inputs += disk_bytes(fetched_files(store.root.parent))
     for folder in logs.root.glob("*/"):
         whose([folder.name]).logs += disk_bytes(folder)
     use.database = sum(path.stat().st_size for path in store.root.glob("engine.sqlite*"))
     return use
 
 
-def _trees(store: Store, project: str, kind: str) -> Iterator[set[bytes]]:
+def _of_builder(store: Store, project: str) -> str:
+    """The pipelines of a project whose programs are the builder's, as JSON."""
+    with store.read() as db:
+        found = tables.pipelines(db, projects=[project])
+    images = ((one.key.name, one.spec.transform.image if one.spec.transform else "") for one in found)
+    return json.dumps([name for name, image in images if image == BUILDER_IMAGE])
+
+
+def _trees(store: Store, project: str, kind: str, of_builder: str) -> Iterator[set[bytes]]:
     """The roots of what a project has put in, or of what its pipelines made."""
-    yield from _pages(store, _COMMITS, project, kind == _MODELS)
+    yield from _pages(store, _COMMITS, project, kind == _MODELS, of_builder)
     if kind == _MODELS:
         yield from _pages(store, _OUTPUTS, project)
 

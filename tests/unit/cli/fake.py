@@ -50,6 +50,7 @@ class FakeBackend:
         self.removals: list[dict[str, Any]] = []
         self.answer: dict[str, Any] = {}
         self.log_lines: list[dict[str, Any]] = []
+        self.remote_lines: list[dict[str, Any]] = []
         self.archives: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.differences: list[str] = []
@@ -205,6 +206,8 @@ class FakeBackend:
                 return b""
             case "GET", ["versions", kind]:
                 return {"versions": [one for one in self.versions if one["name"].startswith(kind)]}
+            case "GET", ["data", "check"]:
+                return b"".join(json.dumps(line).encode() + b"\n" for line in self.remote_lines)
             case "POST", ["removals"]:
                 self.removals.append(json.loads(body))
                 none: dict[str, Any] = {"jobs": [], "source": [], "data": [], "dry_run": False}

@@ -69,6 +69,7 @@ CALLS = {
     "type": lambda c: c.type("f" * 32, {"typed": "YQ==", "rows": 24, "columns": 80}),
     "logs": lambda c: list(c.logs("w", "last", 1, True, True, 5)),
     "check": lambda c: list(c.check(True)),
+    "check data": lambda c: list(c.check_data("w")),
     "collect": lambda c: list(c.collect(True)),
     "disk": lambda c: c.disk(),
     "export": lambda c: list(c.export("w", "last", "data", Folder("/f", 1, 2), 0o644)),

@@ -59,3 +59,32 @@ def test_a_url_without_a_scheme_is_a_file_beside_the_manifest(
     assert done.code == 2
     assert "the backend is not on this machine" in done.err
     assert backend.deploys == []
+
+
+def test_a_check_tells_what_has_changed_and_which_models_stand_on_it(cli: Cli, backend: FakeBackend) -> None:
+    found = [
+        {"url": "https://h/a", "path": "a", "state": "changed"},
+        {"url": "https://h/b", "path": "b", "state": "unknown", "why": "it does not answer"},
+    ]
+    end = {
+        "name": "big", "data": "5c3ca7" + "0" * 26, "manifest": "1" * 32, "same": 3, "changed": 1, "gone": 0,
+        "unknown": 1, "jobs": ["ab" * 16], "models": [f"1909d1-5c3ca7-{n:08x}" for n in range(7)],
+    }  # fmt: skip
+    backend.remote_lines = [{"waiting": "a core"}, {"running": True}, *({"finding": one} for one in found)]
+    backend.remote_lines += [{"version": 1, "end": end}]
+    done = cli("data", "check")
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        "changed  a",
+        "unknown  b: it does not answer",
+        "data    big:5c3ca7  5 lines: 1 changed, 1 unknown",
+        "models  7 of job abababab:",
+        "        1909d1-5c3ca7-00000000 1909d1-5c3ca7-00000001 1909d1-5c3ca7-00000002",
+        "        1909d1-5c3ca7-00000003 1909d1-5c3ca7-00000004 1909d1-5c3ca7-00000005",
+        "        … and 1 more (--json has them)",
+    ]
+    assert "kaos train deploy --refresh" in done.err
+    assert len(cli("data", "check", "--json").json["findings"]) == 2
+    backend.remote_lines = [{"end": end | {"changed": 0, "unknown": 0, "same": 5}}]
+    done = cli("data", "check")
+    assert (done.code, done.out) == (0, "data    big:5c3ca7  5 lines: nothing has changed\n")

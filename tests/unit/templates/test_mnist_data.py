@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kaos_cli.manifest import read_manifest
 from tests.unit.templates.convert_mnist import PIXELS, SPLITS, Digit, idx, quotas, split
 
 DATA = Path(__file__).parents[3] / "templates" / "mnist" / "data"
@@ -77,3 +78,14 @@ def test_committed_files_are_valid_idx(splits: dict[str, list[Digit]]) -> None:
 def test_quotas_are_exact_in_sum_and_fair() -> None:
     assert quotas([3, 3, 4], 5) == [2, 1, 2]
     assert sum(quotas([1001, 1127, 991], 500)) == 500
+
+
+def test_the_manifest_names_the_same_files() -> None:
+    named = read_manifest(DATA.parent / "data.mf")
+    there = {str(path.relative_to(DATA)): path for path in DATA.rglob("*") if path.is_file()}
+    assert named.here
+    assert {line.path for line in named.manifest.lines.values()} == set(there)
+    for line in named.manifest.lines.values():
+        content = there[line.path].read_bytes()
+        assert line.url == there[line.path].as_uri()
+        assert (line.size, line.sha256) == (len(content), hashlib.sha256(content).hexdigest())

@@ -31,7 +31,14 @@ from kaos_formats.images import home_label
 log = logging.getLogger(__name__)
 
 # What the engine's environment says about builds and fetches, beside what their programs read themselves.
-_SETTINGS = ("KAOS_BUILD_CA", "KAOS_REGISTRY", "KAOS_FETCH_PRIVATE", "KAOS_FETCH_ALLOW")
+_SETTINGS = (
+    "KAOS_BUILD_CA",
+    "KAOS_REGISTRY",
+    "KAOS_FETCH_PRIVATE",
+    "KAOS_FETCH_ALLOW",
+    "KAOS_FETCH_CACHE_BYTES",
+    "KAOS_FETCH_PARALLEL",
+)
 
 
 class HostBuilder:
