@@ -240,6 +240,24 @@ def _is_new(stage: Stage, now: Current, want: Wanted, changed: Sequence[str]) ->
     return asked and dict(pipeline.spec) != dict(spec)
 
 
+def ahead(stages: Sequence[Stage], now: Current, want: Wanted, made: Plan) -> list[str]:
+    """The stages whose pipelines have to be put before all else, so that they read what this deploy makes.
+
+    A pipeline that is new or reads other repos than before is given its commit on the spot: from what those
+    repos hold at that moment, not from what the stages before it are about to make in the same transaction.
+    """
+    able = [stage for stage in stages if stage.name in want.specs]
+    other = [stage for stage in able if stage.name in made.put and _reads_others(stage, now, want)]
+    runs = [name for name in made.runs(able) if name in now.pipelines]
+    stale = any(not set(runs).isdisjoint(stage.inputs) for stage in other)
+    return [stage.name for stage in other] if stale else []
+
+
+def _reads_others(stage: Stage, now: Current, want: Wanted) -> bool:
+    spec = now.spec(stage.name)
+    return spec is None or repos_read(spec) != repos_read(want.specs[stage.name])
+
+
 def repos_read(spec: Mapping[str, Any]) -> set[str]:
     """The repos that the pipeline of a spec of ours reads."""
     given = spec.get("input") or {}

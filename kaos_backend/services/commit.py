@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from kaos_backend import errors
+from kaos_backend.domain.deploys import repos_read
 from kaos_backend.domain.descriptions import Description
 from kaos_backend.domain.models import PutPipeline, Staged, StartCommit
 from kaos_backend.pachd.port import Pachd
@@ -67,15 +68,17 @@ def _at_once(
     staged: Sequence[Staged],
 ) -> str:
     commits = [_start(part) for part in parts]
-    job_id = pachd.transact_at_once(workspace, _repos(parts), commits, pipelines, staged)
+    job_id = pachd.transact_at_once(workspace, _repos(parts, pipelines), commits, pipelines, staged)
     for part, made in zip(parts, commits, strict=True):
         if made.changes is None:
             fill(pachd, workspace, part.repo, job_id, part.description)
     return job_id
 
 
-def _repos(parts: Sequence[Part]) -> list[str]:
-    return list(dict.fromkeys((*names.ALWAYS_THERE, *(part.repo for part in parts))))
+def _repos(parts: Sequence[Part], pipelines: Sequence[PutPipeline]) -> list[str]:
+    """The input repos that there are to be."""
+    read = {repo for put in pipelines for repo in repos_read(put.spec)}.intersection(names.INPUT_REPOS)
+    return list(dict.fromkeys((*names.ALWAYS_THERE, *(part.repo for part in parts), *sorted(read))))
 
 
 def _start(part: Part) -> StartCommit:
@@ -90,7 +93,7 @@ def _in_steps(
     pipelines: Sequence[PutPipeline],
     staged: Sequence[Staged],
 ) -> str:
-    pachd.ensure_repos(workspace, _repos(parts))
+    pachd.ensure_repos(workspace, _repos(parts, pipelines))
     job_id = pachd.transact(workspace, [_start(part) for part in parts], pipelines)
     for part in parts:
         fill(pachd, workspace, part.repo, job_id, part.description)

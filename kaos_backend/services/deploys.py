@@ -163,7 +163,10 @@ class Deploys:
             self._pachd.put_secret(secret, values)
         job = plan.job
         if plan.acts:
-            pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in plan.put]
+            ahead = deploys.ahead(ask.stages, now, want, plan)
+            self._put_ahead(workspace, ahead, specs)
+            puts = [name for name in plan.put if name not in ahead]
+            pipelines = [PutPipeline(specs[name], reprocess=name in plan.again) for name in puts]
             started = commit_inputs(
                 self._pachd, self._bundles.staging, self._locks, workspace, parts, pipelines
             )
@@ -171,6 +174,20 @@ class Deploys:
         if request.build_secrets == {}:
             self._pachd.drop_secret(secret)
         return _Done(plan, job, target.arguments, target.secrets, parts, target.parallelism)
+
+    def _put_ahead(
+        self, workspace: str, ahead: Sequence[str], specs: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Put pipelines that would not read what the deploy makes otherwise; the jobs that this alone starts,
+        on what was there before, are forgotten.
+        """
+        if not ahead:
+            return
+        pipelines = [PutPipeline(specs[name]) for name in ahead]
+        begun = commit_inputs(self._pachd, self._bundles.staging, self._locks, workspace, [], pipelines)
+        for name in reversed(ahead):
+            self._pachd.stop_job(workspace, name, begun, REPLACED)
+            self._pachd.delete_job(workspace, name, begun)
 
     def _spare(self, workspace: str, updated: Sequence[str], *, replace: bool) -> None:
         """Pachyderm ends the open jobs of a pipeline that is updated: nobody loses a job that way unasked.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from kaos_backend.pachd.reading import unary
 from kaos_backend.services import fill
 from kaos_formats import kaos_v1
 from kaos_formats.build_secrets import secret_name
+from kaos_formats.manifest import MANIFEST_FILE, parse_manifest
 from tests.support.backend import DATA, SOURCE, Backend, repo, traces
 from tests.support.waiting import eventually
 
@@ -422,3 +424,29 @@ def test_a_workspace_can_be_killed_and_made_again(backend: Backend, workspace: s
     assert backend.call("GET", f"/workspaces/{workspace}")["jobs"] == 0
     assert backend.deploy_all(workspace, GRID)["status"] == "started"
     assert backend.wait(workspace)["state"] == "success"
+
+
+def test_a_pipeline_that_is_new_reads_what_the_same_deploy_makes(
+    backend: Backend, workspace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(DATA["a.txt"])
+    line = {"url": (tmp_path / "a.txt").as_uri(), "path": "a.txt"}
+    text = parse_manifest(json.dumps(line).encode()).text
+
+    def source(more: bytes) -> str:
+        return backend.put(workspace, "source", {**SOURCE, "more": more}, "little")
+
+    backend.wait(workspace, backend.deploy(workspace, source=source(b"1"))["job"])
+    for kind, files, ran in (("data", DATA, 2), ("manifest", {MANIFEST_FILE: text}, 3)):
+        code = source(kind.encode())
+        made = backend.deploy(workspace, source=code, **{kind: backend.put(workspace, kind, files)})
+        job = backend.wait(workspace, made["job"])
+        assert (job["state"], job["reason"], stages(job)) == (
+            "success",
+            "",
+            ["fetch", "build", "train"][-ran:],
+        )
+        assert (job["inputs"]["source"]["id"], job["inputs"]["data"]["files"]) == (code, 4 - ran)
+        assert [trial["model"][:6] for trial in job["trials"]] == [code[:6]]
+    listed = backend.call("GET", f"/workspaces/{workspace}/jobs")["jobs"]
+    assert [stages(one) for one in listed] == [["fetch", "build", "train"], ["build", "train"], ["build"]]

@@ -239,3 +239,31 @@ def test_a_pipeline_that_crashes_for_another_reason_rebuilds_nothing() -> None:
     full = replace(pipeline("train", {"transform": {"image": "kaos/d:s1"}}), state="crashing", reason="disk")
     now = after(train=job("running"))
     assert not plan(replace(now, pipelines={**now.pipelines, "train": full}), SAME).acts
+
+
+def reads(*repos: str) -> dict[str, Any]:
+    return {"input": {"cross": [{"pfs": {"repo": repo}} for repo in repos]}}
+
+
+def test_a_pipeline_that_reads_other_repos_is_put_before_what_it_reads_is_made() -> None:
+    fetch = Stage("fetch", "fetching", ("manifest",), ("manifest",), lambda _: {})
+    train = replace(TRAIN, inputs=("fetch", "build", "hyper"))
+    stages = (fetch, BUILD, train)
+    specs = {"fetch": reads("manifest"), "build": reads("source"), "train": reads("fetch", "build", "hyper")}
+    there = {name: pipeline(name, spec) for name, spec in specs.items()}
+    held = {"source": "s1", "data": None, "manifest": None, "hyper": "h1"}
+    want = Wanted({"source": None, "manifest": "m1", "hyper": None}, specs, False, False)
+
+    def first(now: Current, want: Wanted) -> list[str]:
+        return deploys.ahead(stages, now, want, deploys.plan(stages, now, want))
+
+    on_data = {**there, "train": pipeline("train", reads("build", "data", "hyper"))}
+    assert first(Current(held, on_data, {}), want) == ["train"]
+    assert first(Current(held, there, {}), want) == []
+    # What is new is made on the spot as well, before what reads it.
+    del on_data["fetch"]
+    assert first(Current(held, on_data, {}), want) == []
+    code_too = replace(want, inputs={**want.inputs, "source": "s2"})
+    assert first(Current(held, on_data, {}), code_too) == ["fetch", "train"]
+    assert deploys.repos_read(specs["train"]) == {"fetch", "build", "hyper"}
+    assert deploys.repos_read({"input": {"pfs": {"repo": "source"}}}) == {"source"}

@@ -122,3 +122,22 @@ def test_stages_run_when_all_they_read_is_there() -> None:
     assert runnable(urls="u") == ["fetch"]
     assert runnable(urls=None, source="s", hyper="h") == ["build"]
     assert runnable(urls="u", source="s", hyper="h") == ["fetch", "build", "train"]
+
+
+def test_a_fetch_and_a_build_go_on_beside_each_other() -> None:
+    def told(fetch: str, build: str, train: str) -> tuple[Whole, list[str]]:
+        jobs = [
+            (stage, job(state, stage.name, reason="why" if state == "failure" else ""))
+            for stage, state in zip(ALL, (fetch, build, train), strict=True)
+        ]
+        return stages.fold(jobs), [outcome.reason for outcome in stages.outcomes(jobs)]
+
+    assert told("created", "running", "created") == (Whole("running"), ["", "", "waits for the fetch"])
+    assert told("success", "created", "created")[1] == ["", "", "waits for the build"]
+    # What failed is told when the other one has ended.
+    whole, reasons = told("failure", "running", "unrunnable")
+    assert (whole, reasons) == (Whole("running"), ["why", "", "the fetch failed"])
+    assert told("failure", "success", "unrunnable")[0] == Whole(
+        "failed", "the fetch failed: why", "fetch_failed"
+    )
+    assert told("running", "failure", "unrunnable")[1][2] == "the build failed"
