@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import requests
 
+from bench.load.client import POINTS, TRAIN, Client, at_once
+from kaos_cli.transport import Endpoint
 from kaos_formats.home import read_running
 from tests.support.bundles import write_data, write_grid, write_source
 from tests.support.home import Home
@@ -22,7 +24,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    served = Shared(tmp_path_factory.mktemp("shared"), KAOS_LIMITS="head_s=2,connections=24,token_burst=60")
+    served = Shared(tmp_path_factory.mktemp("shared"), KAOS_LIMITS="head_s=1,connections=24,token_burst=60")
     try:
         yield served.start()
     finally:
@@ -66,6 +68,24 @@ def test_a_colleague_deploys_over_the_network_and_the_server_is_killed_meanwhile
     assert ann.run("status", "--env", check=False).returncode == 4
     shared.home.run("token", "revoke", "ann")
     assert "wrong token" in ann.run("train", "list", check=False).stderr
+
+
+def test_many_deploy_follow_and_list_at_once(shared: Shared, tmp_path: Path) -> None:
+    """A short one of `python -m bench.load`."""
+    shared.home.run("workspace", "create", "team")
+    src, data = write_source(tmp_path / "src"), write_data(tmp_path / "data")
+    (src / "train").write_text(TRAIN)
+    shared.home.run("train", "deploy", "-w", "team", "-s", src, "-d", data, "--wait")
+    ca_cert = shared.tls.ca.read_text()
+    tokens = [shared.make_token(f"client-{number}", "team") for number in range(4)]
+    clients = [
+        Client(
+            number, Endpoint(shared.url, token, local=False, ca_cert=ca_cert), "team", lambda done: done > 0
+        )
+        for number, token in enumerate(tokens)
+    ]
+    assert at_once(clients) == []
+    assert sum(client.trials for client in clients) == len(clients) * POINTS
 
 
 def test_what_others_send_is_refused_and_costs_nobody_else(shared: Shared) -> None:

@@ -1,0 +1,1 @@
+"""Many people at one shared backend at once."""
