@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress, groupby, starmap
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -283,7 +284,7 @@ def list_folder(folder: Path, kind: Kind, cache: Path, clock_ns: Callable[[], in
     let_in = index.paths() if rules and same_rules else ()
     found = walk(folder, matcher(rules, let_in))
     files = found.files
-    files.sort()
+    files.sort(key=attrgetter("path"))
     same = same_rules and index.has_just(files)
     made = _generate(root, [file.path for file in files], folder) if kind == "source" else None
     try:
