@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress, groupby, starmap
+from itertools import groupby, starmap
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from blake3 import blake3
 
@@ -31,6 +31,7 @@ from kaos_formats.shape import Shape, find_shape, is_dockerfile
 from kaos_formats.tree import GrowingId, TreeEntry, format_tree, id_of_pieces, tree_pieces
 
 Kind = Literal["source", "data"]
+_T = TypeVar("_T")
 Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call."""
 
@@ -110,19 +111,21 @@ class Listed:
         made = Bundle(self, hashes, given_id)
         if not self.same:
             files = self.files
-            whole = stat_index.are_old(files, self.started_ns)
-            if not whole:
-                settled = [stat_index.is_settled(file, self.started_ns) for file in files]
-                whole = all(settled)
-                files, hashes = list(compress(files, settled)), list(compress(hashes, settled))
+            if out := stat_index.unsettled(files, self.started_ns):
+                files, hashes = _without(files, out), _without(hashes, out)
             stat_index.save(
                 self.cache,
                 self.rules,
-                made.id if whole and self.generated is None else "",
+                "" if out or self.generated is not None else made.id,
                 hashes.whole if isinstance(hashes, stat_index.Hashes) else b"".join(hashes),
                 files,
             )
         return made
+
+
+def _without(items: Sequence[_T], places: Iterable[int]) -> list[_T]:
+    left_out = set(places)
+    return [item for at, item in enumerate(items) if at not in left_out]
 
 
 @dataclass(frozen=True)

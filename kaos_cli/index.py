@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ import msgspec
 from kaos_cli.walk import Found
 from kaos_formats.files import write_atomically
 
-VERSION = 3
+VERSION = 4
 """Of this format, of which files a bundle may have, and of how its id follows from them."""
 HASH_BYTES = 32
 TICK_NS = 20_000_000
@@ -33,6 +33,7 @@ COARSE_TICK_NS = 2_000_000_000
 """For file systems that keep whole seconds only."""
 
 _FILES_A_PIECE = 10_000
+_FILES_A_LOOK = 1000
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -80,21 +81,30 @@ class Index:
         known: list[bytes] = []
         gone: set[str] = set()
         # Side by side, as both are sorted: a million of them in a dictionary would take another 200 MB.
-        old = zip(self._files(), Hashes(self.hashes), strict=True)
-        before = next(old, None)
-        for file in files:
-            while before is not None and before[0].path < file.path:
-                gone.add(before[0].path)
-                before = next(old, None)
-            if before is None or before[0].path != file.path:
-                known.append(b"")
+        old, at = self._files(), 0
+        for start in range(0, len(files), _FILES_A_LOOK):
+            new = files[start : start + _FILES_A_LOOK]
+            there = old[at : at + len(new)]
+            if [file.path for file in new] == [file.path for file in there]:
+                # The same files, most of them as they were: by far the most of what is looked at.
+                hashes = self._hashes(at, at + len(new))
+                known += [hash_ if a == b else b"" for a, b, hash_ in zip(new, there, hashes, strict=True)]
+                at += len(new)
                 continue
-            known.append(before[1] if before[0] == file else b"")
-            before = next(old, None)
-        if before is not None:
-            gone.add(before[0].path)
-        gone.update(file.path for file, _ in old)
+            for file in new:
+                while at < len(old) and old[at].path < file.path:
+                    gone.add(old[at].path)
+                    at += 1
+                if at < len(old) and old[at].path == file.path:
+                    known += self._hashes(at, at + 1) if old[at] == file else (b"",)
+                    at += 1
+                else:
+                    known.append(b"")
+        gone.update(file.path for file in old[at:])
         return known, gone
+
+    def _hashes(self, start: int, end: int) -> Hashes:
+        return Hashes(self.hashes[start * HASH_BYTES : end * HASH_BYTES])
 
     def _files(self) -> list[Found]:
         return msgspec.msgpack.decode(self.files, type=list[Found])
@@ -139,10 +149,11 @@ def load(path: Path) -> Index:
         raw = memoryview(path.read_bytes())
     except OSError:
         return EMPTY
-    if blake3.blake3(raw[HASH_BYTES:]).digest() != raw[:HASH_BYTES]:
+    content_part, digest = raw[:-HASH_BYTES], raw[-HASH_BYTES:]
+    if blake3.blake3(content_part).digest() != digest:
         return EMPTY
     try:
-        content = msgspec.msgpack.decode(raw[HASH_BYTES:], type=_Content)
+        content = msgspec.msgpack.decode(content_part, type=_Content)
     except msgspec.DecodeError:
         return EMPTY
     if content.version != VERSION:
@@ -152,13 +163,17 @@ def load(path: Path) -> Index:
 
 def save(path: Path, rules: str, id_: str, hashes: bytes | bytearray, files: Sequence[Found]) -> None:
     """Write an `Index`. A cache that cannot be written is no reason to fail."""
-    head = _encoder.encode((VERSION, rules, id_, hashes, msgspec.Raw()))
-    hasher = blake3.blake3(head)
-    for piece in _pieces(files):
-        hasher.update(piece)
+    hasher = blake3.blake3()
+
+    def content() -> Iterator[bytes]:
+        for piece in chain([_encoder.encode((VERSION, rules, id_, hashes, msgspec.Raw()))], _pieces(files)):
+            hasher.update(piece)
+            yield piece
+        yield hasher.digest()
+
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, chain((hasher.digest(), head), _pieces(files)), durable=False)
+        write_atomically(path, content(), durable=False)
 
 
 def _pieces(files: Sequence[Found]) -> Iterator[bytes]:
@@ -176,12 +191,12 @@ def _array_head(length: int) -> bytes:
     return struct.pack(">BH", 0xDC, length) if length < 1 << 16 else struct.pack(">BI", 0xDD, length)
 
 
-def are_old(files: Iterable[Found], walk_started_ns: int) -> bool:
-    """Whether all ``files`` are settled by age alone, which is told sooner than of each by itself."""
-    return all(
-        file.mtime_ns + COARSE_TICK_NS < walk_started_ns and file.ctime_ns + COARSE_TICK_NS < walk_started_ns
-        for file in files
-    )
+def unsettled(files: Sequence[Found], walk_started_ns: int) -> list[int]:
+    """Which of ``files`` are not settled, by their places: see ``is_settled``."""
+    limit = walk_started_ns - COARSE_TICK_NS
+    # Most are, for their age alone, and that is told sooner.
+    young = [at for at, file in enumerate(files) if file.mtime_ns >= limit or file.ctime_ns >= limit]
+    return [at for at in young if not is_settled(files[at], walk_started_ns)]
 
 
 def is_settled(file: Found, walk_started_ns: int) -> bool:

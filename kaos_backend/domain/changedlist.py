@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import itemgetter
@@ -70,19 +70,19 @@ class ChangedList:
         if any(a.path >= b.path for a, b in pairwise(changed)):
             raise InvalidBundle("the list of files is not sorted by path, each once")
         new = {file.path for file in changed}
+        touched = new | gone
         replaced: set[str] = set()
-        clash = _Clash(new)
         count, size = len(new), sum(file.size for file in changed)
         plain = True
         for _, entries in base.blocks():
-            plain = plain and not UNSAFE.search("/".join([entry.path for entry in entries]))
-            for entry in entries:
-                if entry.path in new or entry.path in gone:
-                    replaced.add(entry.path)
-                else:
-                    clash.look_at(entry.path)
-                    count += 1
-                    size += entry.size
+            paths = [entry.path for entry in entries]
+            plain = plain and not UNSAFE.search("/".join(paths))
+            found = touched.intersection(paths)
+            count += len(entries) - len(found)
+            size += sum([entry.size for entry in entries])
+            if found:
+                size -= sum([entry.size for entry in entries if entry.path in found])
+                replaced |= found
         added = [file.path for file in changed if file.path not in replaced]
         if not plain or UNSAFE.search("/".join(added)):
             raise StaleBase("a folder with names that Pachyderm cannot hold is listed as a whole")
@@ -93,6 +93,9 @@ class ChangedList:
             raise InvalidBundle("the bundle has no files", hint="an empty folder can not be deployed")
         if added:
             check_paths(added)
+            clash = _Clash(new)
+            for _, entries in base.blocks():
+                clash.look_at(entry.path for entry in entries if entry.path not in replaced)
             clash.check()
         return cls(base, changed, replaced, count, size)
 
@@ -164,13 +167,14 @@ class _Clash:
         self._folder = ""
         self._found: set[str] = set()
 
-    def look_at(self, path: str) -> None:
-        if path in self._folders:
-            self._found.add(path)
-        folder = path.rpartition("/")[0]
-        if folder != self._folder:
-            self._folder = folder
-            self._found |= self._new & folders_of([path])
+    def look_at(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            if path in self._folders:
+                self._found.add(path)
+            folder = path.rpartition("/")[0]
+            if folder != self._folder:
+                self._folder = folder
+                self._found |= self._new & folders_of([path])
 
     def check(self) -> None:
         """Raises InvalidBundle."""

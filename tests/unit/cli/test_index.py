@@ -224,13 +224,17 @@ def test_changed_ignore_rules_hold_for_known_files(data: Path, cache: Path) -> N
 @given(
     st.dictionaries(st.integers(0, 9), st.integers(0, 1)),
     st.dictionaries(st.integers(0, 9), st.integers(0, 1)),
+    st.sampled_from([1, 2, 3, 1000]),
 )
-def test_what_is_as_it_was_and_what_is_gone(before: dict[int, int], after: dict[int, int]) -> None:
+def test_what_is_as_it_was_and_what_is_gone(
+    before: dict[int, int], after: dict[int, int], at_a_time: int
+) -> None:
     def found(files: dict[int, int]) -> list[Found]:
         return [Found(f"f{name}", 1, time, 0, 0, False) for name, time in sorted(files.items())]
 
     hashes = [bytes([name]) * index.HASH_BYTES for name in sorted(before)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_FILES_A_LOOK", at_a_time)
         path = Path(folder) / "index"
         index.save(path, "", "", b"".join(hashes), found(before))
         known, gone = index.load(path).compare(found(after))
