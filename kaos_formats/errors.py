@@ -30,8 +30,9 @@ class InvalidBundle(KaosError, ValueError):
     http_status = 400
 
 
-class InvalidManifest(InvalidBundle):
+class InvalidManifest(KaosError, ValueError):
     code = "invalid_manifest"
+    http_status = 400
 
 
 class InvalidHyper(KaosError, ValueError):

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaos_formats.errors import InvalidBundle
+from kaos_formats.errors import InvalidManifest
 from kaos_formats.manifest import MANIFEST_FILE, Manifest, parse_manifest
 from kaos_pipelines.fetch import credentials, guard, settings
 from kaos_pipelines.fetch.errors import FetchError, FetchFailed
@@ -47,7 +47,7 @@ def main() -> int:
     log = FetchLog()
     try:
         run(os.environ)
-    except InvalidBundle as error:
+    except InvalidManifest as error:
         print(error.message, flush=True)
         log.say(f"kaos: {error.message.partition(chr(10))[0]}")
     except (FetchError, FetchFailed) as error:

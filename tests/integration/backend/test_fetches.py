@@ -3,69 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from kaos_formats.manifest import MANIFEST_FILE, parse_manifest
 from tests.support.backend import DATA, SOURCE, Backend
+from tests.support.webserver import WebServer
 
 
-class Remote:
-    """Files that are served, with ETags; what was asked for, by method and path."""
+class Remote(WebServer):
+    """The files of the little data bundle."""
 
     def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str, int]] = []
-        remote = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                content = remote.files.get(self.path)
-                tag = f'"{hash(content)}"'
-                known = content is not None and self.headers.get("If-None-Match") == tag
-                status = 404 if content is None else 304 if known else 200
-                remote.asked.append((self.command, self.path, status))
-                self.send_response(status)
-                self.send_header("ETag", tag)
-                self.send_header("Content-Length", "0" if status != 200 else str(len(content or b"")))
-                self.end_headers()
-                if status == 200 and self.command == "GET":
-                    self.wfile.write(content or b"")
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def serve(self, files: Mapping[str, bytes]) -> None:
-        self.files = {f"/{path}": content for path, content in files.items()}
-        self.asked.clear()
+        super().__init__()
+        for path, content in DATA.items():
+            self.put(f"/{path}", content)
 
     def manifest(self, *paths: str) -> bytes:
-        lines = ({"url": f"{self.url}/{path}", "path": path} for path in paths)
+        lines = ({"url": self.url(f"/{path}"), "path": path} for path in paths)
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-    @property
-    def downloads(self) -> list[str]:
-        return [path for method, path, status in self.asked if (method, status) == ("GET", 200)]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
 def remote() -> Iterator[Remote]:
     made = Remote()
-    made.serve(DATA)
     yield made
     made.close()
 
@@ -99,10 +62,10 @@ def test_what_a_manifest_names_is_the_data(backend: Backend, workspace: str, rem
     assert (again["status"], again["job"]) == ("unchanged", job["id"])
     assert versions(backend, workspace) == [(data, True, [job["id"]])]
     # Only what has changed is downloaded, and what was made of it before can go.
-    remote.files["/a.txt"] = b"another\n"
-    remote.asked.clear()
+    remote.put("/a.txt", b"another\n")
+    remote.sent = 0
     _, other = deploy(backend, workspace, refresh=True)
-    assert remote.downloads == ["/a.txt"]
+    assert remote.sent == len(b"another\n")
     fresh = other["inputs"]["data"]["id"]
     assert (other["state"], other["stages"][-1]["skipped"]) == ("success", 0)
     assert backend.deploy(workspace, manifest=manifest)["status"] == "unchanged"
@@ -142,14 +105,15 @@ def test_a_fetch_that_fails_leaves_the_data_of_before(
             good,
             1 if good else 2,
         ]
-        remote.asked.clear()
+        remote.requests.clear()
         answer, job = deploy(backend, workspace, hyper={"lr": [0.1, kind == "data"]})
         assert (answer["parts"], job["state"]) == ([kind, "hyper"], "success")
         assert "could not be fetched" in answer["message"]
         assert job["inputs"]["data"]["id"] == held["data"]["id"]
-        assert not remote.asked
+        assert not remote.requests
     # Once the servers have it, the same lines are fetched.
-    remote.files |= {"/gone": b"there", "/lost": b"found"}
+    remote.put("/gone", b"there")
+    remote.put("/lost", b"found")
     _, mended = deploy(backend, workspace, manifest=put(backend, workspace, lines))
     assert (mended["state"], mended["inputs"]["data"]["files"]) == ("success", 4)
 
