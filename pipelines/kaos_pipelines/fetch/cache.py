@@ -5,7 +5,7 @@ It may be deleted at any time and is never trusted: a content is used only where
 the credentials of the fetch at hand, that it is unchanged, and only if it still has its hash. Several
 processes may use it; whoever holds the lock of a URL's partial file brings that URL's content.
 
-    index.sqlite            urls and contents, with when they were used last
+    index.sqlite, .lock     urls and contents, with when they were used last
     contents/ab/<blake3>    whole contents, never changed
     partial/<key>           what has come of a URL's content; locked (flock) while more comes
     git/<key>/              repositories (`gitrepo`)
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import blake3
 import msgspec
+from filelock import FileLock
 
 from kaos_formats.folders import clean_up, disk_bytes
 
@@ -78,7 +79,9 @@ class Cache:
         self._contents, self._partials, self.git = folder / "contents", folder / "partial", folder / "git"
         for one in (self._contents, self._partials, self.git):
             one.mkdir(parents=True, exist_ok=True)
-        self._db = _open(folder / "index.sqlite")
+        # What makes a database does not wait for others who do.
+        with FileLock(folder / "index.lock"):
+            self._db = _open(folder / "index.sqlite")
         self._boot = _boot_id()
 
     def close(self) -> None:
@@ -165,11 +168,13 @@ class Cache:
         """Whether the disk has `wanted` bytes free, after contents were given up for them where it takes
         that.
         """
+        if _free(self.folder) >= wanted:
+            return True
         for content, _ in self._oldest():
+            self._forget(content)
             if _free(self.folder) >= wanted:
                 return True
-            self._forget(content)
-        return _free(self.folder) >= wanted
+        return False
 
     def trim(self, room: int) -> None:
         """Give up what was used least recently, until the whole takes at most `room` bytes; and what nobody

@@ -7,9 +7,11 @@ lead them to somebody else: only Azure's URLs can name another account.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,9 @@ from kaos_pipelines.fetch.settings import Settings
 
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 """Scheme → the extra of kaos that brings its plug-in."""
+
+# They write tracebacks of what is told in a line here.
+_TALKATIVE = ("gcsfs", "s3fs", "adlfs", "azure", "aiobotocore", "google")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ async def connect(url: str, settings: Settings, credentials: Credentials) -> Clo
     """The file system for a URL. Raises FetchError where its plug-in is missing."""
     scheme = urlsplit(url).scheme
     extra = EXTRAS[scheme]
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return await _MAKERS[extra](url, settings, credentials)
     except ImportError as error:
@@ -98,6 +105,9 @@ async def _gs(_: str, settings: Settings, credentials: Credentials) -> Cloud:
         use_listings_cache=False,
         timeout=settings.silence_s,
     )
+    # Tried six times, with what is refused too: what fails is tried again a level above.
+    once = gcsfs.GCSFileSystem._request
+    system._request = MethodType(getattr(once, "__wrapped__", once), system)
     session = await system._set_session()
     who = str(credentials.google.get("client_email")) if credentials.google else str(token)
     return Cloud(system, key_of(system.base, who), session.close)
@@ -122,13 +132,18 @@ async def _az(url: str, settings: Settings, _: Credentials) -> Cloud:
         )
     system = adlfs.AzureBlobFileSystem(
         account_name=named or None,
-        asynchronous=True,
+        # In its own words: else it wants this loop once more when the process ends.
+        asynchronous=False,
         skip_instance_cache=True,
         use_listings_cache=False,
         connection_timeout=int(settings.connect_s),
         read_timeout=int(settings.silence_s),
     )
     client = system.service_client
+    # Here too: three times, a minute in all.
+    policy = getattr(getattr(client, "_config", None), "retry_policy", None)
+    if policy is not None:
+        policy.total_retries = 0
     return Cloud(system, key_of(str(client.primary_endpoint), own), client.close)
 
 

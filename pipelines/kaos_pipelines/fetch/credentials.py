@@ -36,7 +36,7 @@ _VARIABLES = frozenset(
 )  # fmt: skip
 _SECRET = re.compile(r"SECRET|KEY|TOKEN|CONNECTION")
 NAMES = frozenset({NETRC, GOOGLE, *_VARIABLES})
-"""The secrets that a fetch understands."""
+"""The secrets that a fetch takes notice of."""
 _BEARER = "bearer"
 
 
@@ -65,12 +65,9 @@ def given(env: Mapping[str, str]) -> Iterator[tuple[Credentials, list[str]]]:
     """The credentials of a fetch, and what of them must be in no log; those that libraries read themselves
     are in this process' environment meanwhile.
 
-    Raises FetchError for a secret that is none of NAMES, or cannot be read.
+    Raises FetchError for one that cannot be read. Secrets of other names are those of builds, and left alone.
     """
     secrets = in_environment(env)
-    unknown = sorted(secrets.keys() - NAMES)
-    if unknown:
-        raise FetchError(f"secret(s) {', '.join(unknown)}: a fetch knows {', '.join(sorted(NAMES))} only")
     variables = {name: value.strip() for name, value in secrets.items() if name in _VARIABLES}
     before = {name: os.environ.get(name) for name in variables}
     google = _google(secrets.get(GOOGLE) or env.get(GOOGLE) or "")

@@ -200,7 +200,8 @@ class _translated:
         text = str(error).partition("\n")[0][:200] or type(error).__name__
         if isinstance(error, FileNotFoundError):
             raise Gone("there is no such object") from error
-        if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        denied = isinstance(error, PermissionError) or text.startswith("Forbidden")
+        if denied or "Credentials" in type(error).__name__:
             raise FetchError(f"not permitted: {text}; give credentials for it") from error
         code = getattr(error, "code", None) or getattr(error, "status_code", None)
         status = int(str(code)) if str(code).isdecimal() else 0

@@ -47,6 +47,7 @@ class Web:
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self._settings, self._credentials = settings, credentials
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._proxies = getproxies()
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -125,7 +126,8 @@ class Web:
         sent = {"Accept-Encoding": "identity", "User-Agent": "kaos", **headers}
         if authorization := self._credentials.authorization(host):
             sent["Authorization"] = authorization
-        proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
+        proxy = self._proxies.get(parts.scheme)
+        proxy = None if proxy is None or proxy_bypass(host) else proxy
         where: AbstractContextManager[None] = guard.public_only() if strict else nullcontext()
         with where:
             if proxy is not None:

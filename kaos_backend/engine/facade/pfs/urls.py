@@ -16,12 +16,13 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kaos_backend.engine.errors import InvalidArgument, Unimplemented, Unknown, disk_full
+from kaos_formats.addresses import METADATA, Address, plain
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -30,10 +31,7 @@ if TYPE_CHECKING:
 _CLOUD = frozenset({"s3", "gs", "gcs", "azblob", "wasb", "minio", "test-minio"})
 _CHUNK_BYTES = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Beyond link-local ones: where Amazon (IPv6), Alibaba and Azure answer questions about the machine.
-_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], list[Address]]
 
 
@@ -143,7 +141,7 @@ def _open(url: str, limits: Limits, resolve: Resolve) -> BaseHTTPResponse:
                 why = why_not(addresses[0], seen_public) if addresses else "has no address"
                 raise Unknown(f"error retrieving content from {shown(url)}: {parsed.host} {why}")
             response, address = _first(permitted, port, parsed, limits)
-            seen_public = seen_public or _plain(address).is_global
+            seen_public = seen_public or plain(address).is_global
         location = response.headers.get("Location") if response.status in _REDIRECTS else None
         if location is None:
             return response
@@ -184,21 +182,14 @@ def why_not(address: Address, seen_public: bool) -> str | None:
 
     `seen_public`: a public server led to it.
     """
-    plain = _plain(address)
-    if plain.is_link_local or plain in _METADATA:
+    one = plain(address)
+    if one.is_link_local or one in METADATA:
         return f"is at {address}, a link-local address or one where clouds describe the machine"
-    if plain.is_multicast or plain.is_unspecified or (plain.is_reserved and not plain.is_loopback):
+    if one.is_multicast or one.is_unspecified or (one.is_reserved and not one.is_loopback):
         return f"is at {address}, which is no address of a server"
-    if seen_public and not plain.is_global:
+    if seen_public and not one.is_global:
         return f"is at {address}, which is not public, but a public server led there"
     return None
-
-
-def _plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, if it does."""
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped or address.sixtofour or address
-    return address
 
 
 def _first(addresses: list[Address], port: int, url: Url, limits: Limits) -> tuple[BaseHTTPResponse, Address]:

@@ -11,6 +11,7 @@ import pytest
 from kaos_pipelines.fetch.errors import FetchFailed
 from kaos_pipelines.fetch.guard import Policy
 
+from tests.support.objectstores import object_stores
 from tests.unit.pipelines.fetch.conftest import Fetching
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -143,3 +144,30 @@ def test_azures_credentials_are_shown_to_their_account(
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "secret")
     with pytest.raises(FetchFailed, match="those of another account than theirs"):
         fetching({"url": "abfs://container@theirs.dfs.core.windows.net/a", "path": "a"})
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_the_stores_of_google_and_microsoft(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    with object_stores() as stores:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", stores.url)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", stores.azure)
+        fetching.policy = Policy.of({"KAOS_FETCH_PRIVATE": "0", "KAOS_FETCH_ALLOW": "127.0.0.1"})
+        stores.objects |= {"data/a b.csv": b"1", "data/x/large": LARGE, "data/x/y/z": b"", "data/xy": b"no"}
+        lines: list[dict[str, object]] = [
+            {"url": f"{scheme}://data/a b.csv", "path": "a.csv"},
+            {"url": f"{scheme}://data/x/", "path": "x/"},
+        ]
+        tree = fetching(*lines)
+        assert fetching.files(tree) == {"a.csv": b"1", "x/large": LARGE, "x/y/z": b""}
+        assert fetching(*lines) == tree
+        stores.objects["data/a b.csv"] = b"2"
+        assert fetching.file("a.csv", fetching(*lines)) == b"2"
+        with pytest.raises(FetchFailed, match="there is no such object"):
+            fetching({"url": f"{scheme}://data/none", "path": "a"})
+        fetching.policy = Policy.of({"KAOS_FETCH_PRIVATE": "0"})
+        asked = len(stores.requests)
+        with pytest.raises(FetchFailed, match="is not public"):
+            fetching(*lines)
+        assert len(stores.requests) == asked
