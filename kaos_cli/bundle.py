@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from typing import Literal, NamedTuple, TypeVar
 from blake3 import blake3
 
 from kaos_cli import index as stat_index
+from kaos_cli.contents import Progress, hash_file, unreadable
 from kaos_cli.dockerfile import NAME, Generated, generate
 from kaos_cli.errors import KaosError
 from kaos_cli.ignore import matcher, read_rules
-from kaos_cli.text import printable
 from kaos_cli.walk import Found, real_folder, walk
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.paths import check_paths, shown
@@ -32,11 +31,6 @@ from kaos_formats.tree import GrowingId, TreeEntry, format_tree, id_of_pieces, t
 
 Kind = Literal["source", "data"]
 _T = TypeVar("_T")
-Progress = Callable[[int], None]
-"""Called with the number of bytes done since the last call."""
-
-BLOCK_BYTES = 8 << 20
-PARALLEL_BYTES = 1 << 20
 MAX_INTERPRETER_BYTES = 256
 """As much of a program as the kernel looks at to tell how to start it."""
 
@@ -388,68 +382,3 @@ def _invalid(folder: Path, error: InvalidBundle) -> KaosError:
 def _display_name(folder: Path, root: Path) -> str:
     given = Path(os.path.abspath(folder)).name or root.name  # noqa: PTH100 - no symlinks resolved: the name given
     return re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-.")[:100] or "bundle"
-
-
-def hash_file(path: str, file: Found, progress: Progress) -> bytes:
-    """BLAKE3 of a file's content; raises KaosError (changed) if it is not what the walk saw.
-
-    Read and not mapped: a mapped file that somebody truncates kills the process.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        if file.size <= PARALLEL_BYTES:
-            content = os.read(fd, file.size + 1)
-            if len(content) == file.size and is_same(os.fstat(fd), file):
-                progress(file.size)
-                return blake3(content).digest()
-            raise changed(path)
-        from concurrent.futures import ThreadPoolExecutor
-
-        hasher = blake3(max_threads=blake3.AUTO)
-        done = 0
-        # One block is read while the other is hashed.
-        blocks = [memoryview(bytearray(BLOCK_BYTES)) for _ in range(2)]
-        with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(os.readv, fd, blocks[:1])
-            while count := reading.result():
-                block = blocks[0]
-                blocks.reverse()
-                reading = reader.submit(os.readv, fd, blocks[:1])
-                hasher.update(block[:count])
-                done += count
-                progress(count)
-        if done == file.size and is_same(os.fstat(fd), file):
-            return hasher.digest()
-        raise changed(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    finally:
-        os.close(fd)
-
-
-def is_same(status: os.stat_result, file: Found) -> bool:
-    return (
-        status.st_size == file.size
-        and status.st_mtime_ns == file.mtime_ns
-        and status.st_ctime_ns == file.ctime_ns
-        and stat.S_ISREG(status.st_mode)
-    )
-
-
-def changed(path: str) -> KaosError:
-    return KaosError(
-        "changed",
-        f"{printable(path)} changed while it was being packed",
-        hint="deploy again when nothing writes to it, or leave it out with .kaosignore",
-    )
-
-
-def unreadable(path: str, error: OSError) -> KaosError:
-    return KaosError(
-        "invalid_bundle",
-        f"cannot read {printable(path)}: {error.strerror}",
-        hint="make it readable, or leave it out with .kaosignore",
-    )

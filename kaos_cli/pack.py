@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import zstandard
 
-from kaos_cli.bundle import BLOCK_BYTES, Bundle, Entry, Progress, changed, is_same, unreadable
+from kaos_cli.bundle import Bundle, Entry
+from kaos_cli.contents import BLOCK_BYTES, Progress, changed, is_same, unreadable
 from kaos_formats.tar import END, header, padding
 from kaos_formats.tree import TREE_FILE
 

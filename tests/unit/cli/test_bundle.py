@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from kaos_cli import bundle
+from kaos_cli import bundle, contents
 from kaos_cli.errors import KaosError
 from kaos_formats.folders import remove_tree
 from tests.support.bundles import write_data, write_source
@@ -58,7 +58,7 @@ def test_awkward_but_allowed_names_are_quoted_as_json(tmp_path: Path) -> None:
 
 
 def test_big_file_hashes_like_any(tmp_path: Path) -> None:
-    content = os.urandom(bundle.PARALLEL_BYTES * 9 + 7)
+    content = os.urandom(contents.PARALLEL_BYTES * 9 + 7)
     made = read(write_data(tmp_path / "d", {"big": content}))
     assert made.entries[0].hash == blake3(content).hexdigest()
 
@@ -236,16 +236,16 @@ def test_file_that_changes_between_walk_and_read_is_told(tmp_path: Path) -> None
     file = read(data).entries[0].file
     (data / "f").write_bytes(b"abcd")
     with pytest.raises(KaosError, match="changed while") as caught:
-        bundle.hash_file(str(data / "f"), file, lambda _: None)
+        contents.hash_file(str(data / "f"), file, lambda _: None)
     assert caught.value.code == "changed"
 
 
 def test_big_file_that_shrinks_is_told(tmp_path: Path) -> None:
-    data = write_data(tmp_path / "d", {"f": bytes(bundle.PARALLEL_BYTES + 1)})
+    data = write_data(tmp_path / "d", {"f": bytes(contents.PARALLEL_BYTES + 1)})
     file = read(data).entries[0].file
     os.truncate(data / "f", 10)
     with pytest.raises(KaosError, match="changed while"):
-        bundle.hash_file(str(data / "f"), file, lambda _: None)
+        contents.hash_file(str(data / "f"), file, lambda _: None)
 
 
 @pytest.mark.parametrize("start", [b"#!/bin/sh\n", b"#!/usr/bin/env python3", b"\x7fELF\x02\x01\x01"])
