@@ -2,8 +2,9 @@
 
 With ``serve`` others can reach it, too, and it logs to stderr.
 
-Exit codes: 0 ended on a signal, 2 unusable settings or port, 3 another backend runs on this KAOS_HOME,
-1 anything else. What went wrong is on stderr and in logs/backend.log.
+Exit codes: 0 ended on a signal, 2 unusable settings or port, 3 another backend runs on this KAOS_HOME (1 with
+``serve``, whose codes are those of the command line), 130 interrupted before it served, 1 anything else. What
+went wrong is on stderr and in logs/backend.log.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kaos_formats.home import log_file, make_private, read_running, try_lock
 if TYPE_CHECKING:
     from kaos_backend.server import Public
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_RUNNING = 3
 EXIT_INTERRUPTED = 130
@@ -53,7 +55,8 @@ def main() -> int:
     if lock is None:
         running = read_running(chosen.home, "backend")
         where = running.url if running is not None else "an unknown address"
-        return _fail(f"a backend for {chosen.home.path} runs already, at {where}", EXIT_RUNNING)
+        code = EXIT_FAILED if chosen.shared else EXIT_RUNNING
+        return _fail(f"a backend for {chosen.home.path} runs already, at {where}", code)
     try:
         listener = bind(chosen)
     except OSError as error:

@@ -79,6 +79,7 @@ def create_app(
         lifespan=lifespan, redirect_slashes=False,
     )  # fmt: skip
     app.state.services = services
+    app.state.serves = ""
     root = APIRouter(prefix="/v1")
     for module in (system, workspaces, bundles, deploy_routes, jobs, removals, foreground, tokens):
         root.include_router(module.router)

@@ -27,8 +27,9 @@ class _Server(Server):
     def __init__(self, chosen: Settings, engine: Engine, url: str, place: str, public: Public | None) -> None:
         app = create_app(chosen, engine)
         app.state.leave = self._leave
+        app.state.serves = "" if public is None else _url(public)
         super().__init__(app, chosen.limits, public, timeout_graceful_shutdown=GRACE_S)
-        self.serves = "" if public is None else _url(public)
+        self.serves = str(app.state.serves)
         self._home = chosen.home
         self._url = url
         self._place = place

@@ -70,7 +70,7 @@ class FrontDoor:
                 caller = await self._admit(scope, exchange, held)
                 if caller.right != "owner" and scope["method"] not in ("GET", "HEAD"):
                     # What others change, and who does it.
-                    _log.info("%s: %s %s", caller.name, scope["method"], scope["path"])
+                    _log.info("%s: %s %a", caller.name, scope["method"], _raw_path(scope).decode("latin-1"))
                 await self._app(scope, exchange.receive, exchange.send)
         except KaosError as error:
             # The application answers its own; this one was raised on the way in, or the token has just ended:
@@ -139,7 +139,7 @@ class FrontDoor:
 
     def _check_sizes(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
         limits = self._limits
-        path = scope.get("raw_path") or scope["path"].encode()
+        path = _raw_path(scope)
         for what, found, most in (
             ("path", len(path), limits.path_bytes),
             ("query", len(scope["query_string"]), limits.query_bytes),
@@ -174,6 +174,12 @@ class FrontDoor:
             return self._limits.body_bytes
         of_tokens = self._limits.upload_bytes if caller.right == "owner" else self._limits.token_upload_bytes
         return min(self._limits.upload_bytes, of_tokens)
+
+
+def _raw_path(scope: Scope) -> bytes:
+    """As it was sent: what is decoded may have anything in it."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw
 
 
 def _check_right(caller: Caller, operation: Operation, workspace: str | None) -> None:

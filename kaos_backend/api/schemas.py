@@ -101,6 +101,7 @@ class Status(Answer):
     kaos_version: str
     pid: int
     url: str
+    serves: str
     home: str
     engine: EngineStatus
     runtime: RuntimeStatus

@@ -57,6 +57,7 @@ def status(request: Request, services: Awake, who: Who) -> schemas.Status:
         kaos_version=__version__,
         pid=os.getpid(),
         url=str(request.base_url).rstrip("/"),
+        serves=request.app.state.serves,
         home=str(services.settings.home.path),
         engine=schemas.EngineStatus(
             kind="embedded" if endpoint.embedded else "remote", address=endpoint.address

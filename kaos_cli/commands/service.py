@@ -138,6 +138,7 @@ def _lines(found: dict[str, Any], workspace: str) -> list[str]:
     amounts += [f"{machine.get('gpus') or 0} GPUs"]
     lines = [
         f"backend    {found['url']} (pid {found['pid']}, version {found['kaos_version']})",
+        *([f"serves     {found['serves']}"] if found["serves"] else []),
         f"home       {found['home']}",
         f"engine     {engine['kind']}, {engine['address']}",
         f"runtime    {runtime['name']}, isolation: {runtime['isolation']}",

@@ -25,7 +25,7 @@ ANSWER: dict[str, Any] = {
     "stages": ["build", "train"],
 }  # fmt: skip
 STATUS: dict[str, Any] = {
-    "kaos_version": "0.1.0", "pid": 1, "home": "/home/ada/.kaos",
+    "kaos_version": "0.1.0", "pid": 1, "serves": "", "home": "/home/ada/.kaos",
     "engine": {"kind": "embedded", "address": "127.0.0.1:7777"},
     "runtime": {"name": "process", "isolation": "none", "notes": ["environment variables only"]},
     "machine": {"cpus": 2, "memory_bytes": 25_000_000_000, "gpus": 0, "devices": []},

@@ -11,7 +11,7 @@ import pytest
 from kaos_cli import __version__
 from kaos_cli.config import Home
 from tests.unit.cli.conftest import Cli
-from tests.unit.cli.fake import TOKEN, FakeBackend
+from tests.unit.cli.fake import TOKEN, FakeBackend, Refused
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -134,6 +134,18 @@ def test_another_version_is_said_once_and_another_api_refused(
     refused = cli("workspace", "list")
     assert refused.code == 4
     assert "speaks version 1 of the API" in refused.err
+
+
+def test_who_asked_too_often_waits_and_is_told(cli: Cli, lab: FakeBackend) -> None:
+    cli("init", "-e", lab.url, "--name", "lab", "--token", TOKEN)
+
+    def refuse() -> None:
+        raise Refused(429, "too_many_requests", "token ada may make 9 requests a second", retry_after_s=0.01)
+
+    lab.fail_once("GET /workspaces", refuse)
+    waited = cli("workspace", "list")
+    assert waited.code == 0
+    assert "token ada may make 9 requests a second; waiting for 0.01 s" in waited.err
 
 
 def test_a_token_of_the_environment_goes_to_no_context_that_has_one(
