@@ -42,7 +42,7 @@ def test_two_processes_that_want_the_same_fetch_it_once(tmp_path: Path, web: Web
 
 
 def test_many_small_files(fetching: Fetching, web: WebServer) -> None:
-    """As 10,000 are in the benchmark."""
+    """As 10,000 are: figures in docs/manifests.md."""
     lines = []
     for number in range(100):
         web.put(f"/{number}", b"%d" % number)

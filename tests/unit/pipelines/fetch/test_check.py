@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from kaos_pipelines.fetch.check import CheckFailed, check
+from kaos_pipelines.fetch.check import CheckFailed, _ask, check
 
 from kaos_formats.manifest import Fetched
 from tests.support.gitserver import Repository, git_server
@@ -52,7 +53,7 @@ def test_what_changed_is_told_and_nothing_is_fetched(
 def test_the_guard_holds_for_checks(web: WebServer) -> None:
     web.put("/a", b"inside")
     sources = [Fetched(web.url("/a"), "a", 6, "0" * 64), Fetched("file:///etc/passwd", "b", 6, "0" * 64)]
-    found = check(sources, {"KAOS_FETCH_PRIVATE": "0"})
+    found = asyncio.run(_ask(sources, {"KAOS_FETCH_PRIVATE": "0"}))
     assert ["not public" in found[0].why, "its own machine" in found[1].why] == [True, True]
     assert {one.state for one in found} == {"unknown"}
     assert web.requests == []

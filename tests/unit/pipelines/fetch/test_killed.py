@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kaos_pipelines.fetch.cache import hash_of
+from kaos_pipelines.fetch.main import main
 
 from kaos_formats.manifest import MANIFEST_FILE
 from tests.support.webserver import WebServer
@@ -65,11 +67,13 @@ def test_a_fetch_that_was_killed_asks_for_the_rest_only(tmp_path: Path, web: Web
         assert all(block == bytes(1 << 20) for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def test_the_last_line_of_the_log_is_the_reason(tmp_path: Path, web: WebServer) -> None:
+def test_the_last_line_of_the_log_is_the_reason(
+    tmp_path: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     put_manifest(tmp_path / "pfs", {"url": web.url("/gone?key=hidden"), "path": "a"})
-    process = start(tmp_path / "pfs", tmp_path / "cache")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    monkeypatch.setenv("PACH_PFS", str(tmp_path / "pfs"))
+    monkeypatch.setenv("KAOS_FETCH_CACHE", str(tmp_path / "cache"))
+    assert main() == 1
     url = web.url("/gone")
     told = f"cannot be fetched: 1; {url}?****: status 404 Not Found"
-    assert said.splitlines()[-1] == f"kaos: 1 of 1 line(s) of the manifest {told}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"kaos: 1 of 1 line(s) of the manifest {told}"
