@@ -58,13 +58,13 @@ class Limits:
     token_requests_s: float = 100.0
     """Requests a second of one token, in the mean; ``token_burst`` at once."""
     token_burst: int = 400
-    token_open: int = 64
+    token_open: int = 32
     """Requests of one token that are being answered at a time, streams included."""
     token_upload_bytes: int = TIB
 
     queue: int = 64
     """Requests that may wait for a place of each kind, for ``queue_s`` at most."""
-    queue_s: float = 10.0
+    queue_s: float = 30.0
 
     @property
     def head_bytes(self) -> int:

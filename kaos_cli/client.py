@@ -19,7 +19,7 @@ from kaos_formats.handover import Folder
 T = TypeVar("T")
 # A big bundle is verified and stored before the answer comes.
 WRITE_TIMEOUT_S = 3600.0
-BUSY_TIMEOUT_S = 60.0
+BUSY_TIMEOUT_S = 300.0
 
 
 class KaosClient:
@@ -34,6 +34,8 @@ class KaosClient:
     ) -> None:
         self._connect = connect
         self._say = say
+        # Once a command, however long it is let wait.
+        self._told: set[str] = set()
         self._transport: Transport | None = None
 
     def transport(self) -> Transport:
@@ -75,8 +77,9 @@ class KaosClient:
                     raise
                 if time.monotonic() + wait_s > deadline:
                     raise
-                if error.code == "too_many_requests":
-                    self._say(f"{error.message}; waiting for {wait_s:g} s")
+                if error.code not in self._told:
+                    self._told.add(error.code)
+                    self._say(f"{error.message}; waiting")
             time.sleep(wait_s)
 
     def _get(self, path: str, query: Json | None = None) -> Json:
