@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from kaos_formats.errors import InvalidBundle
 from kaos_formats.manifest import Fetched, Manifest, ManifestLine
@@ -37,8 +39,13 @@ async def fetch(
     try:
         async with remotes(settings, credentials, cache.git) as found:
             return await _Fetch(manifest, output, cache, found, settings, log).run()
+    except BaseException:
+        output.discard()
+        raise
     finally:
-        cache.trim(room_of(settings))
+        # What it has brought is there, even if this fails.
+        with suppress(OSError, sqlite3.Error):
+            cache.trim(room_of(settings))
         cache.close()
 
 

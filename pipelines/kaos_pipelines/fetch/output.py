@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from kaos_formats.folders import clean_up
 from kaos_formats.manifest import Fetched, format_sources, sources_path
 from kaos_formats.names import bundle_dir, tree_path
 from kaos_formats.stored import MAP_FILE, stored_names
@@ -48,6 +49,10 @@ class Output:
         except OSError:
             # Another file system, or more names than a file can have.
             shutil.copyfile(content, target)
+
+    def discard(self) -> None:
+        """Nothing is put out: what a datum leaves behind may be kept, also where it failed."""
+        clean_up(self._folder)
 
     def finish(self, entries: Iterable[TreeEntry], fetched: Iterable[Fetched]) -> Tree:
         """The bundle of all that was put. Raises InvalidBundle for files that no bundle can have."""

@@ -104,6 +104,22 @@ def test_an_allowed_port_is_that_port_only(fetching: Fetching, web: WebServer) -
         fetching({"url": web.url("/a"), "path": "a"})
 
 
+def test_through_a_proxy_a_name_leads_no_further_than_is_known_here(
+    fetching: Fetching, web: WebServer, monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str]]]
+) -> None:
+    monkeypatch.setenv("http_proxy", web.url(""))
+    monkeypatch.setenv("no_proxy", "")
+    names["inner.test"] = [["10.0.0.1"]]
+    names["outer.test"] = [["93.184.216.34"]]
+    web.put("http://outer.test/a", b"outside")
+    web.put("http://inner.test/a", b"inside")
+    fetching.policy = Policy.of({"KAOS_FETCH_PRIVATE": "0", "http_proxy": web.url("")})
+    assert fetching.file("a", fetching({"url": "http://outer.test/a", "path": "a"})) == b"outside"
+    with pytest.raises(FetchFailed, match=r"10\.0\.0\.1 is not public"):
+        fetching({"url": "http://inner.test/a", "path": "a"})
+    assert [one.path for one in web.requests] == ["http://outer.test/a"]
+
+
 def test_no_files_of_the_machine(fetching: Fetching) -> None:
     fetching.policy = SHARED
     with pytest.raises(FetchFailed) as caught:
