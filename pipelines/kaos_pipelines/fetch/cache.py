@@ -76,6 +76,8 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # What one may fetch another user of the machine may not.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._contents, self._partials, self.git = folder / "contents", folder / "partial", folder / "git"
         for one in (self._contents, self._partials, self.git):
             one.mkdir(parents=True, exist_ok=True)

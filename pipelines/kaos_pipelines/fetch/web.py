@@ -5,6 +5,8 @@ one.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import ssl
 import time
@@ -270,6 +272,9 @@ def _words(error: BaseException) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "there is no such host, or nobody to ask about it"
+    number = getattr(inner, "errno", None)
+    if isinstance(inner, OSError) and isinstance(number, int) and 0 < number in errno.errorcode:
+        return os.strerror(number)
     text = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
     return str(text)[:200]
 
