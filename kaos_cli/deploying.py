@@ -236,7 +236,7 @@ def describe(answer: Mapping[str, Any], sent: Arrived) -> list[str]:
     if answer.get("build_secrets"):
         lines.append(f"secrets {', '.join(answer['build_secrets'])}")
     lines += describe_grid(answer.get("grid"))
-    if answer["status"] == "started":
+    if answer["status"] == "started" or (answer["stages"] and answer["job"]):
         *others, last = answer["stages"] or [""]
         runs = f"{', '.join(others)} and {last}" if others else last
         at_once = f", {answer['parallelism']} at a time" if answer.get("parallelism") else ""
