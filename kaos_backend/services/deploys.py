@@ -334,7 +334,7 @@ def _would_end(ids: Sequence[str]) -> errors.JobOpen:
     if len(ids) > 1:
         what = f"jobs {shown} have not ended: this deploy would stop them"
     return errors.JobOpen(
-        f"{what}, as it changes the code or the resources that training runs with",
+        f"{what}, as it changes the code, the resources, or the repo of the data that training runs with",
         hint="--after deploys when that has ended; --replace stops it now, finished trials are kept",
         jobs=list(ids),
     )
