@@ -24,7 +24,10 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    served = Shared(tmp_path_factory.mktemp("shared"), KAOS_LIMITS="head_s=1,connections=24,token_burst=60")
+    served = Shared(
+        tmp_path_factory.mktemp("shared"),
+        KAOS_LIMITS="head_s=1,connections=24,token_burst=60,token_requests_s=20",
+    )
     try:
         yield served.start()
     finally:
