@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from kaos_backend import __version__, errors
+from kaos_backend import errors
 from kaos_backend.api.operations import PLACE
 from kaos_backend.api.schemas import ErrorBody
 from kaos_formats.http_api import API, API_HEADER, VERSION_HEADER
@@ -113,7 +113,7 @@ def _complete_operation(operation: dict[str, Any]) -> None:
 
 
 _OF_THE_CLIENT = (
-    (VERSION_HEADER, __version__, "The version of the client; another than the backend's needs the API's."),
+    # Not that of the client's version, which alone is refused if it is another than the backend's.
     (API_HEADER, str(API), "The version of the API that the client speaks; another one is refused."),
 )
 

@@ -8,10 +8,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kaos_backend.domain.rights import Granted
-from kaos_backend.services.requests import AUTHOR, Request
+from kaos_backend.services.requests import AUTHOR, WORKSPACE, Request, nullable
 from kaos_backend.services.views import ActiveJob, Answer, Device, Paused, View
+from kaos_backend.tokens import MAX_EXPIRY
 
 MAX_WORKSPACES = 1000
+
+# Described only, as in ``services.requests``: it is checked where tokens are made.
+_TOKEN: dict[str, Any] = {"pattern": "^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"}
+_SOME_WORKSPACES = {
+    "type": "array",
+    "items": {"type": "string", **WORKSPACE},
+    "minItems": 1,
+    "maxItems": MAX_WORKSPACES,
+}
+_EXPIRY = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_EXPIRY.total_seconds()}
 
 
 class Error(View):
@@ -45,10 +56,12 @@ class Health(Answer):
 class TokenCreate(Request):
     """``workspaces`` null: all; ``expires_s`` null: never."""
 
-    name: str
+    name: Annotated[str, Field(json_schema_extra=_TOKEN)]
     rights: Granted = "read"
-    workspaces: Annotated[list[str] | None, Field(max_length=MAX_WORKSPACES)] = None
-    expires_s: float | None = None
+    workspaces: Annotated[
+        list[str] | None, Field(max_length=MAX_WORKSPACES, json_schema_extra=nullable(_SOME_WORKSPACES))
+    ] = None
+    expires_s: Annotated[float | None, Field(json_schema_extra=nullable(_EXPIRY))] = None
     author: Annotated[str, Field(json_schema_extra=AUTHOR)] = ""
 
 

@@ -38,6 +38,10 @@ _PARALLELISM = {"type": "integer", "minimum": 1, "maximum": resources.MAX_PARALL
 _CPU = {"type": "number", "exclusiveMinimum": 0}
 _MEMORY = {"type": "string", "pattern": "^[1-9][0-9]{0,5}([.][0-9]{1,3})?(k|[KMGT]i?)?$"}
 AUTHOR: dict[str, Any] = {"pattern": "^[ -~À-ɏ]*$", "maxLength": MAX_AUTHOR_LENGTH}
+WORKSPACE: dict[str, Any] = {
+    "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$",
+    "maxLength": names.MAX_WORKSPACE_LENGTH,
+}
 _GPU = {"type": "integer", "minimum": 0}
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _TRIES = {"type": "integer", "minimum": 1, "maximum": resources.MAX_TRIES}
@@ -64,19 +68,14 @@ _Bytes = Annotated[int, Field(ge=0, le=1 << 53), BeforeValidator(_whole)]
 _Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 class WorkspaceCreate(Request):
     name: Annotated[
         str,
-        Field(
-            json_schema_extra={
-                "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$",
-                "maxLength": names.MAX_WORKSPACE_LENGTH,
-            }
-        ),
+        Field(json_schema_extra=WORKSPACE),
     ]
     description: Annotated[str, Field(max_length=MAX_DESCRIPTION_LENGTH)] = ""
 
@@ -98,11 +97,11 @@ class Resources(Request):
     ``timeout_s`` of 0 lifts the limit.
     """
 
-    cpu: Annotated[float | None, Field(json_schema_extra=_nullable(_CPU))] = None
-    memory: Annotated[str | None, Field(json_schema_extra=_nullable(_MEMORY))] = None
-    gpu: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_GPU))] = None
-    tries: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_TRIES))] = None
-    timeout_s: Annotated[float | None, Field(json_schema_extra=_nullable(_TIMEOUT))] = None
+    cpu: Annotated[float | None, Field(json_schema_extra=nullable(_CPU))] = None
+    memory: Annotated[str | None, Field(json_schema_extra=nullable(_MEMORY))] = None
+    gpu: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=nullable(_GPU))] = None
+    tries: Annotated[int | None, BeforeValidator(_whole), Field(json_schema_extra=nullable(_TRIES))] = None
+    timeout_s: Annotated[float | None, Field(json_schema_extra=nullable(_TIMEOUT))] = None
 
 
 class Deploy(Request):
@@ -114,18 +113,18 @@ class Deploy(Request):
     ``refresh``: what the manifest names is fetched again, as far as it has changed.
     """
 
-    source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
-    data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
-    manifest: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
-    hyper: Annotated[Any, Field(json_schema_extra=_nullable(_GRID))] = None
+    source: Annotated[str | None, Field(json_schema_extra=nullable(_ID))] = None
+    data: Annotated[str | None, Field(json_schema_extra=nullable(_ID))] = None
+    manifest: Annotated[str | None, Field(json_schema_extra=nullable(_ID))] = None
+    hyper: Annotated[Any, Field(json_schema_extra=nullable(_GRID))] = None
     parallelism: Annotated[
-        int | None, BeforeValidator(_whole), Field(json_schema_extra=_nullable(_PARALLELISM))
+        int | None, BeforeValidator(_whole), Field(json_schema_extra=nullable(_PARALLELISM))
     ] = None
     resources: Resources | None = None
     author: Annotated[str, Field(json_schema_extra=AUTHOR)] = ""
-    build_args: Annotated[dict[str, str] | None, Field(json_schema_extra=_nullable(_BUILD_ARGS))] = None
+    build_args: Annotated[dict[str, str] | None, Field(json_schema_extra=nullable(_BUILD_ARGS))] = None
     build_secrets: Annotated[
-        dict[str, SecretStr] | None, Field(json_schema_extra=_nullable(_BUILD_SECRETS))
+        dict[str, SecretStr] | None, Field(json_schema_extra=nullable(_BUILD_SECRETS))
     ] = None
     retry: bool = False
     replace: bool = False
@@ -221,8 +220,8 @@ class Run(Request):
     that differs from what is in force; ``keep``: its output folder is sent.
     """
 
-    source: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
-    data: Annotated[str | None, Field(json_schema_extra=_nullable(_ID))] = None
+    source: Annotated[str | None, Field(json_schema_extra=nullable(_ID))] = None
+    data: Annotated[str | None, Field(json_schema_extra=nullable(_ID))] = None
     params: Annotated[
         dict[str, Any], Field(json_schema_extra={"type": "object", "additionalProperties": _SCALAR})
     ] = {}

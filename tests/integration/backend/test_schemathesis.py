@@ -47,8 +47,8 @@ enabled = false
 
 [[operations]]
 include-path = "/v1/workspaces/{workspace}/deploys"
-# What this machine has no schema knows either.
-checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 422]
+# What this machine has no schema knows either, nor that a manifest is given in place of data.
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 422]
 
 [[operations]]
 include-method = "PUT"
