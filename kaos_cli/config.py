@@ -76,7 +76,12 @@ class Home(home.Home):
         """
         if self.chosen == LOCAL:
             return None
-        settings = self.settings()
+        try:
+            settings = self.settings()
+        except KaosError:
+            if not self.chosen and not contexts.any_added(self.path):
+                return None
+            raise
         name = self.chosen or settings.get("context", LOCAL)
         if name == LOCAL:
             return None

@@ -7,6 +7,7 @@ shown has none in it. Both are files of the user alone, and each write leaves a 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -127,6 +128,11 @@ def no_such(name: str, contexts: Mapping[str, Context]) -> KaosError:
         f"there is no context {name!r}",
         hint=f"{near}\nkaos context add {name} URL adds it",
     )
+
+
+def any_added(home: Path) -> bool:
+    """Whether there ever was a context: false is sure."""
+    return os.path.lexists(home / _CREDENTIALS)
 
 
 def tokens(home: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kaos_cli import __version__
+from kaos_cli import __version__, contexts
 from kaos_cli.config import Home
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake import TOKEN, FakeBackend, Refused
@@ -159,6 +159,9 @@ def test_a_token_of_the_environment_goes_to_no_context_that_has_one(
 def test_broken_settings_that_are_written_anew_are_kept_aside(cli: Cli, home: Home, lab: FakeBackend) -> None:
     home.create()
     home.config_file.write_text('{"contexts": {"lab": {"url": 7}}}')
+    # Where there never was a context, what is meant is clear.
+    assert cli("workspace", "list").code == 0
+    contexts.write_tokens(home.path, {"lab": "token"})
     assert cli("workspace", "list").code == 1
     home.set_workspace("mine")
     assert home.workspace(None) == "mine"
