@@ -74,6 +74,9 @@ class ProcessWorker:
         except (OSError, ValueError) as error:
             if output is not None:
                 output.close()
+            if self._closed:
+                # By another thread, which has removed the folder meanwhile.
+                return Exit(None, None, "canceled", "", 0, time.monotonic() - started)
             return failed(f"the worker cannot run it: {error}", started)
 
     def close(self) -> None:
